@@ -1,0 +1,57 @@
+# The contract: build, demo, test, lint. Each installs what it needs through
+# "deps"; see the README for what that is.
+
+GO ?= go
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# Debian's and Ubuntu's names of what building, the testbed and the tests use.
+PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
+	ibverbs-utils rdmacm-utils perftest iproute2 iputils-ping nftables kmod \
+	qemu-system-x86 busybox-static cpio util-linux b3sum zstd shellcheck shfmt
+
+# VM runs a command in a machine with soft-RoCE and its two hosts.
+VM := testbed/vm --pair
+
+.PHONY: build demo test test-unit test-rxe test-testbed lint deps bench-send clean
+
+build: deps
+	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
+
+# One real file from host b to host a, over RDMA and over TCP. FILE=... chooses it.
+demo: build
+	testbed/demo $(if $(FILE),"$(FILE)")
+
+test: deps
+	$(MAKE) test-unit test-testbed test-rxe
+
+# What needs no RDMA, on this machine; the second build is the one without cgo.
+test-unit: deps
+	$(GO) vet ./... && $(GO) vet -tags rxe ./... && CGO_ENABLED=0 $(GO) vet ./...
+	$(GO) test -race -timeout 5m ./...
+	CGO_ENABLED=0 $(GO) test -timeout 5m ./cmd/... ./transfer/... ./tcpfallback/...
+
+# The same packages on real soft-RoCE, in one boot of the testbed's machine.
+test-rxe: deps
+	.ci/test-rxe
+
+test-testbed: deps
+	testbed/test.sh
+
+lint: deps
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt -w: $$out"; exit 1; }
+	$(GO) vet ./... && $(GO) vet -tags rxe ./...
+	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags rxe ./...
+	shellcheck -x -P SCRIPTDIR $$(.ci/scripts)
+	shfmt -i 2 -ci -d $$(.ci/scripts)
+
+# The judged figure of the first transfer: seven rounds of rdmaxfer, ib_send_bw and
+# rcopy in turn, in the testbed.
+bench-send: build
+	$(VM) --timeout 1500 -- testbed/bench-send 7
+
+deps:
+	@.ci/deps $(PACKAGES)
+
+clean:
+	rm -rf bin out

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+func keygenCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "keygen",
+		Usage:        "make a key and keep it in FILE, readable by its owner alone",
+		ArgsUsage:    "FILE",
+		OnUsageError: onUsageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usagef("keygen takes one argument: the FILE to make")
+			}
+			path := c.Args().First()
+			if err := transfer.SaveKey(path, transfer.NewKey()); err != nil {
+				return err
+			}
+			fmt.Fprintf(os.Stderr, "rdmaxfer: made %s; copy it to the other host over a channel that you trust (scp -p)\n", path)
+			return nil
+		},
+	}
+}
+
+// readKey takes the key from a file, or asks a person for it. Never from an
+// argument: those can be seen by every user of the host.
+func readKey(c *cli.Context) (transfer.Key, error) {
+	switch path := c.String("key-file"); path {
+	case "":
+	case "-":
+		return transfer.ReadKey(os.Stdin)
+	default:
+		return transfer.LoadKey(path)
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return transfer.Key{}, usagef("no key: name a file with --key-file (rdmaxfer keygen makes one)")
+	}
+	fmt.Fprint(os.Stderr, "the receiver's twelve words: ")
+	text, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(os.Stderr)
+	if err != nil {
+		return transfer.Key{}, fmt.Errorf("reading the key: %w", err)
+	}
+	return transfer.ParseKey(string(text))
+}
+
+// receiverKey is readKey for the side that may also make a key for one run and
+// show it, which is only safe on a terminal.
+func receiverKey(c *cli.Context) (transfer.Key, error) {
+	if c.IsSet("key-file") {
+		return readKey(c)
+	}
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		return transfer.Key{}, usagef("no key: name a file with --key-file (rdmaxfer keygen makes one); without one a key is made and shown, on a terminal only")
+	}
+	key := transfer.NewKey()
+	fmt.Fprintf(os.Stderr, "key for this run, to be typed at the sender:\n\n  %s\n\n", key.Words())
+	return key, nil
+}

@@ -1,0 +1,110 @@
+// Command rdmaxfer moves files between Linux hosts over RDMA, and over TCP where
+// there is no RDMA.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// DefaultPort is the one port that a receiver listens on.
+const DefaultPort = "18700"
+
+func main() {
+	ctx, stop := untilSignal()
+	err := newApp().RunContext(ctx, os.Args)
+	stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
+			err = cause
+		}
+		complain(err)
+	}
+	os.Exit(int(exitCode(err)))
+}
+
+// complain writes an error the way every line of this program's diagnostics begins.
+func complain(err error) { fmt.Fprintf(os.Stderr, "rdmaxfer: %v\n", err) }
+
+// exitCode is the exit status of the contract.
+func exitCode(err error) transfer.Code {
+	var usage usageError
+	if errors.As(err, &usage) {
+		return transfer.CodeUsage
+	}
+	return transfer.CodeOf(err)
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// untilSignal gives a context that ends by SIGINT or SIGTERM, with the exit status
+// of the contract as its cause. A second signal kills at once.
+func untilSignal() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		sig := (<-c).(syscall.Signal)
+		signal.Stop(c)
+		cancel(&transfer.Error{Code: transfer.Code(128 + int(sig)), Err: fmt.Errorf("stopped by a signal (%v)", sig)})
+	}()
+	return ctx, func() { signal.Stop(c) }
+}
+
+func newApp() *cli.App {
+	return &cli.App{
+		Name:            "rdmaxfer",
+		Usage:           "move files between hosts over RDMA, verified; over TCP where there is none",
+		HideHelpCommand: true,
+		Commands:        []*cli.Command{recvCommand(), sendCommand(), devicesCommand(), keygenCommand()},
+		OnUsageError:    onUsageError,
+		// Errors are printed and turned into an exit status by main alone.
+		ExitErrHandler: func(*cli.Context, error) {},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("no command %q (see: rdmaxfer --help)", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+}
+
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	return usagef("%w (see: rdmaxfer %s --help)", err, c.Command.Name)
+}
+
+// Flags that several commands have.
+func keyFileFlag() *cli.StringFlag {
+	return &cli.StringFlag{Name: "key-file", Usage: "read the shared key from `FILE`; - is standard input"}
+}
+
+func transportFlag() *cli.StringFlag {
+	return &cli.StringFlag{Name: "transport", Value: transfer.TransportAuto, Usage: "auto, rdma or tcp; rdma fails where auto would take tcp"}
+}
+
+func jsonFlag() *cli.BoolFlag {
+	return &cli.BoolFlag{Name: "json", Usage: "print one JSON object an event to standard output"}
+}
+
+// oneOf checks a flag that has a fixed set of values.
+func oneOf(c *cli.Context, flag string, values ...string) (string, error) {
+	v := c.String(flag)
+	for _, ok := range values {
+		if v == ok {
+			return v, nil
+		}
+	}
+	return "", usagef("--%s %s: it must be one of %s", flag, v, strings.Join(values, ", "))
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// output tells a person, or with --json a program, what happens. Results go to
+// standard output: receipts as b3sum prints them, and the summary as the last
+// line. Everything else goes to standard error.
+type output struct {
+	role     string // send or recv
+	json     bool
+	progress transfer.Progress
+	moved    func() int64
+
+	mu    sync.Mutex
+	lines func(string) // writes a line of diagnostics, above a progress bar if there is one
+}
+
+func newOutput(role string, asJSON bool) *output {
+	return &output{role: role, json: asJSON, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
+}
+
+// schema is the version of the JSON events.
+const schema = 1
+
+// event prints one JSON object.
+func (o *output) event(name string, fields map[string]any) {
+	if !o.json {
+		return
+	}
+	fields["schema"] = schema
+	fields["event"] = name
+	fields["role"] = o.role
+	line, err := json.Marshal(fields)
+	if err != nil {
+		panic(err) // strings, numbers and booleans alone
+	}
+	os.Stdout.Write(append(line, '\n'))
+}
+
+func (o *output) say(format string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lines("rdmaxfer: " + fmt.Sprintf(format, args...))
+}
+
+// listening says that senders may come.
+func (o *output) listening(addr net.Addr, sink transfer.Sink) {
+	o.event("listening", map[string]any{"address": addr.String(), "sink": sink.Describe()})
+	o.say("listening on %v, %s", addr, sink.Describe())
+}
+
+// Planned says what carries the data, and why not something else.
+func (o *output) Planned(p transfer.Plan) {
+	o.event("plan", map[string]any{"transport": p.Transport, "detail": p.Detail, "lanes": p.Lanes, "reason": p.Reason})
+	o.say("%s", describePlan(p))
+}
+
+// File prints a receipt, or what went wrong.
+func (o *output) File(f transfer.FileResult) {
+	fields := map[string]any{"path": f.Path, "bytes": f.Size, "ok": f.Err == nil}
+	switch {
+	case f.Err != nil:
+		fields["error"] = f.Err.Error()
+		fields["code"] = transfer.CodeOf(f.Err)
+		o.say("%v", f.Err)
+	case f.Digest != nil:
+		fields["blake3"] = fmt.Sprintf("%x", *f.Digest)
+		if !o.json {
+			fmt.Printf("%x  %s\n", *f.Digest, f.Path)
+		}
+	}
+	o.event("file", fields)
+}
+
+// describePlan is the transport as the summary line has it.
+func describePlan(p transfer.Plan) string {
+	if p.Transport == transfer.TransportRDMA {
+		return fmt.Sprintf("rdma %s lanes=%d", p.Detail, p.Lanes)
+	}
+	s := "tcp " + p.Detail
+	if p.Reason != "" {
+		s += " (rdma skipped: " + p.Reason + ")"
+	}
+	return s
+}
+
+// summary prints the last line, or the last JSON object, and passes the error on.
+func (o *output) summary(r *transfer.Result, err error) error {
+	if r == nil {
+		r = &transfer.Result{}
+	}
+	seconds := r.Elapsed.Seconds()
+	rate := 0.0
+	if seconds > 0 {
+		rate = float64(r.Bytes) / seconds
+	}
+	fields := map[string]any{
+		"files": r.Files, "failed": r.Failed, "bytes": r.Bytes, "seconds": seconds, "bytes_per_second": rate,
+		"transport": r.Plan.Transport, "detail": r.Plan.Detail, "lanes": r.Plan.Lanes, "reason": r.Plan.Reason,
+		"verify": r.Verify, "ok": err == nil, "code": exitCode(err),
+	}
+	if err != nil {
+		fields["error"] = err.Error()
+	}
+	o.event("summary", fields)
+	if o.json || r.Files == 0 {
+		return err
+	}
+	fmt.Println(summaryLine(o.role, r, seconds, rate))
+	return err
+}
+
+func summaryLine(role string, r *transfer.Result, seconds, rate float64) string {
+	verb := map[string]string{"send": "sent", "recv": "received"}[role]
+	verified := "blake3 verified"
+	if r.Verify == transfer.VerifyNone {
+		verified = "not verified"
+	}
+	files := "files"
+	if r.Files == 1 {
+		files = "file"
+	}
+	line := []string{
+		fmt.Sprintf("%s %d %s, %s in %.1f s, %s/s", verb, r.Files, files, iec(float64(r.Bytes)), seconds, iec(rate)),
+		describePlan(r.Plan),
+		verified,
+	}
+	if r.Failed > 0 {
+		line = append(line, fmt.Sprintf("%d failed", r.Failed))
+	}
+	return strings.Join(line, " · ")
+}
+
+// iec prints bytes with one decimal and a binary unit.
+func iec(n float64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%.0f B", n)
+	}
+	i := 0
+	for n >= 1024 && i < 6 {
+		n /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", n, " KMGTPE"[i])
+}
+
+// showProgress shows a bar on a terminal, and a line a second elsewhere, until the
+// function that it answers is called.
+func (o *output) showProgress() (stop func()) {
+	if o.json {
+		return func() {}
+	}
+	show, clear := o.progressLine, func() {}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		show, clear = o.progressBar()
+	}
+	done := make(chan struct{})
+	var shown sync.WaitGroup
+	shown.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				clear()
+				return
+			case <-tick.C:
+				if o.progress.Total.Load() > 0 {
+					show()
+				}
+			}
+		}
+	})
+	return func() {
+		close(done)
+		shown.Wait()
+	}
+}
+
+func (o *output) progressLine() {
+	moved, total := o.moved(), o.progress.Total.Load()
+	o.say("%s of %s, %.0f %%", iec(float64(moved)), iec(float64(total)), 100*float64(moved)/float64(total))
+}
+
+func (o *output) progressBar() (show, clear func()) {
+	bar := progressbar.NewOptions64(-1,
+		progressbar.OptionSetWriter(os.Stderr),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionShowCount(),
+		progressbar.OptionFullWidth(),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(0),
+	)
+	o.lines = func(s string) {
+		_ = bar.Clear()
+		fmt.Fprintln(os.Stderr, s)
+	}
+	show = func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		bar.ChangeMax64(o.progress.Total.Load())
+		_ = bar.Set64(o.moved())
+	}
+	return show, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		_ = bar.Finish()
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+)
+
+// maxTransfers bounds how many senders are served at once; the others wait.
+const maxTransfers = 16
+
+func recvCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "recv",
+		Usage: "receive files from whoever holds the key",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "listen", Value: ":" + DefaultPort, Usage: "listen on `ADDR` (host:port)"},
+			&cli.StringFlag{Name: "into", Value: ".", Usage: "land files in `DIR`"},
+			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
+			keyFileFlag(),
+			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
+			transportFlag(),
+			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
+			jsonFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action:       recv,
+	}
+}
+
+func recv(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("recv takes no arguments, and got %q", c.Args().First())
+	}
+	transport, err := oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP)
+	if err != nil {
+		return err
+	}
+	if transport == transfer.TransportRDMA {
+		// What can't work is said before anybody sends.
+		if _, err := rdma.Candidates(); err != nil {
+			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
+		}
+	}
+	sink, err := openSink(c)
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	key, err := receiverKey(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	l, err := transfer.Listen(ctx, c.String("listen"), key)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	l.Refused = func(addr net.Addr, err error) {
+		complain(fmt.Errorf("refused a connection from %v: %w", addr, err))
+	}
+	go func() {
+		if err := l.Serve(ctx); err != nil {
+			cancel(err)
+		}
+	}()
+	newOutput("recv", c.Bool("json")).listening(l.Addr(), sink)
+	r := receiver{listener: l, sink: sink, transport: transport, json: c.Bool("json")}
+	if c.Bool("once") {
+		return r.one(ctx)
+	}
+	return r.all(ctx)
+}
+
+func openSink(c *cli.Context) (transfer.Sink, error) {
+	o, err := oneOf(c, "overwrite", string(transfer.OverwriteNever), string(transfer.OverwriteNewer), string(transfer.OverwriteAlways))
+	if err != nil {
+		return nil, err
+	}
+	if c.Bool("discard") {
+		if c.IsSet("into") {
+			return nil, usagef("--into and --discard: only one of them")
+		}
+		return transfer.Discard{}, nil
+	}
+	return transfer.OpenDirectory(c.String("into"), transfer.Overwrite(o))
+}
+
+type receiver struct {
+	listener  *transfer.Listener
+	sink      transfer.Sink
+	transport string
+	json      bool
+}
+
+// one serves one transfer.
+func (r *receiver) one(ctx context.Context) error {
+	s, err := r.listener.Accept(ctx)
+	if err != nil {
+		return causeOr(ctx, err)
+	}
+	return r.serve(ctx, s)
+}
+
+// all serves transfers until it is stopped. A failed one is reported and does not
+// end the others; being stopped while nothing runs is the normal end.
+func (r *receiver) all(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	places := make(chan struct{}, maxTransfers)
+	for {
+		s, err := r.listener.Accept(ctx)
+		if err != nil {
+			return causeOr(ctx, err)
+		}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			s.Close()
+			return causeOr(ctx, ctx.Err())
+		}
+		running.Go(func() {
+			defer func() { <-places }()
+			if err := r.serve(ctx, s); err != nil {
+				complain(err)
+			}
+		})
+	}
+}
+
+func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
+	out := newOutput("recv", r.json)
+	out.moved = out.progress.Moved.Load
+	engine := &transfer.Receiver{
+		Listener:  r.listener,
+		Sink:      r.sink,
+		Transport: r.transport,
+		RDMA:      rdma.Transport{},
+		TCP:       tcpfallback.Transport{},
+		Observer:  out,
+		Progress:  &out.progress,
+	}
+	stop := out.showProgress()
+	result, err := engine.Receive(ctx, s)
+	stop()
+	return out.summary(result, err)
+}
+
+// causeOr prefers why ctx ended to what that made of an operation.
+func causeOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"net"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+)
+
+func sendCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "send",
+		Usage:     "send files to a host that runs rdmaxfer recv",
+		ArgsUsage: "PATH... HOST[:PORT]",
+		Flags: []cli.Flag{
+			keyFileFlag(),
+			transportFlag(),
+			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto or send"},
+			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
+			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "blake3, or none"},
+			jsonFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action:       send,
+	}
+}
+
+func send(c *cli.Context) error {
+	sender, err := newSender(c)
+	if err != nil {
+		return err
+	}
+	args := c.Args().Slice()
+	if len(args) < 2 {
+		return usagef("send takes at least two arguments: PATH... HOST[:PORT]")
+	}
+	if sender.Addr, err = hostPort(args[len(args)-1]); err != nil {
+		return err
+	}
+	if sender.Source, err = transfer.OpenSource(args[:len(args)-1]); err != nil {
+		return err
+	}
+	defer sender.Source.Close()
+	if sender.Key, err = readKey(c); err != nil {
+		return err
+	}
+	out := newOutput("send", c.Bool("json"))
+	sender.Observer = out
+	sender.Progress = &out.progress
+	out.moved = sender.Source.Served
+	stop := out.showProgress()
+	result, err := sender.Send(c.Context)
+	stop()
+	return out.summary(result, err)
+}
+
+// newSender checks the flags.
+func newSender(c *cli.Context) (*transfer.Sender, error) {
+	s := &transfer.Sender{RDMA: rdma.Transport{}}
+	var err error
+	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
+		return nil, err
+	}
+	if s.Op, err = oneOf(c, "op", "auto", rdma.OpSend); err != nil {
+		return nil, err
+	}
+	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyNone); err != nil {
+		return nil, err
+	}
+	method, err := oneOf(c, "method", tcpfallback.Methods...)
+	s.TCP = tcpfallback.Transport{Method: method}
+	return s, err
+}
+
+// hostPort adds the default port. An IPv6 address may stand in brackets or bare.
+func hostPort(arg string) (string, error) {
+	if host, port, err := net.SplitHostPort(arg); err == nil {
+		if host == "" || port == "" {
+			return "", usagef("%q is no HOST[:PORT]", arg)
+		}
+		return arg, nil
+	}
+	if n := len(arg); n > 2 && arg[0] == '[' && arg[n-1] == ']' {
+		arg = arg[1 : n-1]
+	}
+	if arg == "" {
+		return "", usagef("the last argument must be a HOST[:PORT]")
+	}
+	return net.JoinHostPort(arg, DefaultPort), nil
+}

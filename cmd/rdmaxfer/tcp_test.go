@@ -1,0 +1,206 @@
+//go:build !rxe
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// What is the same whatever carries the bytes is tested over TCP on this machine
+// alone, where it takes a moment; the testbed's machine is for RDMA.
+
+func TestMethods(t *testing.T) {
+	for _, args := range [][]string{{"--method", "copy"}, {"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			tt := newTransfer(t)
+			src := tt.file("src", 9*mib+1)
+			r := tt.recv()
+			tt.send(append(append([]string{"--transport", "tcp"}, args...), src)...).want(transfer.CodeOK)
+			r.want(transfer.CodeOK)
+			if got, want := b3sum(t, filepath.Join(tt.into, "src")), b3sum(t, src); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestOneReceiverManySenders(t *testing.T) {
+	tt := newTransfer(t)
+	tt.receiver = twoHosts[0].start(t, "recv", "--json", "--listen", twoHosts[0].addr+":0", "--key-file", tt.key, "--into", tt.into)
+	tt.addr = tt.receiver.await("listening")["address"].(string)
+	var senders []*proc
+	for i := range 4 {
+		senders = append(senders, tt.send("--transport", "tcp", tt.file(fmt.Sprint("src", i), 2*mib)))
+	}
+	for _, s := range senders {
+		s.want(transfer.CodeOK)
+	}
+	tt.receiver.signal(syscall.SIGTERM)
+	tt.receiver.want(143)
+	if n := len(tt.landed()); n != 4 {
+		t.Errorf("%v", tt.landed())
+	}
+}
+
+func TestWrongKey(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.file("src", mib)
+	r := tt.recv()
+	good := tt.key
+	tt.key = filepath.Join(tt.dir, "other")
+	if err := transfer.SaveKey(tt.key, transfer.NewKey()); err != nil {
+		t.Fatal(err)
+	}
+	tt.send(src).want(transfer.CodeAuth, "the keys differ")
+	tt.nothingLeft()
+	// The receiver is still there for who holds the key.
+	tt.key = good
+	tt.send(src).want(transfer.CodeOK)
+	r.want(transfer.CodeOK, "refused a connection", "the keys differ")
+}
+
+func TestNobodyListens(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.file("src", 1)
+	tt.recv().signal(syscall.SIGKILL)
+	tt.receiver.wait()
+	tt.send(src).want(transfer.CodeConnect, "connecting to", "is rdmaxfer recv running there")
+}
+
+func TestSourceMissing(t *testing.T) {
+	tt := newTransfer(t)
+	tt.recv()
+	tt.send(filepath.Join(tt.dir, "nowhere")).want(transfer.CodeLocalIO, "nowhere", "no such file")
+	tt.send(tt.dir).want(transfer.CodeUsage, "a directory")
+}
+
+func TestSourceTruncatedWhileItIsRead(t *testing.T) {
+	for _, method := range []string{"copy", "sendfile"} {
+		t.Run(method, func(t *testing.T) {
+			tt := newTransfer(t)
+			src := tt.sparse("src", 64<<30)
+			r := tt.recv("--discard")
+			s := tt.send("--transport", "tcp", "--method", method, "--verify", "none", src)
+			s.await("plan")
+			if err := os.Truncate(src, mib); err != nil {
+				t.Fatal(err)
+			}
+			s.want(transfer.CodeLocalIO, "truncated while it was read", "send it again")
+			r.want(transfer.CodeLocalIO, "truncated")
+		})
+	}
+}
+
+func TestSourceChangedWhileItIsRead(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.sparse("src", 1<<30)
+	r := tt.recv("--discard")
+	s := tt.send("--transport", "tcp", "--verify", "none", src)
+	s.await("plan")
+	f, err := os.OpenFile(src, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("x"), 1<<29); err != nil {
+		t.Fatal(err)
+	}
+	s.want(transfer.CodeLocalIO, "changed while it was read", "send it again")
+	r.want(transfer.CodeLocalIO, "changed")
+}
+
+func TestInterrupted(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.sparse("src", 64<<30)
+	r := tt.recv("--discard")
+	s := tt.send("--transport", "tcp", src)
+	s.await("plan")
+	s.signal(syscall.SIGINT)
+	s.want(130, "stopped by a signal")
+	r.want(transfer.CodeConnect, "stopped by a signal")
+}
+
+// TestKilledReceiverLeavesOnlyItsPart: what a kill -9 leaves has a name that the
+// next receiver of the same file uses again.
+func TestKilledReceiverLeavesOnlyItsPart(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.sparse("src", 1<<30)
+	r := tt.recv()
+	s := tt.send("--transport", "tcp", src)
+	r.await("plan")
+	r.signal(syscall.SIGKILL)
+	r.wait()
+	s.want(transfer.CodeConnect, "is gone")
+	if got := tt.landed(); len(got) > 1 || len(got) == 1 && !strings.HasPrefix(got[0], ".rdmaxfer-") {
+		t.Errorf("left behind: %v", got)
+	}
+	r = tt.recv()
+	tt.send("--transport", "tcp", src).want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	if got := tt.landed(); len(got) != 1 || got[0] != "src" {
+		t.Errorf("landed: %v", got)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := transfer.SaveKey(key, transfer.NewKey()); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(t.TempDir(), "open")
+	os.WriteFile(open, []byte(transfer.NewKey().Words()), 0o644)
+	typo := filepath.Join(t.TempDir(), "typo")
+	os.WriteFile(typo, []byte("one two three"), 0o600)
+	for _, c := range []struct {
+		args  string
+		code  transfer.Code
+		words string
+	}{
+		{"frobnicate", 2, "no command"},
+		{"send", 2, "at least two arguments"},
+		{"send --nonsense a b", 2, "nonsense"},
+		{"send --transport smoke a b", 2, "auto, rdma, tcp"},
+		{"send --method smoke a b", 2, "sendfile"},
+		{"send --verify md5 a b", 2, "blake3, none"},
+		{"send --key-file " + key + " /etc/hostname host:", 2, "HOST[:PORT]"},
+		{"send /etc/hostname host", 2, "--key-file"},
+		{"send --key-file /nowhere /etc/hostname host", 2, "keygen"},
+		{"send --key-file " + open + " /etc/hostname host", 2, "chmod 600"},
+		{"send --key-file " + typo + " /etc/hostname host", 2, "twelve words"},
+		{"recv --key-file " + key + " --into /nowhere", 7, "mkdir -p"},
+		{"recv --key-file " + key + " --listen 192.0.2.1:1", 4, "listening on"},
+		{"recv --discard --into /tmp --key-file " + key, 2, "only one"},
+		{"recv --overwrite maybe --key-file " + key, 2, "never, newer, always"},
+		{"recv", 2, "keygen"},
+		{"keygen", 2, "FILE"},
+		{"keygen " + key, 8, "exists"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			host{}.start(t, strings.Fields(c.args)...).want(c.code, c.words)
+		})
+	}
+}
+
+func TestSummaryIsTheLastLine(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.file("src", mib)
+	r := tt.recv()
+	s := twoHosts[1].start(t, "send", "--transport", "tcp", "--key-file", tt.key, src, tt.addr)
+	s.want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	lines := bytes.Split(bytes.TrimSpace(s.plain.Bytes()), []byte("\n"))
+	last := string(lines[len(lines)-1])
+	for _, w := range []string{"sent 1 file, 1.0 MiB in ", "/s · tcp streams=1 method=copy (rdma skipped: ", " · blake3 verified"} {
+		if !strings.Contains(last, w) {
+			t.Errorf("the last line lacks %q: %s", w, last)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+//go:build linux && cgo
+
+package ibverbs
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rdmaxfer/rdmaxfer/ibverbs/internal/fakeverbs"
+)
+
+func fakes() (*QP, *CQ) {
+	cq := &CQ{h: fakeverbs.CQ(), ctx: &Context{name: "fake"}}
+	return &QP{h: fakeverbs.QP(), conf: QPConfig{MaxSend: 8, MaxRecv: 8, SendCQ: cq, RecvCQ: cq}}, cq
+}
+
+func TestABatchIsOneChainEach32(t *testing.T) {
+	qp, _ := fakes()
+	fakeverbs.Reset(1000, 0, 0)
+	if n, err := qp.PostSend(make([]SendWR, 32)); n != 32 || err != nil || fakeverbs.Calls() != 1 {
+		t.Errorf("%d posted in %d calls, %v", n, fakeverbs.Calls(), err)
+	}
+	if n, err := qp.PostSend(make([]SendWR, 33)); n != 33 || err != nil || fakeverbs.Calls() != 3 {
+		t.Errorf("%d posted in %d calls, %v", n, fakeverbs.Calls(), err)
+	}
+	if n, err := qp.PostSend(nil); n != 0 || err != nil || fakeverbs.Calls() != 3 {
+		t.Errorf("nothing: %d posted in %d calls, %v", n, fakeverbs.Calls(), err)
+	}
+}
+
+func TestAPartialPostSaysHowMany(t *testing.T) {
+	qp, _ := fakes()
+	for _, room := range []int{0, 1, 31, 32, 33, 63} {
+		fakeverbs.Reset(room, 0, 0)
+		n, err := qp.PostSend(make([]SendWR, 64))
+		if n != room || !errors.Is(err, syscall.ENOMEM) || !strings.Contains(err.Error(), "poll completions") {
+			t.Errorf("send: room for %d: %d posted, %v", room, n, err)
+		}
+		fakeverbs.Reset(room, 0, 0)
+		if n, err = qp.PostRecv(make([]RecvWR, 64)); n != room || !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("recv: room for %d: %d posted, %v", room, n, err)
+		}
+	}
+}
+
+func TestWorkRequestsReachCAsTheyAre(t *testing.T) {
+	qp, _ := fakes()
+	fakeverbs.Reset(10, 0, 0)
+	wr := SendWR{ID: 7, Opcode: OpWriteWithImm, Imm: 0x01020304, RemoteAddr: 0xabcdef, NumSGE: 1}
+	wr.SGE[0].Addr = 0x1234
+	if _, err := qp.PostSend([]SendWR{wr}); err != nil {
+		t.Fatal(err)
+	}
+	id, op, imm, remote, _, addr := fakeverbs.Last()
+	if id != 7 || op != 1 || imm != 0x04030201 || remote != 0xabcdef || addr != 0x1234 {
+		t.Errorf("id %d, opcode %d, immediate %#x, remote %#x, sge %#x", id, op, imm, remote, addr)
+	}
+	wr = SendWR{Opcode: OpCompareSwap, RemoteAddr: 8, CompareAdd: 1, Swap: 99}
+	if _, err := qp.PostSend([]SendWR{wr}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, remote, swap, _ := fakeverbs.Last(); remote != 8 || swap != 99 {
+		t.Errorf("compare-and-swap at %d with %d", remote, swap)
+	}
+}
+
+func TestUnknownStatusesPrintAsNumbers(t *testing.T) {
+	_, cq := fakes()
+	fakeverbs.Reset(0, 1, 77)
+	wcs := make([]WC, 4)
+	n, err := cq.Poll(wcs)
+	if n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	var wce *WCError
+	if err := wcs[0].Err(); !errors.As(err, &wce) || wce.Class() != ClassUnknown || !strings.Contains(err.Error(), "77") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestHotPathAllocatesNothing(t *testing.T) {
+	qp, cq := fakes()
+	fakeverbs.Reset(1<<30, 1<<30, 0)
+	sends, recvs, wcs := make([]SendWR, 16), make([]RecvWR, 16), make([]WC, 16)
+	for name, f := range map[string]func(){
+		"send": func() { qp.PostSend(sends) },
+		"recv": func() { qp.PostRecv(recvs) },
+		"poll": func() { cq.Poll(wcs) },
+		"local arrays": func() { // they must not escape into the heap
+			var wr [4]SendWR
+			var wc [4]WC
+			qp.PostSend(wr[:])
+			cq.Poll(wc[:])
+		},
+	} {
+		if n := testing.AllocsPerRun(100, f); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func BenchmarkCrossings(b *testing.B) {
+	qp, cq := fakes()
+	sends, wcs := make([]SendWR, 16), make([]WC, 16)
+	for name, f := range map[string]func(){
+		"empty":   fakeverbs.Nothing,
+		"post-16": func() { qp.PostSend(sends) },
+		"poll-16": func() { cq.Poll(wcs) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			fakeverbs.Reset(1<<31-1, 1<<31-1, 0)
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+		})
+	}
+}

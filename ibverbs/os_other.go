@@ -1,0 +1,8 @@
+//go:build !linux
+
+package ibverbs
+
+func mapAnonymous(int) ([]byte, error) { return nil, ErrUnsupported }
+func memlockLimit() string             { return "an unknown amount" }
+func dupCloexec(int) (int, error)      { return -1, ErrUnsupported }
+func unmap([]byte) error               { return ErrUnsupported }

@@ -1,0 +1,136 @@
+//go:build linux && cgo
+
+// The hot helpers: a batch a crossing, no allocation, errno as the answer.
+#include "verbs.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+// How many work requests are chained on the C stack at a time. A longer batch
+// is posted in several chains, still in one crossing.
+#define CHAIN 32
+
+// failed counts what a refused chain did post: everything before bad.
+#define FAILED(wrs, bad, base) ((base) + ((bad) ? (int)((bad) - (wrs)) : 0))
+
+int rx_post_send(struct ibv_qp *qp, const struct rx_send_wr *in, int n, int *posted)
+{
+	struct ibv_send_wr wrs[CHAIN], *bad;
+
+	for (int base = 0; base < n; base += CHAIN) {
+		int k = n - base < CHAIN ? n - base : CHAIN;
+
+		for (int i = 0; i < k; i++) {
+			const struct rx_send_wr *w = &in[base + i];
+			struct ibv_send_wr *o = &wrs[i];
+
+			o->wr_id = w->id;
+			o->next = i + 1 < k ? o + 1 : NULL;
+			o->sg_list = (struct ibv_sge *)w->sge;
+			o->num_sge = (int)w->num_sge;
+			o->opcode = (enum ibv_wr_opcode)w->opcode;
+			o->send_flags = w->flags;
+			o->imm_data = htonl(w->imm);
+			if (w->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
+			    w->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+				o->wr.atomic.remote_addr = w->remote_addr;
+				o->wr.atomic.compare_add = w->compare_add;
+				o->wr.atomic.swap = w->swap;
+				o->wr.atomic.rkey = w->rkey;
+			} else {
+				o->wr.rdma.remote_addr = w->remote_addr;
+				o->wr.rdma.rkey = w->rkey;
+			}
+		}
+		bad = NULL;
+		int rc = ibv_post_send(qp, wrs, &bad);
+		if (rc) {
+			*posted = FAILED(wrs, bad, base);
+			return rc > 0 ? -rc : -EIO;
+		}
+	}
+	*posted = n;
+	return 0;
+}
+
+int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *in, int n, int *posted)
+{
+	struct ibv_recv_wr wrs[CHAIN], *bad;
+
+	for (int base = 0; base < n; base += CHAIN) {
+		int k = n - base < CHAIN ? n - base : CHAIN;
+
+		for (int i = 0; i < k; i++) {
+			const struct rx_recv_wr *w = &in[base + i];
+
+			wrs[i].wr_id = w->id;
+			wrs[i].next = i + 1 < k ? &wrs[i + 1] : NULL;
+			wrs[i].sg_list = (struct ibv_sge *)w->sge;
+			wrs[i].num_sge = (int)w->num_sge;
+		}
+		bad = NULL;
+		int rc = ibv_post_recv(qp, wrs, &bad);
+		if (rc) {
+			*posted = FAILED(wrs, bad, base);
+			return rc > 0 ? -rc : -EIO;
+		}
+	}
+	*posted = n;
+	return 0;
+}
+
+int rx_poll(struct ibv_cq *cq, struct ibv_wc *wc, int n)
+{
+	int rc = ibv_poll_cq(cq, n, wc);
+
+	return rc >= 0 ? rc : -EIO; // providers answer -1 or -2, never an errno
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed)
+{
+	int rc = rx_poll(cq, wc, n);
+
+	if (rc == 0 && spin_ns > 0) {
+		int64_t end = now_ns() + spin_ns;
+
+		do {
+			rc = rx_poll(cq, wc, n);
+		} while (rc == 0 && now_ns() < end);
+	}
+	if (rc != 0 || !arm)
+		return rc;
+	int e = ibv_req_notify_cq(cq, 0);
+	if (e)
+		return e > 0 ? -e : -EIO;
+	*armed = 1;
+	// What completed between the last poll and the request raises no event.
+	return rx_poll(cq, wc, n);
+}
+
+int rx_drain_events(struct ibv_comp_channel *ch)
+{
+	struct ibv_cq *cq = NULL;
+	void *context;
+	int n = 0;
+
+	// The library's own call, and not a bare read of the descriptor: providers
+	// keep the sequence number of the next request for an event in it.
+	while (rx.get_cq_event(ch, &cq, &context) == 0)
+		n++;
+	int e = errno;
+	if (n > 0) {
+		rx.ack_cq_events(cq, (unsigned int)n); // one CQ a channel: all are its own
+		return n;
+	}
+	return e == EAGAIN || e == EINTR ? 0 : -(e ? e : EIO);
+}

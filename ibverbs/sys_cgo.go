@@ -1,0 +1,287 @@
+//go:build linux && cgo
+
+package ibverbs
+
+// Every crossing into C is in this file. sys_none.go has the same functions for
+// builds that have no C; nothing else in the package knows which it is.
+
+/*
+#cgo LDFLAGS: -ldl
+#cgo noescape rx_post_send
+#cgo nocallback rx_post_send
+#cgo noescape rx_post_recv
+#cgo nocallback rx_post_recv
+#cgo noescape rx_poll
+#cgo nocallback rx_poll
+#cgo noescape rx_poll_arm
+#cgo nocallback rx_poll_arm
+#cgo noescape rx_drain_events
+#cgo nocallback rx_drain_events
+#include <stdlib.h>
+#include "verbs.h"
+
+static struct ibv_device **rx_get_device_list(int *n)
+{
+	return rx.get_device_list(n);
+}
+static void rx_free_device_list(struct ibv_device **list)
+{
+	rx.free_device_list(list);
+}
+static int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr *attr)
+{
+	return rx.query_device(ctx, attr);
+}
+*/
+import "C"
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"syscall"
+	"unsafe"
+)
+
+// The layouts that C and Go must agree on; a difference does not compile.
+var (
+	_ [unsafe.Sizeof(SendWR{}) - C.sizeof_struct_rx_send_wr]struct{}
+	_ [C.sizeof_struct_rx_send_wr - unsafe.Sizeof(SendWR{})]struct{}
+	_ [unsafe.Sizeof(RecvWR{}) - C.sizeof_struct_rx_recv_wr]struct{}
+	_ [C.sizeof_struct_rx_recv_wr - unsafe.Sizeof(RecvWR{})]struct{}
+	_ [unsafe.Sizeof(WC{}) - C.sizeof_struct_ibv_wc]struct{}
+	_ [C.sizeof_struct_ibv_wc - unsafe.Sizeof(WC{})]struct{}
+	_ [unsafe.Sizeof(SGE{}) - C.sizeof_struct_ibv_sge]struct{}
+	_ [unsafe.Offsetof(WC{}.QPN) - unsafe.Offsetof(C.struct_ibv_wc{}.qp_num)]struct{}
+	_ [unsafe.Offsetof(C.struct_ibv_wc{}.sl) - unsafe.Offsetof(WC{}.SL)]struct{}
+	_ [MaxSGE - C.RX_MAX_SGE]struct{}
+)
+
+// sysLoad opens the library once a process.
+var sysLoad = sync.OnceValue(func() error {
+	why := C.rx_load()
+	if why == nil {
+		return nil
+	}
+	defer C.free(unsafe.Pointer(why))
+	return fmt.Errorf("%w: %s (apt install libibverbs1 ibverbs-providers)", ErrNoLibrary, C.GoString(why))
+})
+
+func sysDevices() ([]Device, int) {
+	var n C.int
+	list, errno := C.rx_get_device_list(&n)
+	if list == nil {
+		if errno == nil {
+			errno = syscall.ENOSYS
+		}
+		return nil, -int(errno.(syscall.Errno))
+	}
+	defer C.rx_free_device_list(list)
+	devs := make([]Device, 0, int(n))
+	for _, d := range unsafe.Slice(list, int(n)) {
+		devs = append(devs, Device{
+			Name:      C.GoString(&d.name[0]),
+			NodeType:  int(d.node_type),
+			Transport: Transport(d.transport_type),
+		})
+	}
+	return devs, 0
+}
+
+func sysOpen(name string) (unsafe.Pointer, int) {
+	c := C.CString(name)
+	defer C.free(unsafe.Pointer(c))
+	var out *C.struct_ibv_context
+	rc := C.rx_open(c, &out)
+	return unsafe.Pointer(out), int(rc)
+}
+
+func sysQueryDevice(ctx unsafe.Pointer) (DeviceAttr, int) {
+	var a C.struct_ibv_device_attr
+	if rc := C.rx_query_device((*C.struct_ibv_context)(ctx), &a); rc != 0 {
+		return DeviceAttr{}, -max(int(rc), int(syscall.EIO))
+	}
+	guid := *(*[8]byte)(unsafe.Pointer(&a.node_guid)) // network byte order
+	return DeviceAttr{
+		Firmware:     C.GoString(&a.fw_ver[0]),
+		NodeGUID:     binary.BigEndian.Uint64(guid[:]),
+		VendorID:     uint32(a.vendor_id),
+		VendorPartID: uint32(a.vendor_part_id),
+		Ports:        int(a.phys_port_cnt),
+		MaxMRSize:    uint64(a.max_mr_size),
+		MaxQP:        int(a.max_qp),
+		MaxQPWR:      int(a.max_qp_wr),
+		MaxSGE:       int(a.max_sge),
+		MaxCQE:       int(a.max_cqe),
+		MaxMR:        int(a.max_mr),
+		MaxQPRead:    int(a.max_qp_rd_atom),
+		MaxQPInitRd:  int(a.max_qp_init_rd_atom),
+	}, 0
+}
+
+func sysQueryPort(ctx unsafe.Pointer, port int) (PortAttr, int) {
+	var a C.struct_ibv_port_attr
+	if rc := C.rx_query_port((*C.struct_ibv_context)(ctx), C.uint8_t(port), &a); rc < 0 {
+		return PortAttr{}, int(rc)
+	}
+	return PortAttr{
+		State:     PortState(a.state),
+		MaxMTU:    MTU(a.max_mtu),
+		ActiveMTU: MTU(a.active_mtu),
+		GIDs:      int(a.gid_tbl_len),
+		PKeys:     int(a.pkey_tbl_len),
+		LID:       uint16(a.lid),
+		LinkLayer: uint8(a.link_layer),
+		MaxMsg:    uint32(a.max_msg_sz),
+		Speed:     uint8(a.active_speed),
+		Width:     uint8(a.active_width),
+	}, 0
+}
+
+func sysQueryGIDs(ctx unsafe.Pointer, most int) ([]GIDEntry, int) {
+	raw := make([]C.struct_ibv_gid_entry, most)
+	rc := C.rx_query_gids((*C.struct_ibv_context)(ctx), unsafe.SliceData(raw), C.size_t(most))
+	if rc < 0 {
+		return nil, int(rc)
+	}
+	out := make([]GIDEntry, 0, int(rc))
+	for _, e := range raw[:rc] {
+		out = append(out, GIDEntry{
+			GID:     GID(e.gid),
+			Index:   int(e.gid_index),
+			Port:    int(e.port_num),
+			Type:    GIDType(e.gid_type),
+			IfIndex: int(e.ndev_ifindex),
+		})
+	}
+	return out, 0
+}
+
+func sysCloseDevice(h unsafe.Pointer) int {
+	return int(C.rx_close_device((*C.struct_ibv_context)(h)))
+}
+
+func sysAllocPD(ctx unsafe.Pointer) (unsafe.Pointer, int) {
+	var out *C.struct_ibv_pd
+	rc := C.rx_alloc_pd((*C.struct_ibv_context)(ctx), &out)
+	return unsafe.Pointer(out), int(rc)
+}
+
+func sysDeallocPD(h unsafe.Pointer) int { return int(C.rx_dealloc_pd((*C.struct_ibv_pd)(h))) }
+
+// sysRegMR answers the handle, the lkey and the rkey. addr is never Go memory.
+func sysRegMR(pd unsafe.Pointer, addr []byte, access Access) (h unsafe.Pointer, lkey, rkey uint32, rc int) {
+	var out *C.struct_ibv_mr
+	rc = int(C.rx_reg_mr((*C.struct_ibv_pd)(pd), unsafe.Pointer(unsafe.SliceData(addr)), C.size_t(len(addr)), C.int(access), &out))
+	if rc < 0 {
+		return nil, 0, 0, rc
+	}
+	return unsafe.Pointer(out), uint32(out.lkey), uint32(out.rkey), 0
+}
+
+func sysDeregMR(h unsafe.Pointer) int { return int(C.rx_dereg_mr((*C.struct_ibv_mr)(h))) }
+
+// sysCreateCQ makes a channel and the one CQ that it serves.
+func sysCreateCQ(ctx unsafe.Pointer, depth int) (cq, ch unsafe.Pointer, fd, rc int) {
+	var c *C.struct_ibv_cq
+	var e *C.struct_ibv_comp_channel
+	rc = int(C.rx_create_cq((*C.struct_ibv_context)(ctx), C.int(depth), &e, &c))
+	if rc < 0 {
+		return nil, nil, -1, rc
+	}
+	return unsafe.Pointer(c), unsafe.Pointer(e), int(e.fd), 0
+}
+
+func sysDestroyCQ(cq, ch unsafe.Pointer) int {
+	return int(C.rx_destroy_cq((*C.struct_ibv_cq)(cq), (*C.struct_ibv_comp_channel)(ch)))
+}
+
+func sysPoll(cq unsafe.Pointer, wcs []WC) int {
+	return int(C.rx_poll((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs))))
+}
+
+func sysPollArm(cq unsafe.Pointer, wcs []WC, spinNS int64, arm bool) (n int, armed bool) {
+	var want, got C.int
+	if arm {
+		want = 1
+	}
+	rc := C.rx_poll_arm((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), want, &got)
+	return int(rc), got != 0
+}
+
+func sysDrainEvents(ch unsafe.Pointer) int {
+	return int(C.rx_drain_events((*C.struct_ibv_comp_channel)(ch)))
+}
+
+func sysCreateQP(pd unsafe.Pointer, c *QPConfig) (h unsafe.Pointer, qpn uint32, inline, rc int) {
+	a := C.struct_rx_qp_args{
+		send_cq:      (*C.struct_ibv_cq)(c.SendCQ.h),
+		recv_cq:      (*C.struct_ibv_cq)(c.RecvCQ.h),
+		max_send_wr:  C.uint32_t(c.MaxSend),
+		max_recv_wr:  C.uint32_t(c.MaxRecv),
+		max_send_sge: C.uint32_t(c.MaxSendSGE),
+		max_recv_sge: C.uint32_t(c.MaxRecvSGE),
+		max_inline:   C.uint32_t(c.MaxInline),
+		_type:        C.IBV_QPT_RC,
+	}
+	var out *C.struct_ibv_qp
+	var got C.uint32_t
+	if rc = int(C.rx_create_qp((*C.struct_ibv_pd)(pd), &a, &out, &got)); rc < 0 {
+		return nil, 0, 0, rc
+	}
+	return unsafe.Pointer(out), uint32(out.qp_num), int(got), 0
+}
+
+func sysQPInit(qp unsafe.Pointer, port, pkeyIndex int, access Access) int {
+	return int(C.rx_qp_init((*C.struct_ibv_qp)(qp), C.uint8_t(port), C.uint16_t(pkeyIndex), C.uint32_t(access)))
+}
+
+func connectArgs(c *QPConfig, local, remote *Endpoint, p *ConnectParams) C.struct_rx_connect_args {
+	a := C.struct_rx_connect_args{
+		dest_qpn:           C.uint32_t(remote.QPN),
+		rq_psn:             C.uint32_t(remote.PSN),
+		sq_psn:             C.uint32_t(local.PSN),
+		dlid:               C.uint16_t(remote.LID),
+		port:               C.uint8_t(c.Port),
+		mtu:                C.uint8_t(p.MTU),
+		sgid_index:         C.uint8_t(c.GIDIndex),
+		hop_limit:          C.uint8_t(p.HopLimit),
+		traffic_class:      C.uint8_t(p.TrafficClass),
+		sl:                 C.uint8_t(p.ServiceLevel),
+		flow_label:         C.uint32_t(p.FlowLabel),
+		max_rd_atomic:      C.uint8_t(p.MaxReads),
+		max_dest_rd_atomic: C.uint8_t(p.MaxReadsServed),
+		min_rnr_timer:      C.uint8_t(p.MinRNRTimer),
+		timeout:            C.uint8_t(p.Timeout),
+		retry_cnt:          C.uint8_t(p.Retries),
+		rnr_retry:          C.uint8_t(p.RNRRetries),
+	}
+	if !remote.GID.IsZero() {
+		a.global = 1
+		a.dgid = *(*[16]C.uint8_t)(unsafe.Pointer(&remote.GID))
+	}
+	return a
+}
+
+func sysQPConnect(qp unsafe.Pointer, c *QPConfig, local, remote *Endpoint, p *ConnectParams) (step string, rc int) {
+	a := connectArgs(c, local, remote, p)
+	if rc = int(C.rx_qp_rtr((*C.struct_ibv_qp)(qp), &a)); rc < 0 {
+		return "RTR", rc
+	}
+	return "RTS", int(C.rx_qp_rts((*C.struct_ibv_qp)(qp), &a))
+}
+
+func sysQPErr(qp unsafe.Pointer) int     { return int(C.rx_qp_err((*C.struct_ibv_qp)(qp))) }
+func sysDestroyQP(qp unsafe.Pointer) int { return int(C.rx_destroy_qp((*C.struct_ibv_qp)(qp))) }
+
+func sysPostSend(qp unsafe.Pointer, wrs []SendWR) (posted, rc int) {
+	var n C.int
+	r := C.rx_post_send((*C.struct_ibv_qp)(qp), (*C.struct_rx_send_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	return int(n), int(r)
+}
+
+func sysPostRecv(qp unsafe.Pointer, wrs []RecvWR) (posted, rc int) {
+	var n C.int
+	r := C.rx_post_recv((*C.struct_ibv_qp)(qp), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	return int(n), int(r)
+}

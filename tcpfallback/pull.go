@@ -1,0 +1,124 @@
+package tcpfallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// puller is the receiving end: up to depth requests are on their way, answers
+// come in the order of the requests.
+type puller struct {
+	conn   *net.TCPConn
+	depth  int
+	method string
+
+	buf      []byte // the extent that is arriving
+	out      []byte // request headers that wait to be written
+	inFlight []transfer.Extent
+	nextID   uint32 // of the next request
+	oldestID uint32 // of inFlight[0]
+}
+
+// Describe names the method as the summary line does.
+func (p *puller) Describe() string { return "streams=1 method=" + p.method }
+
+// Close closes the connection; the sender's end sees an end.
+func (p *puller) Close() error { return p.conn.Close() }
+
+// Pull asks and lands until the feed ends.
+func (p *puller) Pull(ctx context.Context, f transfer.Feed) error {
+	defer interrupt(ctx, p.conn)()
+	for {
+		err := p.ask(ctx, f)
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = p.landOne(f)
+		}
+		if err != nil {
+			return ended(ctx, err)
+		}
+	}
+}
+
+// ask requests as many extents as may be in flight, in one write. It waits for an
+// extent only when nothing is in flight; io.EOF means that there are no more.
+func (p *puller) ask(ctx context.Context, f transfer.Feed) error {
+	p.out = p.out[:0]
+	for len(p.inFlight) < p.depth {
+		e, ok := f.TryNext()
+		if !ok && len(p.inFlight) > 0 {
+			break
+		}
+		if !ok {
+			var err error
+			if e, err = f.Next(ctx); err != nil {
+				return err
+			}
+		}
+		r := wire.Request{ID: p.nextID, File: e.File, Length: uint32(e.Len), Offset: e.Off}
+		var head [wire.HeaderSize]byte
+		r.Put(head[:])
+		p.out = append(p.out, head[:]...)
+		p.inFlight = append(p.inFlight, e)
+		p.nextID++
+	}
+	if len(p.out) == 0 {
+		return nil
+	}
+	_, err := p.conn.Write(p.out)
+	return err
+}
+
+// landOne reads the answer to the oldest request and lands it.
+func (p *puller) landOne(f transfer.Feed) error {
+	var head [wire.HeaderSize]byte
+	if _, err := io.ReadFull(p.conn, head[:]); err != nil {
+		return err
+	}
+	a, err := wire.ParseAnswer(head[:])
+	if err != nil {
+		return err
+	}
+	e := p.inFlight[0]
+	if a.ID != p.oldestID || a.Status == wire.StatusOK && int(a.Length) != e.Len {
+		return fmt.Errorf("%w: an answer of %d bytes to request %d, expected %d bytes to %d", wire.ErrMalformed, a.Length, a.ID, e.Len, p.oldestID)
+	}
+	if a.Status == wire.StatusOK {
+		if _, err := io.ReadFull(p.conn, p.buf[:a.Length]); err != nil {
+			return err
+		}
+	}
+	p.inFlight = append(p.inFlight[:0], p.inFlight[1:]...)
+	p.oldestID++
+	if a.Status != wire.StatusOK {
+		f.Refuse(e)
+		return nil
+	}
+	return f.Land(e, p.buf[:a.Length])
+}
+
+// interrupt makes the end of ctx end every read and write of conn. The function
+// that it answers takes that back.
+func interrupt(ctx context.Context, conn net.Conn) func() bool {
+	return context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// ended says why a connection's operation failed.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the TCP lane was closed by the peer")
+	}
+	return err
+}

@@ -1,0 +1,113 @@
+package tcpfallback
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// sendfileOut lets the kernel move pages of the file's cache to the socket
+// (sendfile): no copy by the CPU on the sending side. The digest is taken from
+// the page cache beside it, through buf. A file that was truncated after its
+// header was sent breaks the lane: the receiver waits for bytes that don't exist.
+type sendfileOut struct {
+	buf  []byte
+	head [wire.HeaderSize]byte
+}
+
+func (*sendfileOut) name() string { return "sendfile" }
+
+func (m *sendfileOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
+	file, err := src.File(r)
+	if err != nil {
+		return err
+	}
+	if file == nil {
+		return refuse(conn, r)
+	}
+	a := wire.Answer{ID: r.ID, Length: r.Length}
+	a.Put(m.head[:])
+	if err := sendHeader(conn, m.head[:]); err != nil {
+		return err
+	}
+	if err := sendRange(conn, file, r.Offset, int(r.Length)); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			src.Fail(r, err)
+		}
+		return err
+	}
+	src.Reread(r, m.buf)
+	return nil
+}
+
+// sendHeader writes a header that shares its packet with what follows (MSG_MORE).
+func sendHeader(conn *net.TCPConn, head []byte) error {
+	return rawWrite(conn, len(head), func(fd, done int) (int, error) {
+		return unix.SendmsgN(fd, head[done:], nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+	})
+}
+
+// sendRange moves n bytes at off of the file. It has an offset of its own: several
+// lanes may send one open file.
+func sendRange(conn *net.TCPConn, file *os.File, off int64, n int) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	// Inside Control the descriptor can't be closed and given to another file.
+	err = raw.Control(func(in uintptr) {
+		failed = rawWrite(conn, n, func(fd, done int) (int, error) {
+			at := off + int64(done)
+			sent, err := unix.Sendfile(fd, int(in), &at, n-done)
+			if sent == 0 && err == nil {
+				return 0, io.ErrUnexpectedEOF
+			}
+			return sent, err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// rawWrite calls write on the socket until n bytes are gone, parked in Go's
+// netpoller while the socket is full.
+func rawWrite(conn *net.TCPConn, n int, write func(fd, done int) (int, error)) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	done := 0
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		for done < n {
+			k, err := write(int(fd), done)
+			switch {
+			case err == unix.EAGAIN:
+				return false
+			case err == unix.EINTR:
+				continue
+			case err != nil:
+				failed = os.NewSyscallError("send", err)
+				if errors.Is(err, io.ErrUnexpectedEOF) {
+					failed = err
+				}
+				return true
+			}
+			done += k
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}

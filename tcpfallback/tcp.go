@@ -1,0 +1,90 @@
+// Package tcpfallback makes lanes of TCP connections, for hosts that have no RDMA
+// between them. Payload travels in the clear beside 32-byte headers; what it is
+// checked against, the digests, travels in the session's TLS.
+//
+// A method is how the sending end moves an extent from the file to the socket;
+// each is one file of this package. The receiving end reads into a buffer and
+// writes it at its offset (read, pwrite): measured against splice and a mapping,
+// that was the fastest way in (docs/performance.md).
+package tcpfallback
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// Methods are the ways out that a sender can be asked for.
+var Methods = []string{"auto", "copy", "sendfile"}
+
+// Transport makes both ends of TCP lanes.
+type Transport struct {
+	// Method is how the sending end moves extents: one of Methods. auto takes copy:
+	// on loopback and veth pairs sendfile is the slower one, for it hands the
+	// socket 4 KiB at a time (docs/performance.md).
+	Method string
+}
+
+// Name is "tcp".
+func (Transport) Name() string { return transfer.TransportTCP }
+
+// Offer says nothing: the session's own address serves the lanes too.
+func (Transport) Offer(*wire.Hello) {}
+
+// Prepare has nothing to make: the engine filled in the ticket.
+func (Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, _ *wire.OpenLane) (transfer.PendingPuller, error) {
+	return pending{p}, nil
+}
+
+// Answer connects to the receiver.
+func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
+	method, err := newMethod(t.Method, p.ExtentSize)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := p.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
+	}
+	answer.Method = method.name()
+	return &server{conn: conn, method: method}, nil
+}
+
+// method moves the extent that r asks for to conn, header first.
+type method interface {
+	name() string
+	answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error
+}
+
+func newMethod(name string, extentSize int) (method, error) {
+	switch name {
+	case "", "auto", "copy":
+		return &copyOut{buf: make([]byte, extentSize)}, nil
+	case "sendfile":
+		return &sendfileOut{buf: make([]byte, extentSize)}, nil
+	}
+	return nil, fmt.Errorf("no TCP method %q (there are %v)", name, slices.Clone(Methods))
+}
+
+type pending struct{ p transfer.LaneParams }
+
+// Connect waits for the sender's connection.
+func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
+	conn, err := p.p.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for a TCP lane: %w", err)
+	}
+	return &puller{
+		conn:   conn,
+		depth:  p.p.Depth,
+		buf:    make([]byte, p.p.ExtentSize),
+		method: answer.Method,
+	}, nil
+}
+
+// Close has nothing to give up.
+func (pending) Close() error { return nil }

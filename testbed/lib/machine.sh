@@ -1,0 +1,115 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154,SC2034 # vm, which sources this, sets and uses them
+# shellcheck disable=SC2054 # QEMU's commas are its own
+# The machine: QEMU's command line, and whether KVM works here.
+
+machine_needs() {
+  [[ $(uname -m) == x86_64 ]] || die 2 "testbed/vm knows x86_64 hosts only, this is $(uname -m)"
+  need qemu-system-x86_64 qemu-system-x86
+  need perl perl-base
+  need setpriv util-linux
+  need flock util-linux
+  need sha256sum coreutils
+}
+
+# choose_accel turns "auto" into kvm or tcg. That /dev/kvm opens proves
+# nothing: under some hypervisors a stock kernel never runs in it, prints
+# nothing and burns CPU for ever. So a real kernel is booted, with a deadline,
+# and the answer is remembered for this host's kernel, CPU and QEMU.
+choose_accel() {
+  [[ $accel == auto ]] || return 0
+  accel=tcg
+  [[ -r /dev/kvm && -w /dev/kvm ]] || return 0
+  local answer
+  answer=$(cache_dir)/kvm-$({
+    uname -rm
+    grep -m 1 '^model name' /proc/cpuinfo
+    qemu-system-x86_64 --version
+  } | sha256sum | cut -c1-16)
+  [[ -s $answer ]] || with_cache_lock probe_kvm "$answer"
+  accel=$(cat "$answer")
+}
+
+kernel_image() {
+  if [[ -s $kernel_dir/vmlinux ]]; then
+    printf '%s\n' "$kernel_dir/vmlinux"
+  else
+    printf '%s\n' "$kernel_dir/vmlinuz"
+  fi
+}
+
+probe_kvm() {
+  local answer=$1 words result=tcg
+  [[ ! -s $answer ]] || return 0
+  say "probing once whether KVM runs a kernel here (up to 15 s; to skip it: RDMAXFER_VM_ACCEL=tcg)"
+  words=$(timeout --signal KILL 15 qemu-system-x86_64 -accel kvm -cpu host -m 512M \
+    -nodefaults -display none -no-reboot -serial stdio -monitor none \
+    -kernel "$(kernel_image)" -initrd "$initramfs" \
+    -append "console=ttyS0 quiet panic=-1 testbed.probe" </dev/null 2>/dev/null || true)
+  [[ $words != *'testbed: probe ok'* ]] || result=kvm
+  say "using $result"
+  printf '%s\n' "$result" >"$answer.$$"
+  mv -- "$answer.$$" "$answer"
+}
+
+# fit_memory prints the machine's memory. QEMU takes what is touched, and the
+# machine's page cache touches all of it in time: no more than three quarters
+# of what this host could give.
+fit_memory() {
+  local available
+  if [[ -n $memory ]]; then
+    printf '%s\n' "$memory"
+    return
+  fi
+  available=$(awk '/^MemAvailable:/ { print int($2 / 1024 * 3 / 4) }' /proc/meminfo)
+  if ((available >= 4096)); then
+    echo 4G
+  elif ((available >= 512)); then
+    say "this host has little memory: the machine gets ${available}M instead of 4G (--memory)"
+    echo "${available}M"
+  else
+    die 2 "not enough memory for a machine (${available} MB could be used, 512 are needed)"
+  fi
+}
+
+# comma_safe PATH: QEMU separates options by commas, and doubles those in values.
+comma_safe() { printf '%s\n' "${1//,/,,}"; }
+
+# machine_command RUN sets qemu to the command, with its console in RUN/console.
+# No network card: what is inside can't disturb anything, and boots faster.
+machine_command() {
+  local run=$1 i append
+  qemu_memory=$(fit_memory) || exit
+  # A starved host fails the kernel's timer check, which then looks for other
+  # timers in vain.
+  append="console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check testbed.outs=${#outs[@]}"
+  ((idle_poll == 0)) || append+=" idle=poll"
+  # QEMU before 8.1 can keep a stale translation of kernel code that one CPU
+  # patches while another runs it ("Oops: int3" in one of fifty boots). Nearly
+  # all such patching is done while booting and setting up: with one CPU, then.
+  # The agent wakes the others just before the command.
+  [[ $accel != tcg ]] || append+=" maxcpus=1"
+  boot_seconds=90
+  [[ $accel != kvm ]] || boot_seconds=30
+  qemu=(
+    qemu-system-x86_64 -nodefaults -display none -no-reboot -monitor none
+    -smp "$cpus" -m "$qemu_memory"
+  )
+  if [[ $accel == kvm ]]; then
+    qemu+=(-accel kvm -cpu host)
+  elif ((deterministic)); then
+    qemu+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu max)
+  else
+    qemu+=(-accel "tcg,thread=multi" -cpu max)
+  fi
+  qemu+=(
+    -kernel "$(kernel_image)" -initrd "$initramfs" -append "$append"
+    -serial "file:$(comma_safe "$run/console")"
+    -chardev "socket,id=io,fd={io}" -device virtio-serial-pci
+    -device virtserialport,chardev=io,name=testbed
+    -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
+  )
+  for i in "${!outs[@]}"; do
+    qemu+=(-virtfs "local,path=$(comma_safe "${outs[i]}"),mount_tag=out$i,security_model=none,multidevs=remap")
+  done
+}

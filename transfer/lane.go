@@ -1,0 +1,89 @@
+package transfer
+
+import (
+	"context"
+	"net"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// Extent is a byte range of one file that travels as a whole: aligned and of a
+// power-of-two size, but for the tail of the file.
+type Extent struct {
+	File uint32 // its number in the manifest
+	Off  int64  // bytes
+	Len  int    // bytes
+}
+
+// Feed is what the receiving end of a lane takes its work from. A feed belongs to
+// one lane and one goroutine of it.
+type Feed interface {
+	// Next waits for an extent. io.EOF means that there will be none any more.
+	Next(context.Context) (Extent, error)
+	// TryNext answers at once.
+	TryNext() (Extent, bool)
+	// Land takes the bytes of an extent that Next or TryNext gave. p is the lane's
+	// again when it returns. An error ends the lane.
+	Land(e Extent, p []byte) error
+	// Refuse gives back an extent that the sender can't serve: its file failed.
+	Refuse(e Extent)
+}
+
+// Puller is the receiving end of a lane that is up.
+type Puller interface {
+	// Pull asks for extents until the feed ends (nil), ctx ends, or the lane
+	// breaks. Whatever was in flight then is the feed's owner's to give to others:
+	// once Pull has returned, nothing of it lands any more.
+	Pull(ctx context.Context, f Feed) error
+	// Describe names what the lane runs on, as the summary line does: "rxe_a gid=1
+	// mtu=4096 op=send".
+	Describe() string
+	// Close frees what the lane holds. It is called after Pull has returned.
+	Close() error
+}
+
+// Server is the sending end of a lane that is up.
+type Server interface {
+	// Serve answers requests until the receiver hangs up (nil), ctx ends, or the
+	// lane breaks.
+	Serve(ctx context.Context, src *Source) error
+	// Describe names this host's side of the lane.
+	Describe() string
+	Close() error
+}
+
+// LaneParams are what both ends of a session agreed on before there are lanes.
+type LaneParams struct {
+	ID         uint32
+	Depth      int // requests in flight at the most
+	ExtentSize int // bytes; the longest extent
+	// Conn gives the TCP connection that was proved to be this lane: the receiving
+	// end waits for it, the sending end dials it.
+	Conn func(context.Context) (*net.TCPConn, error)
+}
+
+// PullTransport makes the receiving ends of lanes of one kind.
+type PullTransport interface {
+	Name() string // "rdma" or "tcp"
+	// Prepare makes what the sender must be told to open its end, and writes it
+	// into open. An error says why there is no such lane between these two hosts.
+	Prepare(ctx context.Context, hello *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error)
+}
+
+// PendingPuller is a receiving end that waits for the sender's.
+type PendingPuller interface {
+	// Connect finishes the lane with the sender's answer and proves that bytes
+	// cross it. The PendingPuller is spent, whatever the outcome.
+	Connect(ctx context.Context, answer *wire.LaneAnswer) (Puller, error)
+	// Close gives it up instead.
+	Close() error
+}
+
+// ServeTransport makes the sending ends of lanes of one kind.
+type ServeTransport interface {
+	Name() string
+	// Offer says where this host can be reached, in the first message.
+	Offer(hello *wire.Hello)
+	// Answer opens the sending end that open asks for and fills in the answer.
+	Answer(ctx context.Context, p LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (Server, error)
+}

@@ -1,0 +1,85 @@
+package transfer
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Plan is what carries the data.
+type Plan struct {
+	Transport string // rdma or tcp, as used
+	Detail    string // "rxe_b gid=1 mtu=4096 op=send", or "method=copy"
+	Lanes     int
+	Reason    string // why the other transport is not used; empty when it was not asked for
+}
+
+// FileResult is what became of one file.
+type FileResult struct {
+	Path   string
+	Size   int64   // bytes
+	Digest *Digest // of the whole file; nil when nothing was verified
+	Err    error   // nil when it landed
+}
+
+// Result sums a transfer up, by the receiver's clock.
+type Result struct {
+	Files   int   // that landed
+	Failed  int   // that did not
+	Bytes   int64 // of the files that landed
+	Elapsed time.Duration
+	Plan    Plan
+	Verify  string
+}
+
+// Observer hears what happens during a transfer. Its methods are called from one
+// goroutine at a time and must not wait.
+type Observer interface {
+	Planned(Plan)
+	File(FileResult)
+}
+
+// Progress may be read while a transfer runs.
+type Progress struct {
+	Moved, Total atomic.Int64 // bytes
+}
+
+// failures collects what went wrong with single files.
+type failures struct {
+	n     int
+	first error
+}
+
+func (f *failures) add(err error) {
+	f.n++
+	if f.first == nil {
+		f.first = err
+	}
+}
+
+// sum is the error of the whole transfer: the first file's own when nothing
+// landed, a partial one when something did.
+func (f *failures) sum(landed int) error {
+	switch {
+	case f.n == 0:
+		return nil
+	case landed == 0 && f.n == 1:
+		return f.first
+	case landed == 0:
+		return &Error{Code: CodeOf(f.first), Err: fmt.Errorf("none of %d files arrived; the first: %w", f.n, f.first)}
+	}
+	return errorf(CodePartial, "%d of %d files did not arrive; the first: %w", f.n, f.n+landed, f.first)
+}
+
+// The verifications that a sender can ask for.
+const (
+	VerifyBLAKE3 = "blake3"
+	VerifyNone   = "none"
+)
+
+// The transport policies.
+const (
+	TransportAuto = "auto"
+	TransportRDMA = "rdma"
+	TransportTCP  = "tcp"
+)

@@ -1,0 +1,310 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// How long things may take. A peer that says nothing for silence is dead: it
+// pings every beat, whatever else it does.
+const (
+	handshakeTime = 10 * time.Second // connect, TLS and proofs together
+	beat          = time.Second
+	silence       = 6 * time.Second
+)
+
+// Session is one authenticated control connection. Receive is for one goroutine,
+// Send for any.
+type Session struct {
+	conn   *tls.Conn
+	reader *bufio.Reader
+	peer   string // as errors name it
+
+	mu      sync.Mutex // of writing
+	closed  chan struct{}
+	once    sync.Once
+	aborted atomic.Bool // by the peer
+}
+
+// aliveReader gives every read of the connection its own deadline, so that a
+// long frame on a slow link is not taken for silence.
+type aliveReader struct{ conn net.Conn }
+
+func (r aliveReader) Read(p []byte) (int, error) {
+	if err := r.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	return r.conn.Read(p)
+}
+
+// tlsConfig is the same for both ends. The certificate proves nothing and is not
+// looked at: the proofs of the shared key, bound to this very TLS session, do
+// that work. There are no tickets, so every session has keys of its own.
+func tlsConfig() (*tls.Config, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().AddDate(10, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		SessionTicketsDisabled: true,
+		InsecureSkipVerify:     true, // see above
+		NextProtos:             []string{"rdmaxfer/1"},
+	}, nil
+}
+
+// The proofs: HMAC-SHA256 with the shared key over the TLS session's exporter
+// (RFC 8446, 7.5; RFC 9266 binds channels in the same way) and the prover's
+// role. A man in the middle has two TLS sessions with two exporters, so neither
+// end's proof is of use to him; a role's proof can't be played back to it.
+const exporterLabel = "EXPORTER-rdmaxfer-session"
+
+func proof(conn *tls.Conn, key Key, role string) ([]byte, error) {
+	state := conn.ConnectionState()
+	material, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
+	if err != nil {
+		return nil, err
+	}
+	h := hmac.New(sha256.New, key[:])
+	h.Write([]byte("rdmaxfer 1 " + role))
+	h.Write(material)
+	return h.Sum(nil), nil
+}
+
+// ErrWrongKey says that the two ends don't share a key.
+var ErrWrongKey = errors.New("the keys differ: both hosts need the same key file")
+
+// dialSession connects to a receiver and proves the key, the dialler first.
+func dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	var d net.Dialer
+	d.SetMultipathTCP(false)
+	raw, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, errorf(CodeConnect, "connecting to %s: %w (is rdmaxfer recv running there, and the port open?)", addr, err)
+	}
+	conf, err := tlsConfig()
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	conn := tls.Client(raw, conf)
+	if err := proveDialler(ctx, conn, key); err != nil {
+		raw.Close()
+		var e *Error
+		if errors.As(err, &e) {
+			return nil, err
+		}
+		return nil, errorf(CodeConnect, "handshake with %s: %w (is that an rdmaxfer?)", addr, err)
+	}
+	return newSession(conn, addr), nil
+}
+
+func proveDialler(ctx context.Context, conn *tls.Conn, key Key) error {
+	if err := setDeadline(ctx, conn); err != nil {
+		return err
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	mine, err := proof(conn, key, "send")
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write(mine); err != nil {
+		return err
+	}
+	theirs, err := proof(conn, key, "recv")
+	if err != nil {
+		return err
+	}
+	got := make([]byte, len(theirs))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			// It hung up on the proof, and would have answered a right one.
+			return errorf(CodeAuth, "%w", ErrWrongKey)
+		}
+		return err
+	}
+	if !hmac.Equal(got, theirs) {
+		return errorf(CodeAuth, "%w (and the host that answered claims to know another one)", ErrWrongKey)
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// acceptSession is the other half of dialSession, on an accepted connection.
+func acceptSession(ctx context.Context, raw net.Conn, conf *tls.Config, key Key) (*Session, error) {
+	conn := tls.Server(raw, conf)
+	if err := setDeadline(ctx, conn); err != nil {
+		return nil, err
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	theirs, err := proof(conn, key, "send")
+	if err != nil {
+		return nil, err
+	}
+	got := make([]byte, len(theirs))
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return nil, err
+	}
+	if !hmac.Equal(got, theirs) {
+		conn.Close() // with a TLS alert, so that the dialler sees an end and not a reset
+		return nil, errorf(CodeAuth, "%w", ErrWrongKey)
+	}
+	mine, err := proof(conn, key, "recv")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(mine); err != nil {
+		return nil, err
+	}
+	return newSession(conn, raw.RemoteAddr().String()), conn.SetDeadline(time.Time{})
+}
+
+func setDeadline(ctx context.Context, conn net.Conn) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(handshakeTime)
+	}
+	return conn.SetDeadline(deadline)
+}
+
+func newSession(conn *tls.Conn, peer string) *Session {
+	s := &Session{
+		conn:   conn,
+		reader: bufio.NewReaderSize(aliveReader{conn}, 64<<10),
+		peer:   peer,
+		closed: make(chan struct{}),
+	}
+	go s.beat()
+	return s
+}
+
+// beat pings until the session is closed. A failure to ping closes the
+// connection, which the reader then reports.
+func (s *Session) beat() {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.closed:
+			return
+		case <-tick.C:
+			if s.Send(&wire.Ping{}) != nil {
+				return
+			}
+		}
+	}
+}
+
+// Send writes one message.
+func (s *Session) Send(m wire.Message) error {
+	frame, err := wire.Encode(m)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+		return s.lost(err)
+	}
+	if _, err := s.conn.Write(frame); err != nil {
+		return s.lost(err)
+	}
+	return nil
+}
+
+// Receive waits for the next message that is not a ping. A peer that is silent
+// for too long, or that hangs up, is an error with [CodeConnect].
+func (s *Session) Receive() (wire.Message, error) {
+	for {
+		m, err := wire.Read(s.reader)
+		if err != nil {
+			return nil, s.lost(err)
+		}
+		if _, ok := m.(*wire.Ping); !ok {
+			return m, nil
+		}
+	}
+}
+
+// lost says in words what became of the connection.
+func (s *Session) lost(err error) error {
+	switch {
+	case errors.Is(err, wire.ErrMalformed):
+		return errorf(CodeOther, "%s: %w", s.peer, err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errorf(CodeConnect, "peer %s has been silent for %v: it hangs, was stopped, or the network between is cut", s.peer, silence)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return errorf(CodeConnect, "peer %s is gone: it ended or was killed before the transfer was complete", s.peer)
+	}
+	return errorf(CodeConnect, "control connection with %s lost: %w", s.peer, err)
+}
+
+// lingerTime is how long an end waits for the other to hang up after the last
+// message.
+const lingerTime = 2 * time.Second
+
+// abort tells the peer why this end gives up, lets it read that, and closes. The
+// peer may be dead; the attempt is all. A signal's code is this host's own: the
+// peer sees a connection that ended.
+func (s *Session) abort(err error) {
+	defer s.Close()
+	if s.aborted.Load() {
+		return // it was the peer who gave up
+	}
+	code := CodeOf(err)
+	if code > CodeNoRDMA {
+		code = CodeConnect
+	}
+	if s.Send(&wire.Abort{Code: uint8(code), Reason: wire.Clip(err.Error())}) != nil || s.conn.CloseWrite() != nil {
+		return
+	}
+	// Closing with unread input would reset the connection, and the message with it.
+	hangUp := time.AfterFunc(lingerTime, func() { s.conn.NetConn().Close() })
+	defer hangUp.Stop()
+	_, _ = io.Copy(io.Discard, s.conn)
+}
+
+// Close ends the session. It may be called more than once.
+func (s *Session) Close() error {
+	var err error
+	s.once.Do(func() {
+		close(s.closed)
+		err = s.conn.Close()
+	})
+	return err
+}
+
+// fromPeer makes an error of an Abort.
+func (s *Session) fromPeer(m *wire.Abort) error {
+	s.aborted.Store(true)
+	return errorf(Code(m.Code), "peer %s: %s", s.peer, printable(m.Reason))
+}

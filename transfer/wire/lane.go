@@ -1,0 +1,101 @@
+package wire
+
+import "encoding/binary"
+
+// HeaderSize is the size of a lane header on the wire, bytes.
+const HeaderSize = 32
+
+// The first bytes of lane headers: what a stray or hostile stream begins with
+// will hardly be one.
+const (
+	requestMagic = 0x52584c52 // "RXLR"
+	answerMagic  = 0x52584c41 // "RXLA"
+)
+
+// Request asks for one extent, receiver to sender. Length 0 is a probe: it asks
+// for nothing but an answer.
+//
+//	0 magic  4 id  8 file  12 length  16 offset  24 zero
+type Request struct {
+	ID     uint32 // names the request on its lane
+	File   uint32
+	Length uint32 // bytes
+	Offset int64  // bytes
+}
+
+// Status is how a request ended.
+type Status uint32
+
+// The statuses of an answer.
+const (
+	StatusOK     Status = iota
+	StatusFailed        // the file can't be read any more; a FileFailed says why
+	statusEnd
+)
+
+// Answer is the reply to a Request; Length bytes of payload follow, or lie in the
+// same message.
+//
+//	0 magic  4 id  8 status  12 length  16 zero
+type Answer struct {
+	ID     uint32
+	Status Status
+	Length uint32 // bytes
+}
+
+// Put writes the header into the first HeaderSize bytes of b.
+func (r *Request) Put(b []byte) {
+	_ = b[HeaderSize-1]
+	binary.BigEndian.PutUint32(b, requestMagic)
+	binary.BigEndian.PutUint32(b[4:], r.ID)
+	binary.BigEndian.PutUint32(b[8:], r.File)
+	binary.BigEndian.PutUint32(b[12:], r.Length)
+	binary.BigEndian.PutUint64(b[16:], uint64(r.Offset))
+	binary.BigEndian.PutUint64(b[24:], 0)
+}
+
+// ParseRequest reads a header and bounds it. Whether the file and the range
+// exist is for the one who serves it to check.
+func ParseRequest(b []byte) (Request, error) {
+	if len(b) != HeaderSize || binary.BigEndian.Uint32(b) != requestMagic || binary.BigEndian.Uint64(b[24:]) != 0 {
+		return Request{}, malformed("not a request")
+	}
+	r := Request{
+		ID:     binary.BigEndian.Uint32(b[4:]),
+		File:   binary.BigEndian.Uint32(b[8:]),
+		Length: binary.BigEndian.Uint32(b[12:]),
+		Offset: int64(binary.BigEndian.Uint64(b[16:])),
+	}
+	if r.Length > MaxExtent || r.Offset < 0 || r.Offset > MaxSize || r.File >= MaxEntries {
+		return Request{}, malformed("a request of %d bytes at %d of file %d", r.Length, r.Offset, r.File)
+	}
+	return r, nil
+}
+
+// Put writes the header into the first HeaderSize bytes of b.
+func (a *Answer) Put(b []byte) {
+	_ = b[HeaderSize-1]
+	binary.BigEndian.PutUint32(b, answerMagic)
+	binary.BigEndian.PutUint32(b[4:], a.ID)
+	binary.BigEndian.PutUint32(b[8:], uint32(a.Status))
+	binary.BigEndian.PutUint32(b[12:], a.Length)
+	clear(b[16:HeaderSize])
+}
+
+// ParseAnswer reads a header and bounds it. Whether such an answer was asked for
+// is for the lane to check.
+func ParseAnswer(b []byte) (Answer, error) {
+	if len(b) != HeaderSize || binary.BigEndian.Uint32(b) != answerMagic ||
+		binary.BigEndian.Uint64(b[16:]) != 0 || binary.BigEndian.Uint64(b[24:]) != 0 {
+		return Answer{}, malformed("not an answer")
+	}
+	a := Answer{
+		ID:     binary.BigEndian.Uint32(b[4:]),
+		Status: Status(binary.BigEndian.Uint32(b[8:])),
+		Length: binary.BigEndian.Uint32(b[12:]),
+	}
+	if a.Length > MaxExtent || a.Status >= statusEnd || (a.Status != StatusOK && a.Length != 0) {
+		return Answer{}, malformed("an answer with status %d and %d bytes", a.Status, a.Length)
+	}
+	return a, nil
+}

@@ -1,0 +1,379 @@
+package wire
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The kinds, in the order in which a session uses them.
+const (
+	kindHello Kind = iota + 1
+	kindWelcome
+	kindOpenLane
+	kindLaneAnswer
+	kindLaneDown
+	kindPlan
+	kindEntry
+	kindManifestEnd
+	kindDigests
+	kindLanded
+	kindVouch
+	kindFileFailed
+	kindReceipt
+	kindDone
+	kindAbort
+	kindPing
+)
+
+func newMessage(k Kind) Message {
+	switch k {
+	case kindHello:
+		return new(Hello)
+	case kindWelcome:
+		return new(Welcome)
+	case kindOpenLane:
+		return new(OpenLane)
+	case kindLaneAnswer:
+		return new(LaneAnswer)
+	case kindLaneDown:
+		return new(LaneDown)
+	case kindPlan:
+		return new(Plan)
+	case kindEntry:
+		return new(Entry)
+	case kindManifestEnd:
+		return new(ManifestEnd)
+	case kindDigests:
+		return new(Digests)
+	case kindLanded:
+		return new(Landed)
+	case kindVouch:
+		return new(Vouch)
+	case kindFileFailed:
+		return new(FileFailed)
+	case kindReceipt:
+		return new(Receipt)
+	case kindDone:
+		return new(Done)
+	case kindAbort:
+		return new(Abort)
+	case kindPing:
+		return new(Ping)
+	}
+	return nil
+}
+
+// Candidate is one address over which a host's RDMA can be reached.
+type Candidate struct {
+	Device   string   `cbor:"1,keyasint"`
+	Port     uint8    `cbor:"2,keyasint"`
+	GIDIndex uint8    `cbor:"3,keyasint"`
+	GID      [16]byte `cbor:"4,keyasint"`
+	LID      uint16   `cbor:"5,keyasint,omitempty"`
+	MTU      uint8    `cbor:"6,keyasint"` // coded, as in ibverbs.MTU
+	Ethernet bool     `cbor:"7,keyasint,omitempty"`
+}
+
+// Hello is the sender's first message: who it is and what it would like.
+type Hello struct {
+	Version    uint16      `cbor:"1,keyasint"`
+	Transport  string      `cbor:"2,keyasint"` // auto, rdma, tcp
+	Op         string      `cbor:"3,keyasint"` // auto, send
+	Verify     string      `cbor:"4,keyasint"` // blake3, none
+	Lanes      uint16      `cbor:"5,keyasint"`
+	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
+	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
+}
+
+// Welcome is the receiver's answer to Hello.
+type Welcome struct {
+	Version    uint16   `cbor:"1,keyasint"`
+	Session    [16]byte `cbor:"2,keyasint"` // names the session on its lanes; no secret
+	ExtentSize uint32   `cbor:"3,keyasint"`
+}
+
+// QueuePair is one end of a reliable connection (ibverbs.Endpoint).
+type QueuePair struct {
+	QPN uint32   `cbor:"1,keyasint"`
+	PSN uint32   `cbor:"2,keyasint"`
+	GID [16]byte `cbor:"3,keyasint"`
+	LID uint16   `cbor:"4,keyasint,omitempty"`
+	MTU uint8    `cbor:"5,keyasint"`
+}
+
+// RDMALane is what the two ends of a queue pair tell each other.
+type RDMALane struct {
+	Candidate uint16    `cbor:"1,keyasint"` // in OpenLane: which of Hello.RDMA the sender shall use
+	Device    string    `cbor:"2,keyasint"` // the teller's own
+	QP        QueuePair `cbor:"3,keyasint"`
+	Op        string    `cbor:"4,keyasint"`
+}
+
+// TCPLane is the ticket of a TCP lane: the secret that its proofs are made from.
+type TCPLane struct {
+	Ticket [32]byte `cbor:"1,keyasint"`
+	Method string   `cbor:"2,keyasint"` // asked of the sender; auto, copy, sendfile
+}
+
+// OpenLane is the receiver's wish for one more lane. Exactly one of RDMA and TCP
+// is set.
+type OpenLane struct {
+	ID    uint32    `cbor:"1,keyasint"`
+	Depth uint16    `cbor:"2,keyasint"` // requests in flight at the most
+	RDMA  *RDMALane `cbor:"3,keyasint,omitempty"`
+	TCP   *TCPLane  `cbor:"4,keyasint,omitempty"`
+}
+
+// LaneAnswer says that the sender's end is ready, or why not.
+type LaneAnswer struct {
+	ID     uint32    `cbor:"1,keyasint"`
+	Reason string    `cbor:"2,keyasint,omitempty"` // set: there is no such lane
+	RDMA   *RDMALane `cbor:"3,keyasint,omitempty"`
+	Method string    `cbor:"4,keyasint,omitempty"` // TCP: the method that is used
+}
+
+// LaneDown says that a lane ended, and why.
+type LaneDown struct {
+	ID     uint32 `cbor:"1,keyasint"`
+	Reason string `cbor:"2,keyasint"`
+}
+
+// Plan tells the sender what carries the data from now on.
+type Plan struct {
+	Transport string `cbor:"1,keyasint"` // rdma, tcp
+	Lane      uint32 `cbor:"2,keyasint"` // the newest; each end describes its own side of it
+	Lanes     uint16 `cbor:"3,keyasint"`
+	Reason    string `cbor:"4,keyasint,omitempty"` // why not the other
+}
+
+// Entry is one line of the manifest: a regular file.
+type Entry struct {
+	File    uint32 `cbor:"1,keyasint"` // counted from 0, in order
+	Path    string `cbor:"2,keyasint"` // relative, slash-separated
+	Size    int64  `cbor:"3,keyasint"` // bytes
+	Mode    uint32 `cbor:"4,keyasint"` // permission bits
+	MTimeNS int64  `cbor:"5,keyasint"` // nanoseconds since 1970
+}
+
+// ManifestEnd says that no Entry follows.
+type ManifestEnd struct {
+	Files uint32 `cbor:"1,keyasint"`
+	Bytes int64  `cbor:"2,keyasint"`
+}
+
+// Digests are the sender's digests of extents that it has served: 32 bytes each,
+// one after the other.
+type Digests struct {
+	File    uint32   `cbor:"1,keyasint"`
+	Extents []uint32 `cbor:"2,keyasint"` // extent numbers: offset ÷ extent size
+	Sums    []byte   `cbor:"3,keyasint"`
+}
+
+// Landed says that every extent of a file has landed: the sender checks that its
+// file is still the one that the manifest speaks of, and vouches.
+type Landed struct {
+	File uint32 `cbor:"1,keyasint"`
+}
+
+// Vouch follows all the Digests of a file that did not change while it was read.
+type Vouch struct {
+	File uint32 `cbor:"1,keyasint"`
+}
+
+// FileFailed says that one file will not arrive, and why; the others go on.
+type FileFailed struct {
+	File   uint32 `cbor:"1,keyasint"`
+	Code   uint8  `cbor:"2,keyasint"` // exit code of the contract
+	Reason string `cbor:"3,keyasint"`
+}
+
+// Receipt says that a file has its name and is durable.
+type Receipt struct {
+	File   uint32 `cbor:"1,keyasint"`
+	Digest []byte `cbor:"2,keyasint,omitempty"` // of the whole file, as b3sum prints it
+}
+
+// Done is the receiver's last word: what landed, by its own clock from the first
+// request to the last byte durable.
+type Done struct {
+	Files       uint32 `cbor:"1,keyasint"`
+	Bytes       int64  `cbor:"2,keyasint"`
+	Nanoseconds int64  `cbor:"3,keyasint"`
+}
+
+// Abort ends the session for a reason that both ends report.
+type Abort struct {
+	Code   uint8  `cbor:"1,keyasint"`
+	Reason string `cbor:"2,keyasint"`
+}
+
+// Ping says that its sender lives.
+type Ping struct{}
+
+func (*Hello) kind() Kind       { return kindHello }
+func (*Welcome) kind() Kind     { return kindWelcome }
+func (*OpenLane) kind() Kind    { return kindOpenLane }
+func (*LaneAnswer) kind() Kind  { return kindLaneAnswer }
+func (*LaneDown) kind() Kind    { return kindLaneDown }
+func (*Plan) kind() Kind        { return kindPlan }
+func (*Entry) kind() Kind       { return kindEntry }
+func (*ManifestEnd) kind() Kind { return kindManifestEnd }
+func (*Digests) kind() Kind     { return kindDigests }
+func (*Landed) kind() Kind      { return kindLanded }
+func (*Vouch) kind() Kind       { return kindVouch }
+func (*FileFailed) kind() Kind  { return kindFileFailed }
+func (*Receipt) kind() Kind     { return kindReceipt }
+func (*Done) kind() Kind        { return kindDone }
+func (*Abort) kind() Kind       { return kindAbort }
+func (*Ping) kind() Kind        { return kindPing }
+
+func (m *Hello) check() error {
+	if len(m.RDMA) > MaxCandidates {
+		return malformed("%d RDMA addresses", len(m.RDMA))
+	}
+	for i := range m.RDMA {
+		if c := &m.RDMA[i]; len(c.Device) > 64 || c.MTU < 1 || c.MTU > 5 || c.Port == 0 {
+			return malformed("RDMA address %d", i)
+		}
+	}
+	if m.Lanes < 1 || m.Lanes > MaxLanes {
+		return malformed("%d lanes", m.Lanes)
+	}
+	return texts(m.Transport, m.Op, m.Verify, m.RDMAReason)
+}
+
+func (m *Welcome) check() error {
+	if n := m.ExtentSize; n < 1<<10 || n > MaxExtent || n&(n-1) != 0 {
+		return malformed("extents of %d bytes", n)
+	}
+	return nil
+}
+
+func (l *RDMALane) check() error {
+	if l == nil {
+		return nil
+	}
+	if l.QP.MTU < 1 || l.QP.MTU > 5 || l.QP.QPN > 0xffffff || l.QP.PSN > 0xffffff || len(l.Device) > 64 {
+		return malformed("a queue pair's parameters")
+	}
+	return texts(l.Op, l.Device)
+}
+
+func (m *OpenLane) check() error {
+	if (m.RDMA == nil) == (m.TCP == nil) {
+		return malformed("a lane that is not of one transport")
+	}
+	if m.Depth < 1 || m.Depth > 1024 {
+		return malformed("a lane of depth %d", m.Depth)
+	}
+	if m.TCP != nil {
+		return texts(m.TCP.Method)
+	}
+	return m.RDMA.check()
+}
+
+func (m *LaneAnswer) check() error {
+	if err := m.RDMA.check(); err != nil {
+		return err
+	}
+	return texts(m.Reason, m.Method)
+}
+
+func (m *LaneDown) check() error { return texts(m.Reason) }
+func (m *Plan) check() error     { return texts(m.Transport, m.Reason) }
+
+func (m *Entry) check() error {
+	if m.Size < 0 || m.Size > MaxSize {
+		return malformed("a file of %d bytes", m.Size)
+	}
+	if m.File >= MaxEntries {
+		return malformed("file number %d", m.File)
+	}
+	return CheckPath(m.Path)
+}
+
+func (m *ManifestEnd) check() error {
+	if m.Bytes < 0 || m.Files > MaxEntries {
+		return malformed("a manifest of %d files, %d bytes", m.Files, m.Bytes)
+	}
+	return nil
+}
+
+// DigestSize is the length of an extent's digest, bytes.
+const DigestSize = 32
+
+func (m *Digests) check() error {
+	if len(m.Sums) != DigestSize*len(m.Extents) {
+		return malformed("%d digests in %d bytes", len(m.Extents), len(m.Sums))
+	}
+	return nil
+}
+
+func (m *Landed) check() error     { return nil }
+func (m *Vouch) check() error      { return nil }
+func (m *FileFailed) check() error { return texts(m.Reason) }
+
+func (m *Receipt) check() error {
+	if n := len(m.Digest); n != 0 && n != DigestSize {
+		return malformed("a digest of %d bytes", n)
+	}
+	return nil
+}
+
+func (m *Done) check() error {
+	if m.Bytes < 0 || m.Nanoseconds < 0 {
+		return malformed("a negative result")
+	}
+	return nil
+}
+
+func (m *Abort) check() error { return texts(m.Reason) }
+func (m *Ping) check() error  { return nil }
+
+func texts(words ...string) error {
+	for _, w := range words {
+		if len(w) > MaxText {
+			return malformed("%d bytes of text", len(w))
+		}
+	}
+	return nil
+}
+
+// Clip shortens a text to what a message may carry.
+func Clip(s string) string {
+	if len(s) <= MaxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:MaxText-3], "") + "..."
+}
+
+// CheckPath refuses every name that could lead out of a directory or deceive a
+// terminal: absolute or empty ones, "." and ".." elements, doubled or trailing
+// slashes, NUL and control characters, what is not UTF-8, elements and paths
+// that are too long.
+func CheckPath(p string) error {
+	bad := func(why string) error { return malformed("path %+q: %s", p, why) }
+	switch {
+	case p == "":
+		return bad("empty")
+	case len(p) > MaxPath:
+		return malformed("a path of %d bytes", len(p))
+	case p[0] == '/':
+		return bad("absolute")
+	case !utf8.ValidString(p):
+		return bad("not UTF-8")
+	case strings.ContainsFunc(p, unicode.IsControl):
+		return bad("control characters")
+	}
+	for e := range strings.SplitSeq(p, "/") {
+		switch {
+		case e == "" || e == "." || e == "..":
+			return bad("has an element " + strconv.Quote(e))
+		case len(e) > 255:
+			return bad("an element longer than 255 bytes")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+// Package wire is what two rdmaxfer hosts say to each other, and how it is
+// written down. It is pure: no sockets, no files, no clocks.
+//
+// There are two languages. Control messages travel inside the session's TLS
+// connection: a frame is the length of what follows (uint32, big endian), one
+// byte of [Kind], and a CBOR body (RFC 8949) decoded strictly. Lane headers are
+// 32 bytes, fixed, and travel beside the payload on a lane; see [Request] and
+// [Answer]. What comes from a peer is hostile until it was checked: every length
+// and count is bounded here, before anything is allocated for it.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Version is the protocol's. Two hosts that differ in it don't talk.
+const Version = 1
+
+// Bounds on what a peer may say.
+const (
+	MaxFrame      = 1 << 20 // bytes of a control frame, kind included
+	MaxPath       = 4096    // bytes of an entry's path
+	MaxText       = 4096    // bytes of an error's words
+	MaxCandidates = 256     // RDMA addresses of one host
+	MaxLanes      = 64
+	MaxEntries    = 1 << 24  // of a manifest
+	MaxExtent     = 16 << 20 // bytes of one extent
+	MaxSize       = 1 << 60  // bytes of one file
+)
+
+// ErrMalformed says that a peer sent what the protocol does not allow.
+var ErrMalformed = errors.New("malformed message from the peer")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+// Kind is a control message's type on the wire.
+type Kind uint8
+
+// Message is one control message, a pointer to one of this package's structs.
+type Message interface {
+	kind() Kind
+	check() error
+}
+
+var (
+	encoder, _ = cbor.CoreDetEncOptions().EncMode()
+	decoder, _ = cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		UTF8:              cbor.UTF8RejectInvalid,
+		MaxNestedLevels:   8,
+		MaxArrayElements:  65536,
+		MaxMapPairs:       64,
+	}.DecMode()
+)
+
+// Encode gives the whole frame of a message. A message that breaks the bounds is
+// refused here as it would be by the peer.
+func Encode(m Message) ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	body, err := encoder.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %T: %w", m, err)
+	}
+	if len(body)+1 > MaxFrame {
+		return nil, fmt.Errorf("%T has %d bytes: more than a frame holds", m, len(body))
+	}
+	frame := make([]byte, 5, 5+len(body))
+	binary.BigEndian.PutUint32(frame, uint32(len(body)+1))
+	frame[4] = byte(m.kind())
+	return append(frame, body...), nil
+}
+
+// Read takes one frame off r and decodes it.
+func Read(r io.Reader) (Message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < 1 || n > MaxFrame {
+		return nil, malformed("a frame of %d bytes", n)
+	}
+	frame := make([]byte, n)
+	if _, err := io.ReadFull(r, frame); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return Decode(frame)
+}
+
+// Decode decodes a frame without its length: the kind, then the body.
+func Decode(frame []byte) (Message, error) {
+	if len(frame) < 1 {
+		return nil, malformed("an empty frame")
+	}
+	m := newMessage(Kind(frame[0]))
+	if m == nil {
+		return nil, malformed("a message of unknown kind %d", frame[0])
+	}
+	if err := decoder.Unmarshal(frame[1:], m); err != nil {
+		return nil, malformed("%T: %v", m, err)
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
