@@ -33,17 +33,38 @@ func (m *sendfileOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Req
 	}
 	a := wire.Answer{ID: r.ID, Length: r.Length}
 	a.Put(m.head[:])
-	if err := sendHeader(conn, m.head[:]); err != nil {
+	err = send(conn, m.head[:], file, r.Offset, int(r.Length))
+	switch {
+	case err == nil:
+		src.Reread(r, m.buf)
+	case errors.Is(err, errSettled):
+		return refuse(conn, r)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		src.Fail(r, err)
+	}
+	return err
+}
+
+// errSettled says that a file was closed before anything of it was sent.
+var errSettled = errors.New("the file was settled meanwhile")
+
+// send writes a header and n bytes at off of the file.
+func send(conn *net.TCPConn, head []byte, file *os.File, off int64, n int) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
 		return err
 	}
-	if err := sendRange(conn, file, r.Offset, int(r.Length)); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			src.Fail(r, err)
+	var failed error
+	// Inside Control the descriptor can't be closed and given to another file.
+	err = raw.Control(func(in uintptr) {
+		if failed = sendHeader(conn, head); failed == nil {
+			failed = sendRange(conn, int(in), off, n)
 		}
-		return err
+	})
+	if err != nil {
+		return errSettled
 	}
-	src.Reread(r, m.buf)
-	return nil
+	return failed
 }
 
 // sendHeader writes a header that shares its packet with what follows (MSG_MORE).
@@ -55,27 +76,15 @@ func sendHeader(conn *net.TCPConn, head []byte) error {
 
 // sendRange moves n bytes at off of the file. It has an offset of its own: several
 // lanes may send one open file.
-func sendRange(conn *net.TCPConn, file *os.File, off int64, n int) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	// Inside Control the descriptor can't be closed and given to another file.
-	err = raw.Control(func(in uintptr) {
-		failed = rawWrite(conn, n, func(fd, done int) (int, error) {
-			at := off + int64(done)
-			sent, err := unix.Sendfile(fd, int(in), &at, n-done)
-			if sent == 0 && err == nil {
-				return 0, io.ErrUnexpectedEOF
-			}
-			return sent, err
-		})
+func sendRange(conn *net.TCPConn, in int, off int64, n int) error {
+	return rawWrite(conn, n, func(fd, done int) (int, error) {
+		at := off + int64(done)
+		sent, err := unix.Sendfile(fd, in, &at, n-done)
+		if sent == 0 && err == nil {
+			return 0, io.ErrUnexpectedEOF
+		}
+		return sent, err
 	})
-	if err != nil {
-		return err
-	}
-	return failed
 }
 
 // rawWrite calls write on the socket until n bytes are gone, parked in Go's

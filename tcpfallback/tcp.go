@@ -74,6 +74,9 @@ type pending struct{ p transfer.LaneParams }
 
 // Connect waits for the sender's connection.
 func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
+	if !slices.Contains(Methods[1:], answer.Method) {
+		return nil, fmt.Errorf("%w: a TCP lane of method %q", wire.ErrMalformed, answer.Method)
+	}
 	conn, err := p.p.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("waiting for a TCP lane: %w", err)

@@ -6,6 +6,10 @@ set -euo pipefail
 testbed=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=lib/check.sh
 source "$testbed/lib/check.sh"
+# shellcheck source=lib/common.sh
+source "$testbed/lib/common.sh"
+# shellcheck source=lib/gotest.sh
+source "$testbed/lib/gotest.sh"
 
 vm=$testbed/vm
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/testbed-test.XXXXXX")
@@ -27,6 +31,22 @@ inside() {
 # machines prints the QEMU processes that were started from here.
 machines() { pgrep -f "^qemu-system-x86_64 .*$scratch" || true; }
 export TMPDIR=$scratch # the machines' own files, by which they are known
+
+# functions tests what needs no machine.
+functions() {
+  local release
+  for release in 7.1.0 7.1-rc1 7.3.4+deb13-amd64 7.10.0 10.0; do
+    check "a pair on kernel $release" kernel_can_pair "$release"
+  done
+  for release in 6.1.0-50-amd64 6.12.107 7.0.9 5.15.0-generic; do
+    check "no pair on kernel $release" fails kernel_can_pair "$release"
+  done
+  outs() { go_test_outs "$@" | tr '\0' ' '; }
+  check 'go test: profiles come back' equals "$(outs /b/x.test -test.v=true -test.outputdir=/o -test.coverprofile=/w/c -test.cpuprofile=cpu)" '/w /o '
+  check 'go test: fuzzing' equals "$(outs /b/x.test -test.fuzz=F -test.fuzzcachedir=/c)" '. /c '
+  check 'go test: nothing asked for' equals "$(outs /b/x.test -test.v=true -test.fuzz=)" ''
+  check 'no go test' equals "$(outs cat -test.coverprofile=/w/c)" ''
+}
 
 one_boot() {
   mkdir out
@@ -90,7 +110,7 @@ stalled_reader() {
 panics() {
   mkfifo go
   {
-    within 60 grep -q half-way half-way || true
+    within 60 grep -qs half-way half-way || true
     echo go
   } >go &
   # shellcheck disable=SC2016 # expanded inside
@@ -113,7 +133,7 @@ ends() {
     # Bash starts what it puts in the background deaf to INT.
     env --default-signal=INT "$vm" -- sh -c 'echo up; sleep 1000' >"$signal.log" 2>&1 </dev/null &
     pid=$!
-    within 60 grep -q up "$signal.log"
+    within 60 grep -qs up "$signal.log"
     kill -"$signal" "$pid"
     status=0
     wait "$pid" || status=$?
@@ -122,7 +142,7 @@ ends() {
   done
   "$vm" -- sh -c 'echo up; sleep 1000' >kill.log 2>&1 </dev/null &
   pid=$!
-  within 60 grep -q up kill.log
+  within 60 grep -qs up kill.log
   kill -KILL "$pid"
   wait "$pid" 2>/dev/null || true
   check 'KILL: no process is left' within 5 none_left
@@ -149,6 +169,7 @@ refusals() {
   check 'no cache: the mend' contains "$errors" RDMAXFER_CACHE
 }
 
+functions
 refusals
 one_boot
 statuses

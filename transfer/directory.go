@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -63,13 +64,27 @@ type part struct {
 // same file, so that what a killed receiver left is found and used again.
 func partName(e *wire.Entry) string {
 	h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%d", e.Path, e.Size, e.MTimeNS))
-	return ".rdmaxfer-" + hex.EncodeToString(h[:12]) + ".part"
+	return partPrefix + hex.EncodeToString(h[:12]) + partSuffix
+}
+
+const (
+	partPrefix = ".rdmaxfer-"
+	partSuffix = ".part"
+)
+
+// isPart tells names that no file may land as: it would take the place of another
+// file's part.
+func isPart(name string) bool {
+	return strings.HasPrefix(name, partPrefix) && strings.HasSuffix(name, partSuffix)
 }
 
 // Create checks the destination, the free space, and opens the part.
 func (d *Directory) Create(e *wire.Entry) (Landing, error) {
 	if strings.Contains(e.Path, "/") {
 		return nil, errorf(CodeUsage, "%s: directories are not received yet", printable(e.Path))
+	}
+	if isPart(e.Path) {
+		return nil, errorf(CodeUsage, "%s: such a name is for parts of files alone", printable(e.Path))
 	}
 	if err := d.mayLand(e); err != nil {
 		return nil, err
@@ -121,46 +136,52 @@ func (d *Directory) path(name string) string {
 func (d *Directory) openPart(name string) (*os.File, error) {
 	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 	f, err := d.root.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600)
-	stale := errors.Is(err, fs.ErrExist)
-	if stale {
+	if errors.Is(err, fs.ErrExist) {
 		f, err = d.root.OpenFile(name, flags, 0)
 	}
 	if err != nil {
 		return nil, errorf(CodeLocalIO, "part file: %w (is %s writable?)", err, d.root.Name())
 	}
-	if err := d.claim(f, name, stale); err != nil {
+	if err := d.claim(f, name); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (d *Directory) claim(f *os.File, name string, stale bool) error {
+// claim locks a part and empties it.
+func (d *Directory) claim(f *os.File, name string) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return errorf(CodeExists, "%s is being received by another rdmaxfer: wait for it", d.path(name))
 		}
 		return errorf(CodeLocalIO, "locking %s: %w", d.path(name), err)
 	}
-	if !stale {
-		return nil
+	// Between opening and locking, another may have locked, and renamed or removed it.
+	st, err := d.owns(f, name)
+	if err != nil {
+		return err
 	}
-	// Between opening and locking, its owner may have renamed or removed it.
-	var mine, named unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &mine); err != nil {
-		return errorf(CodeLocalIO, "part file: %w", err)
-	}
-	err := unix.Fstatat(int(d.dir.Fd()), name, &named, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || mine.Ino != named.Ino || mine.Dev != named.Dev {
-		return errorf(CodeExists, "%s was just finished by another rdmaxfer", d.path(name))
-	}
-	if mine.Mode&unix.S_IFMT != unix.S_IFREG || mine.Nlink != 1 || int(mine.Uid) != os.Geteuid() {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
 		return errorf(CodeExists, "%s is not a part that this user made: remove it", d.path(name))
 	}
 	if err := f.Truncate(0); err != nil {
 		return errorf(CodeLocalIO, "part file: %w", err)
 	}
 	return nil
+}
+
+// owns checks that a part's name is still that of its file.
+func (d *Directory) owns(f *os.File, name string) (mine unix.Stat_t, err error) {
+	var named unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &mine); err != nil {
+		return mine, errorf(CodeLocalIO, "part file: %w", err)
+	}
+	err = unix.Fstatat(int(d.dir.Fd()), name, &named, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || mine.Ino != named.Ino || mine.Dev != named.Dev {
+		return mine, errorf(CodeExists, "%s was finished, removed or replaced by another program", d.path(name))
+	}
+	return mine, nil
 }
 
 // checkSpace says at once what would otherwise be found out when the disk is full.
@@ -191,32 +212,46 @@ func (p *part) WriteAt(b []byte, off int64) (int, error) {
 
 // Commit sets mode and times, syncs the file, renames it, and
 // syncs the directory: after it the file has its name for good.
-func (p *part) Commit() (err error) {
-	defer func() {
-		if err != nil {
-			p.Abort()
-		}
-	}()
-	fail := func(op string, err error) error {
-		return errorf(CodeLocalIO, "%s %s: %w", op, p.dir.path(p.e.Path), err)
-	}
-	if err := p.file.Chmod(fs.FileMode(p.e.Mode & 0o777)); err != nil { // setuid and setgid are dropped
-		return fail("setting the mode of", err)
-	}
-	mtime := time.Unix(0, p.e.MTimeNS)
-	if err := p.dir.root.Chtimes(p.name, mtime, mtime); err != nil {
-		return fail("setting the times of", err)
-	}
-	if err := p.file.Sync(); err != nil {
-		return fail("syncing", err)
-	}
-	if err := p.rename(); err != nil {
+func (p *part) Commit() error {
+	if err := p.finish(); err != nil {
+		p.Abort()
 		return err
 	}
 	// The file has its name now: nothing below may take it away again.
 	defer p.file.Close()
 	if err := p.dir.dir.Sync(); err != nil {
 		return errorf(CodeLocalIO, "syncing the directory of %s: %w", p.dir.path(p.e.Path), err)
+	}
+	return nil
+}
+
+// finish does what must succeed before, and with, the file's getting its name.
+func (p *part) finish() error {
+	fail := func(op string, err error) error {
+		return errorf(CodeLocalIO, "%s %s: %w", op, p.dir.path(p.e.Path), err)
+	}
+	if err := p.file.Chmod(fs.FileMode(p.e.Mode & 0o777)); err != nil { // setuid and setgid are dropped
+		return fail("setting the mode of", err)
+	}
+	if err := p.setTimes(); err != nil {
+		return fail("setting the times of", err)
+	}
+	if err := p.file.Sync(); err != nil {
+		return fail("syncing", err)
+	}
+	if _, err := p.dir.owns(p.file, p.name); err != nil {
+		return err
+	}
+	return p.rename()
+}
+
+// setTimes is futimens(3), which Go does not have: utimensat(2) without a path.
+func (p *part) setTimes() error {
+	mtime := unix.NsecToTimespec(p.e.MTimeNS)
+	both := [2]unix.Timespec{mtime, mtime}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, p.file.Fd(), 0, uintptr(unsafe.Pointer(&both)), 0, 0, 0)
+	if errno != 0 {
+		return errno
 	}
 	return nil
 }
@@ -249,6 +284,8 @@ func (p *part) rename() error {
 
 // Abort removes the part while it still holds the lock on it.
 func (p *part) Abort() {
-	_ = p.dir.root.Remove(p.name)
+	if _, err := p.dir.owns(p.file, p.name); err == nil { // else it is another's
+		_ = p.dir.root.Remove(p.name)
+	}
 	p.file.Close()
 }

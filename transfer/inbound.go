@@ -20,13 +20,24 @@ type inbound struct {
 	mu       sync.Mutex
 	settled  bool           // committed or given up; nothing more is written
 	left     int            // extents that have not landed
-	landed   []bool         // by extent number
-	mine     []Digest       // by extent number; nil when nothing is verified
+	landed   []bool         // by extent number, as far as extents have come
+	mine     []Digest       // the same; empty when nothing is verified
 	theirs   map[int]Digest // as the sender said
 	attempts int
 }
 
 func (f *inbound) extents(size int64) int { return int((f.entry.Size + size - 1) / size) }
+
+// grow makes room for extent n. A manifest may claim files of any size: memory is
+// taken for what has come alone. f.mu is held.
+func (f *inbound) grow(n int, verify bool) {
+	if more := n + 1 - len(f.landed); more > 0 {
+		f.landed = append(f.landed, make([]bool, more)...)
+	}
+	if more := n + 1 - len(f.mine); verify && more > 0 {
+		f.mine = append(f.mine, make([]Digest, more)...)
+	}
+}
 
 // entry makes a place for a file of the manifest.
 func (p *pull) entry(e *wire.Entry) error {
@@ -35,8 +46,13 @@ func (p *pull) entry(e *wire.Entry) error {
 		p.mu.Unlock()
 		return fmt.Errorf("%w: entry %d is out of order", wire.ErrMalformed, e.File)
 	}
+	if p.paths[e.Path] {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: two entries of path %+q", wire.ErrMalformed, e.Path)
+	}
 	f := &inbound{entry: *e}
 	p.files[e.File] = f
+	p.paths[e.Path] = true
 	p.open++
 	p.mu.Unlock()
 
@@ -49,20 +65,22 @@ func (p *pull) entry(e *wire.Entry) error {
 	f.mu.Lock()
 	f.landing = landing
 	f.left = n
-	f.landed = make([]bool, n)
-	if p.verify {
-		f.mine = make([]Digest, n)
-		f.theirs = make(map[int]Digest)
-	}
+	f.theirs = make(map[int]Digest)
 	f.mu.Unlock()
 	if p.Progress != nil {
 		p.Progress.Total.Add(e.Size)
 	}
 	p.sched.add(e.File, e.Size)
 	if n == 0 {
-		return p.s.Send(&wire.Landed{File: e.File})
+		return p.tellLanded(f)
 	}
 	return nil
+}
+
+// tellLanded asks the sender to vouch for a file.
+func (p *pull) tellLanded(f *inbound) error {
+	p.owe(f.entry.File)
+	return p.s.Send(&wire.Landed{File: f.entry.File})
 }
 
 func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
@@ -114,6 +132,7 @@ func (p *pull) land(e Extent, b []byte) error {
 	n := int(e.Off / p.sched.extentSize)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.grow(n, p.verify)
 	if f.landed[n] || f.settled {
 		return nil
 	}
@@ -124,7 +143,7 @@ func (p *pull) land(e Extent, b []byte) error {
 	if f.left--; f.left > 0 {
 		return nil
 	}
-	return p.s.Send(&wire.Landed{File: e.File})
+	return p.tellLanded(f)
 }
 
 // digests keeps what the sender says its extents hash to.
@@ -135,10 +154,13 @@ func (p *pull) digests(m *wire.Digests) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.settled {
+		return nil
+	}
+	if f.left > 0 {
+		return fmt.Errorf("%w: digests of a file that has not landed", wire.ErrMalformed)
+	}
 	for i, n := range m.Extents {
-		if f.settled {
-			break
-		}
 		if int64(n) >= int64(len(f.mine)) {
 			return fmt.Errorf("%w: a digest of extent %d of %d", wire.ErrMalformed, n, len(f.mine))
 		}
@@ -163,11 +185,13 @@ func (p *pull) vouched(file uint32) error {
 		f.mu.Unlock()
 		return fmt.Errorf("%w: a voucher for a file that has not landed", wire.ErrMalformed)
 	}
+	p.said(file)
 	damaged := f.damaged(p.sched.extentSize)
 	if len(damaged) > 0 {
 		f.attempts++
 	}
 	attempts := f.attempts
+	f.settled = len(damaged) == 0
 	f.mu.Unlock()
 
 	switch {
@@ -210,11 +234,8 @@ func (f *inbound) digest() *Digest {
 	return &d
 }
 
-// commit makes a file durable, names it, and sends its receipt.
+// commit makes a file that is settled durable, names it, and sends its receipt.
 func (p *pull) commit(f *inbound) {
-	if !f.settle() {
-		return
-	}
 	if err := f.landing.Commit(); err != nil {
 		p.report(f, err, true)
 		return
@@ -253,6 +274,7 @@ func (p *pull) fail(file uint32, err error, tellSender bool) {
 	if f == nil || !f.settle() {
 		return
 	}
+	p.said(file)
 	p.sched.drop(file)
 	if f.landing != nil {
 		f.landing.Abort()

@@ -30,7 +30,7 @@ type lanes struct {
 	last    uint32 // number of the newest lane
 	waiting map[uint32]chan *wire.LaneAnswer
 	up      map[uint32]*laneFeed
-	running sync.WaitGroup
+	running sync.WaitGroup // and what opens lanes and watches over them
 	tcpUsed int
 	plan    Plan
 }
@@ -94,7 +94,7 @@ func (l *lanes) open(ctx context.Context, t PullTransport, reason string) error 
 
 	puller, err := l.connect(ctx, t, id, answer)
 	if err != nil {
-		return causeOf(ctx, err)
+		return causeOf(l.p.ctx, err)
 	}
 	plan := Plan{Transport: t.Name(), Detail: puller.Describe(), Lanes: 1, Reason: reason}
 	lctx, kill := context.WithCancelCause(l.p.ctx)
@@ -103,7 +103,9 @@ func (l *lanes) open(ctx context.Context, t PullTransport, reason string) error 
 	l.up[id] = feed
 	l.plan = plan
 	l.mu.Unlock()
+	l.p.mu.Lock()
 	l.p.Observer.Planned(plan)
+	l.p.mu.Unlock()
 	if err := l.p.s.Send(&wire.Plan{Transport: plan.Transport, Lane: id, Lanes: 1, Reason: wire.Clip(reason)}); err != nil {
 		kill(nil)
 		puller.Close()
@@ -119,7 +121,9 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, id uint32, answer 
 	if t.Name() == TransportTCP {
 		open.TCP = new(wire.TCPLane)
 		rand.Read(open.TCP.Ticket[:])
-		params.Conn = l.p.Listener.expect(l.p.session, id, open.TCP.Ticket)
+		wait, forget := l.p.Listener.expect(l.p.session, id, open.TCP.Ticket)
+		defer forget()
+		params.Conn = wait
 	}
 	pending, err := t.Prepare(ctx, l.p.hello, params, open)
 	if err != nil {
@@ -290,5 +294,8 @@ func (f *laneFeed) Land(e Extent, b []byte) error {
 	return err
 }
 
-// Refuse is [Feed].Refuse.
-func (f *laneFeed) Refuse(e Extent) { f.untake(e) }
+// Refuse is [Feed].Refuse. Why, the sender owes on the control connection.
+func (f *laneFeed) Refuse(e Extent) {
+	f.p.owe(e.File)
+	f.untake(e)
+}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -19,16 +21,16 @@ const maxStrangers = 64
 // Listener is a receiver's one port. Sessions and TCP lanes arrive at it; the
 // first byte tells them apart, and neither gets further without its proof.
 type Listener struct {
-	tcp       net.Listener
-	tls       *tls.Config
-	key       Key
-	strangers chan struct{} // a place for each connection in its handshake
-	sessions  chan *Session
+	tcp      net.Listener
+	tls      *tls.Config
+	key      Key
+	sessions chan *Session
 	// Refused is called with what a stranger did wrong. Set it before Serve.
 	Refused func(addr net.Addr, err error)
 
-	mu      sync.Mutex
-	tickets map[ticketName]*ticket
+	mu        sync.Mutex
+	strangers []net.Conn // in their handshake, the oldest first
+	tickets   map[ticketName]*ticket
 }
 
 type ticketName struct {
@@ -39,7 +41,8 @@ type ticketName struct {
 // ticket waits for the one connection that may present it.
 type ticket struct {
 	secret [32]byte
-	conn   chan *net.TCPConn // of capacity 1
+	conn   chan *net.TCPConn // closed when the handshake broke
+	over   chan struct{}     // closed when nobody waits any more
 }
 
 // Listen opens the port. Call Serve to accept.
@@ -56,13 +59,12 @@ func Listen(ctx context.Context, addr string, key Key) (*Listener, error) {
 		return nil, err
 	}
 	return &Listener{
-		tcp:       tcp,
-		tls:       conf,
-		key:       key,
-		strangers: make(chan struct{}, maxStrangers),
-		sessions:  make(chan *Session),
-		Refused:   func(net.Addr, error) {},
-		tickets:   make(map[ticketName]*ticket),
+		tcp:      tcp,
+		tls:      conf,
+		key:      key,
+		sessions: make(chan *Session),
+		Refused:  func(net.Addr, error) {},
+		tickets:  make(map[ticketName]*ticket),
 	}, nil
 }
 
@@ -83,26 +85,69 @@ func (l *Listener) Serve(ctx context.Context) error {
 			if errors.Is(err, net.ErrClosed) {
 				return ctx.Err()
 			}
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() {
-				continue
+			if !passing(err) {
+				return errorf(CodeConnect, "accepting: %w", err)
 			}
-			return errorf(CodeConnect, "accepting: %w", err)
-		}
-		select {
-		case l.strangers <- struct{}{}:
-		default:
-			conn.Close()
-			l.Refused(conn.RemoteAddr(), errors.New("too many connections without a proof"))
+			select { // it comes again at once
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+			}
 			continue
 		}
-		go func() {
-			defer func() { <-l.strangers }()
-			if err := l.greet(ctx, conn.(*net.TCPConn)); err != nil {
-				conn.Close()
-				l.Refused(conn.RemoteAddr(), err)
-			}
-		}()
+		l.admit(conn)
+		go l.welcome(ctx, conn.(*net.TCPConn))
+	}
+}
+
+// acceptPause is how long a listener that can't accept leaves it.
+const acceptPause = 100 * time.Millisecond
+
+// passing reports whether accept failed for want of what others may give back.
+func passing(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit gives a connection a place among the strangers. When there is none left
+// the oldest makes room: whoever only takes places must not keep others out.
+func (l *Listener) admit(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strangers = append(l.strangers, conn)
+	if len(l.strangers) > maxStrangers {
+		l.strangers[0].Close()
+		l.strangers = slices.Delete(l.strangers, 0, 1)
+	}
+}
+
+// known takes a connection out of the strangers. It answers false when that made
+// room for another before.
+func (l *Listener) known(conn net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.strangers, conn)
+	if i >= 0 {
+		l.strangers = slices.Delete(l.strangers, i, i+1)
+	}
+	return i >= 0
+}
+
+// welcome hears what a connection has to prove, and hands it to whoever waits.
+func (l *Listener) welcome(ctx context.Context, conn *net.TCPConn) {
+	handOver, err := l.greet(ctx, conn)
+	if !l.known(conn) {
+		handOver, err = nil, errors.New("too many connections without a proof, and this was the oldest")
+	}
+	if err == nil {
+		err = handOver(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		l.Refused(conn.RemoteAddr(), err)
 	}
 }
 
@@ -116,27 +161,37 @@ func (l *Listener) Accept(ctx context.Context) (*Session, error) {
 	}
 }
 
-// greet reads the first byte and goes on as it says.
-func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) error {
-	hctx, cancel := context.WithTimeout(ctx, handshakeTime)
+// greet reads the first byte and goes on as it says. What it answers waits for the
+// one whom the connection is for.
+func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) (handOver func(context.Context) error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	if err := setDeadline(hctx, conn); err != nil {
-		return err
+	release, err := bind(ctx, conn)
+	if err != nil {
+		return nil, err
 	}
 	var head [wire.PreambleSize]byte
 	if _, err := io.ReadFull(conn, head[:1]); err != nil {
-		return err
+		return nil, err
 	}
 	if head[0] == wire.LaneMagic {
 		if _, err := io.ReadFull(conn, head[1:]); err != nil {
-			return err
+			return nil, err
 		}
-		return l.greetLane(conn, head[:])
+		return l.greetLane(conn, head[:], release)
 	}
-	s, err := acceptSession(hctx, &unreadConn{Conn: conn, head: head[:1]}, l.tls, l.key)
-	if err != nil {
-		return err
+	secure := tls.Server(&unreadConn{Conn: conn, head: head[:1]}, l.tls)
+	if err := proveListener(ctx, secure, l.key); err != nil {
+		return nil, err
 	}
+	if err := release(); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return l.handSession(ctx, secure) }, nil
+}
+
+func (l *Listener) handSession(ctx context.Context, conn *tls.Conn) error {
+	s := newSession(conn, conn.RemoteAddr().String())
 	select {
 	case l.sessions <- s:
 		return nil
@@ -146,32 +201,37 @@ func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) error {
 	}
 }
 
-// greetLane checks a lane's preamble against its ticket and hands the connection
-// to whoever waits for it. A wrong proof spends nothing: the session's name is no
-// secret, and a stranger who repeats it must not be able to undo the lane.
-func (l *Listener) greetLane(conn *net.TCPConn, head []byte) error {
+// greetLane checks a lane's preamble against its ticket. A wrong proof spends
+// nothing: the session's name is no secret, and a stranger who repeats it must not
+// be able to undo the lane.
+func (l *Listener) greetLane(conn *net.TCPConn, head []byte, release func() error) (handOver func(context.Context) error, err error) {
 	p, err := wire.ParsePreamble(head)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	name := ticketName{p.Session, p.Lane}
-	t := l.spend(name, func(t *ticket) bool {
+	t := l.spend(ticketName{p.Session, p.Lane}, func(t *ticket) bool {
 		want := wire.LaneProof(t.secret, p.Session, p.Lane, "dial")
 		return hmac.Equal(want[:], p.Proof[:])
 	})
 	if t == nil {
-		return errors.New("a lane that nobody waits for, or with a wrong proof")
+		return nil, errors.New("a lane that nobody waits for, or with a wrong proof")
 	}
 	mine := wire.LaneProof(t.secret, p.Session, p.Lane, "listen")
 	if _, err = conn.Write(mine[:]); err == nil {
-		err = conn.SetDeadline(time.Time{})
+		err = release()
 	}
 	if err != nil {
 		close(t.conn)
-		return err
+		return nil, err
 	}
-	t.conn <- conn
-	return nil
+	return func(context.Context) error {
+		select {
+		case t.conn <- conn:
+			return nil
+		case <-t.over:
+			return errors.New("a lane that was given up meanwhile")
+		}
+	}, nil
 }
 
 // spend takes a ticket out of the table, if there is one and it is valid.
@@ -186,15 +246,15 @@ func (l *Listener) spend(name ticketName, valid func(*ticket) bool) *ticket {
 	return t
 }
 
-// expect makes a ticket valid and answers a function that waits for its
-// connection. The ticket ends with ctx.
-func (l *Listener) expect(session [16]byte, lane uint32, secret [32]byte) func(context.Context) (*net.TCPConn, error) {
+// expect makes a ticket valid until forget is called. wait waits for the ticket's
+// connection.
+func (l *Listener) expect(session [16]byte, lane uint32, secret [32]byte) (wait func(context.Context) (*net.TCPConn, error), forget func()) {
 	name := ticketName{session, lane}
-	t := &ticket{secret: secret, conn: make(chan *net.TCPConn, 1)}
+	t := &ticket{secret: secret, conn: make(chan *net.TCPConn), over: make(chan struct{})}
 	l.mu.Lock()
 	l.tickets[name] = t
 	l.mu.Unlock()
-	return func(ctx context.Context) (*net.TCPConn, error) {
+	wait = func(ctx context.Context) (*net.TCPConn, error) {
 		select {
 		case c, ok := <-t.conn:
 			if !ok {
@@ -202,13 +262,12 @@ func (l *Listener) expect(session [16]byte, lane uint32, secret [32]byte) func(c
 			}
 			return c, nil
 		case <-ctx.Done():
-			if l.spend(name, func(*ticket) bool { return true }) == nil { // presented just now
-				if c, ok := <-t.conn; ok {
-					c.Close()
-				}
-			}
 			return nil, ctx.Err()
 		}
+	}
+	return wait, func() {
+		l.spend(name, func(*ticket) bool { return true })
+		close(t.over)
 	}
 }
 
@@ -221,17 +280,21 @@ func dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, s
 		return nil, err
 	}
 	conn := raw.(*net.TCPConn)
-	if err := proveLane(ctx, conn, session, lane, secret); err != nil {
+	release, err := bind(ctx, conn)
+	if err == nil {
+		err = proveLane(conn, session, lane, secret)
+	}
+	if err == nil {
+		err = release()
+	}
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-func proveLane(ctx context.Context, conn *net.TCPConn, session [16]byte, lane uint32, secret [32]byte) error {
-	if err := setDeadline(ctx, conn); err != nil {
-		return err
-	}
+func proveLane(conn *net.TCPConn, session [16]byte, lane uint32, secret [32]byte) error {
 	var head [wire.PreambleSize]byte
 	p := wire.Preamble{Session: session, Lane: lane, Proof: wire.LaneProof(secret, session, lane, "dial")}
 	p.Put(head[:])
@@ -246,7 +309,7 @@ func proveLane(ctx context.Context, conn *net.TCPConn, session [16]byte, lane ui
 	if !hmac.Equal(got[:], want[:]) {
 		return errors.New("the host that answered a lane does not know its ticket")
 	}
-	return conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // unreadConn gives back the bytes that were read to tell what a connection is.

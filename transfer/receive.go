@@ -18,9 +18,13 @@ const (
 	DefaultDepth      = 16
 )
 
-// stallLimit is how long requests may stay unanswered while the peer's heartbeat
-// goes on.
+// stallLimit is how long requests may stay unanswered, and the sender may owe a
+// word about a file, while its heartbeat goes on.
 const stallLimit = 30 * time.Second
+
+// helloLimit is how long a peer that has proved the key may take to say what it
+// wants.
+const helloLimit = 10 * time.Second
 
 // Receiver lands what senders offer.
 type Receiver struct {
@@ -43,11 +47,14 @@ type pull struct {
 	sched   *scheduler
 	ctx     context.Context // of the transfer; its cause is why it ended early
 	cancel  context.CancelCauseFunc
+	greeted chan struct{} // closed when there is a Hello
 	done    chan struct{} // closed when every file is settled
 
 	mu       sync.Mutex
 	files    map[uint32]*inbound
-	open     int // files that are not settled
+	paths    map[string]bool      // of files
+	owed     map[uint32]time.Time // files about which the sender owes a word, since when
+	open     int                  // files that are not settled
 	manifest bool
 	failures failures
 	result   Result
@@ -69,37 +76,46 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		cancel:   cancel,
 		done:     make(chan struct{}),
 		files:    make(map[uint32]*inbound),
+		paths:    make(map[string]bool),
+		owed:     make(map[uint32]time.Time),
+		greeted:  make(chan struct{}),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
-	err := p.run(ctx)
-	// Nothing of a lane may touch a landing once it is given up.
+	ended, gone := s.attend(p.converse)
+	err := p.run(ctx, ended, gone)
 	cancel(err)
 	p.sched.end()
 	p.lanes.wait()
+	if err != nil {
+		s.abort(err, gone)
+	}
+	s.Close()
+	// Nothing of a lane, and no message, may touch a landing once it is given up.
+	<-gone
 	p.commits.Wait()
+	p.abandon()
 	if err == nil {
 		err = p.failures.sum(p.result.Files)
-		s.Close()
-	} else {
-		p.abandon()
-		s.abort(err)
 	}
 	p.result.Failed = p.failures.n
 	p.result.Plan = p.lanes.plan
 	return &p.result, err
 }
 
-func (p *pull) run(ctx context.Context) error {
-	if err := p.greet(); err != nil {
+func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}) error {
+	select {
+	case <-p.greeted:
+	case err := <-ended:
 		return err
+	case <-time.After(helloLimit):
+		return errorf(CodeConnect, "peer %s has the key and says nothing: is it an rdmaxfer send?", p.s.peer)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	dispatched := make(chan error, 1)
-	go func() { dispatched <- p.dispatch() }()
-	go p.watch(ctx)
-
+	p.lanes.running.Go(func() { p.watch(ctx) })
 	opened := make(chan error, 1)
-	go func() { opened <- p.lanes.openFirst(ctx) }()
+	p.lanes.running.Go(func() { opened <- p.lanes.openFirst(ctx) })
 	for {
 		select {
 		case err := <-opened:
@@ -107,12 +123,33 @@ func (p *pull) run(ctx context.Context) error {
 				return err
 			}
 			opened = nil
-		case err := <-dispatched:
+		case err := <-ended:
 			return err
 		case <-p.done:
-			return p.conclude(dispatched)
+			return p.conclude(gone)
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+	}
+}
+
+// converse greets the sender and handles its messages until the connection or the
+// transfer ends.
+func (p *pull) converse() error {
+	if err := p.greet(); err != nil {
+		return err
+	}
+	close(p.greeted)
+	for {
+		m, err := p.s.Receive()
+		if err == nil && p.ctx.Err() != nil {
+			return context.Cause(p.ctx)
+		}
+		if err == nil {
+			err = p.handle(m)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -139,40 +176,32 @@ func (p *pull) greet() error {
 	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
 }
 
-// dispatch handles the sender's messages until the connection ends.
-func (p *pull) dispatch() error {
-	for {
-		m, err := p.s.Receive()
-		if err != nil {
-			return err
-		}
-		switch m := m.(type) {
-		case *wire.LaneAnswer:
-			p.lanes.answered(m)
-		case *wire.LaneDown:
-			p.lanes.kill(m.ID, errors.New("the sender's end broke: "+printable(m.Reason)))
-		case *wire.Entry:
-			err = p.entry(m)
-		case *wire.ManifestEnd:
-			err = p.manifestEnd(m)
-		case *wire.Digests:
-			err = p.digests(m)
-		case *wire.Vouch:
-			err = p.vouched(m.File)
-		case *wire.FileFailed:
-			p.fail(m.File, errorf(Code(m.Code), "peer: %s", printable(m.Reason)), false)
-		case *wire.Abort:
-			err = p.s.fromPeer(m)
-		default:
-			err = fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
-		}
-		if err != nil {
-			return err
-		}
+func (p *pull) handle(m wire.Message) error {
+	switch m := m.(type) {
+	case *wire.LaneAnswer:
+		p.lanes.answered(m)
+	case *wire.LaneDown:
+		p.lanes.kill(m.ID, errors.New("the sender's end broke: "+printable(m.Reason)))
+	case *wire.Entry:
+		return p.entry(m)
+	case *wire.ManifestEnd:
+		return p.manifestEnd(m)
+	case *wire.Digests:
+		return p.digests(m)
+	case *wire.Vouch:
+		return p.vouched(m.File)
+	case *wire.FileFailed:
+		p.fail(m.File, errorf(peerCode(m.Code), "peer: %s", printable(m.Reason)), false)
+	case *wire.Abort:
+		return p.s.fromPeer(m)
+	default:
+		return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
 	}
+	return nil
 }
 
-// watch ends a lane whose requests stay unanswered.
+// watch ends lanes whose requests stay unanswered, and files about which the
+// sender says nothing.
 func (p *pull) watch(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -182,13 +211,14 @@ func (p *pull) watch(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			p.lanes.checkStalled(now)
+			p.checkOwed(now)
 		}
 	}
 }
 
 // conclude tells the sender the result, and waits for it to hang up: closing first
 // could reset the connection before the last message was read.
-func (p *pull) conclude(dispatched <-chan error) error {
+func (p *pull) conclude(gone <-chan struct{}) error {
 	p.commits.Wait()
 	if p.finished.After(p.started) && !p.started.IsZero() { // else nothing landed, or empty files alone
 		p.result.Elapsed = p.finished.Sub(p.started)
@@ -201,11 +231,42 @@ func (p *pull) conclude(dispatched <-chan error) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-dispatched:
-	case <-time.After(lingerTime):
-	}
+	linger(gone)
 	return nil
+}
+
+// owe notes that the sender has to say what became of a file: to vouch for it, or
+// to say why it refused an extent.
+func (p *pull) owe(file uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.owed[file].IsZero() {
+		p.owed[file] = time.Now()
+	}
+}
+
+// said takes that back.
+func (p *pull) said(file uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.owed, file)
+}
+
+// checkOwed gives up the files of which the sender has owed word for too long.
+func (p *pull) checkOwed(now time.Time) {
+	var late []uint32
+	p.mu.Lock()
+	for file, since := range p.owed {
+		if now.Sub(since) > stallLimit {
+			late = append(late, file)
+			delete(p.owed, file)
+		}
+	}
+	p.mu.Unlock()
+	for _, file := range late {
+		p.fail(file, errorf(CodeConnect, "%s: the peer lives, but has not said for %v what became of it: its storage hangs, or somebody meddles with the lanes",
+			printable(p.file(file).entry.Path), stallLimit), true)
+	}
 }
 
 // begin starts the clock at the first request.

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -32,7 +33,11 @@ type push struct {
 	welcome *wire.Welcome
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	lanes   sync.WaitGroup // and everything else that runs beside dispatch
+	lanes   sync.WaitGroup // and everything else that runs beside converse
+
+	// What the receiver may ask for is bounded; only converse looks at these.
+	opened int
+	landed map[uint32]int // how often each file
 
 	mu       sync.Mutex
 	settled  map[uint32]bool // files with a receipt, or failed
@@ -48,26 +53,40 @@ func (s *Sender) Send(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}
-	defer session.Close()
+	return s.over(ctx, session)
+}
+
+// over runs one transfer over a session and closes that.
+func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := &push{Sender: s, s: session, ctx: ctx, cancel: cancel, settled: make(map[uint32]bool), detail: make(map[uint32]string)}
+	p := &push{
+		Sender:  s,
+		s:       session,
+		ctx:     ctx,
+		cancel:  cancel,
+		landed:  make(map[uint32]int),
+		settled: make(map[uint32]bool),
+		detail:  make(map[uint32]string),
+	}
 	p.result.Verify = s.Verify
 	s.Source.verify = s.Verify != VerifyNone
 	s.Source.failed = p.fileFailed
 
-	dispatched := make(chan error, 1)
-	go func() { dispatched <- p.converse() }()
+	ended, gone := session.attend(p.converse)
+	var err error
 	select {
-	case err = <-dispatched:
+	case err = <-ended:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		session.abort(err)
+		session.abort(err, gone)
 	}
 	cancel(err)
 	s.Source.giveUp()
+	session.Close()
+	<-gone // it starts lanes
 	p.lanes.Wait()
 	if err != nil {
 		return &p.result, err
@@ -91,6 +110,9 @@ func (p *push) converse() error {
 	}
 	switch m := m.(type) {
 	case *wire.Welcome:
+		if m.Version != wire.Version {
+			return errorf(CodeOther, "the receiver speaks version %d of the protocol, the sender %d: install the same rdmaxfer on both", m.Version, wire.Version)
+		}
 		p.welcome = m
 		p.Source.extentSize = int64(m.ExtentSize)
 	case *wire.Abort:
@@ -113,11 +135,15 @@ func (p *push) converse() error {
 func (p *push) handle(m wire.Message) (done bool, err error) {
 	switch m := m.(type) {
 	case *wire.OpenLane:
+		if p.opened++; p.opened > maxOpened {
+			return false, fmt.Errorf("%w: a lane too many (%d)", wire.ErrMalformed, p.opened)
+		}
 		p.lanes.Go(func() { p.openLane(m) })
 	case *wire.Plan:
 		p.plan(m)
 	case *wire.Landed:
-		if int(m.File) >= len(p.Source.files) {
+		p.landed[m.File]++
+		if int(m.File) >= len(p.Source.files) || p.landed[m.File] > maxAttempts {
 			return false, fmt.Errorf("%w: file %d landed", wire.ErrMalformed, m.File)
 		}
 		p.lanes.Go(func() { p.vouch(m.File) })
@@ -127,7 +153,7 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		if int(m.File) >= len(p.Source.files) {
 			return false, fmt.Errorf("%w: file %d failed", wire.ErrMalformed, m.File)
 		}
-		p.settle(m.File, nil, errorf(Code(m.Code), "receiver: %s", printable(m.Reason)))
+		p.settle(m.File, nil, errorf(peerCode(m.Code), "receiver: %s", printable(m.Reason)))
 	case *wire.Done:
 		return true, p.done(m)
 	case *wire.Abort:
@@ -138,8 +164,30 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 	return false, err
 }
 
-// openLane opens the sending end of a lane and serves it until it ends.
-func (p *push) openLane(open *wire.OpenLane) {
+// What a receiver may ask for: lanes in all of one session, and memory that a lane
+// pins, bytes. It asks for a quarter of that.
+const (
+	maxOpened = 24
+	maxRing   = 64 << 20
+)
+
+// mayOpen says why not. What the user told this end holds, whatever the receiver
+// makes of it.
+func (p *push) mayOpen(open *wire.OpenLane) error {
+	switch {
+	case open.RDMA != nil && p.Transport == TransportTCP, open.TCP != nil && p.Transport == TransportRDMA:
+		return errors.New("the sender was told to use " + p.Transport)
+	case int64(open.Depth)*int64(p.welcome.ExtentSize) > maxRing:
+		return fmt.Errorf("%d requests of %d bytes in flight are more than a lane may have", open.Depth, p.welcome.ExtentSize)
+	}
+	return nil
+}
+
+// answer opens the sending end of a lane.
+func (p *push) answer(open *wire.OpenLane, answer *wire.LaneAnswer) (Server, error) {
+	if err := p.mayOpen(open); err != nil {
+		return nil, err
+	}
 	t := p.TCP
 	params := LaneParams{ID: open.ID, Depth: int(open.Depth), ExtentSize: int(p.welcome.ExtentSize)}
 	if open.RDMA != nil {
@@ -149,10 +197,15 @@ func (p *push) openLane(open *wire.OpenLane) {
 			return dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
 		}
 	}
-	answer := &wire.LaneAnswer{ID: open.ID}
 	ctx, cancel := context.WithTimeout(p.ctx, openLimit)
-	server, err := t.Answer(ctx, params, open, answer)
-	cancel()
+	defer cancel()
+	return t.Answer(ctx, params, open, answer)
+}
+
+// openLane opens the sending end of a lane and serves it until it ends.
+func (p *push) openLane(open *wire.OpenLane) {
+	answer := &wire.LaneAnswer{ID: open.ID}
+	server, err := p.answer(open, answer)
 	if err != nil {
 		answer = &wire.LaneAnswer{ID: open.ID, Reason: wire.Clip(err.Error())}
 	} else {
@@ -284,6 +337,9 @@ func (p *push) done(m *wire.Done) error {
 	p.result.Elapsed = time.Duration(m.Nanoseconds)
 	if n := len(p.settled); n != len(p.Source.files) {
 		return errorf(CodeOther, "%w: done after %d of %d files", wire.ErrMalformed, n, len(p.Source.files))
+	}
+	if n := len(p.settled) - p.failures.n; n != p.result.Files {
+		return errorf(CodeOther, "%w: %d files landed, and there are receipts for %d", wire.ErrMalformed, p.result.Files, n)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type Session struct {
 	conn   *tls.Conn
 	reader *bufio.Reader
 	peer   string // as errors name it
+	broken bool   // Receive has met the connection's end; the reading goroutine's
 
 	mu      sync.Mutex // of writing
 	closed  chan struct{}
@@ -113,8 +114,16 @@ func dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
 		raw.Close()
 		return nil, err
 	}
+	release, err := bind(ctx, raw)
+	if err != nil {
+		raw.Close()
+		return nil, errorf(CodeConnect, "connecting to %s: %w", addr, err)
+	}
 	conn := tls.Client(raw, conf)
-	if err := proveDialler(ctx, conn, key); err != nil {
+	if err = proveDialler(ctx, conn, key); err == nil {
+		err = release()
+	}
+	if err != nil {
 		raw.Close()
 		var e *Error
 		if errors.As(err, &e) {
@@ -126,9 +135,6 @@ func dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
 }
 
 func proveDialler(ctx context.Context, conn *tls.Conn, key Key) error {
-	if err := setDeadline(ctx, conn); err != nil {
-		return err
-	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
@@ -154,46 +160,49 @@ func proveDialler(ctx context.Context, conn *tls.Conn, key Key) error {
 	if !hmac.Equal(got, theirs) {
 		return errorf(CodeAuth, "%w (and the host that answered claims to know another one)", ErrWrongKey)
 	}
-	return conn.SetDeadline(time.Time{})
+	return nil
 }
 
-// acceptSession is the other half of dialSession, on an accepted connection.
-func acceptSession(ctx context.Context, raw net.Conn, conf *tls.Config, key Key) (*Session, error) {
-	conn := tls.Server(raw, conf)
-	if err := setDeadline(ctx, conn); err != nil {
-		return nil, err
-	}
+// proveListener is the other half of proveDialler, on an accepted connection.
+func proveListener(ctx context.Context, conn *tls.Conn, key Key) error {
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	theirs, err := proof(conn, key, "send")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	got := make([]byte, len(theirs))
 	if _, err := io.ReadFull(conn, got); err != nil {
-		return nil, err
+		return err
 	}
 	if !hmac.Equal(got, theirs) {
 		conn.Close() // with a TLS alert, so that the dialler sees an end and not a reset
-		return nil, errorf(CodeAuth, "%w", ErrWrongKey)
+		return errorf(CodeAuth, "%w", ErrWrongKey)
 	}
 	mine, err := proof(conn, key, "recv")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := conn.Write(mine); err != nil {
-		return nil, err
-	}
-	return newSession(conn, raw.RemoteAddr().String()), conn.SetDeadline(time.Time{})
+	_, err = conn.Write(mine)
+	return err
 }
 
-func setDeadline(ctx context.Context, conn net.Conn) error {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(handshakeTime)
+// bind makes the end of ctx, and its deadline, that of a connection's handshake.
+// release takes that back; it is an error when ctx has ended.
+func bind(ctx context.Context, conn net.Conn) (release func() error, err error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
 	}
-	return conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	return func() error {
+		if !stop() {
+			return ctx.Err()
+		}
+		return conn.SetDeadline(time.Time{})
+	}, nil
 }
 
 func newSession(conn *tls.Conn, peer string) *Session {
@@ -207,8 +216,7 @@ func newSession(conn *tls.Conn, peer string) *Session {
 	return s
 }
 
-// beat pings until the session is closed. A failure to ping closes the
-// connection, which the reader then reports.
+// beat pings until the session is closed or broken, which the reader reports.
 func (s *Session) beat() {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
@@ -247,6 +255,7 @@ func (s *Session) Receive() (wire.Message, error) {
 	for {
 		m, err := wire.Read(s.reader)
 		if err != nil {
+			s.broken = !errors.Is(err, wire.ErrMalformed)
 			return nil, s.lost(err)
 		}
 		if _, ok := m.(*wire.Ping); !ok {
@@ -268,14 +277,38 @@ func (s *Session) lost(err error) error {
 	return errorf(CodeConnect, "control connection with %s lost: %w", s.peer, err)
 }
 
+// attend runs converse, which calls Receive, in a goroutine and gives its end. The
+// goroutine then reads on, whatever comes, until the peer hangs up or the session
+// is closed, and closes gone: closing with unread input would reset the
+// connection, and the last message with it.
+func (s *Session) attend(converse func() error) (ended <-chan error, gone <-chan struct{}) {
+	end, left := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(left)
+		end <- converse()
+		if !s.broken {
+			_, _ = io.Copy(io.Discard, s.reader)
+		}
+	}()
+	return end, left
+}
+
 // lingerTime is how long an end waits for the other to hang up after the last
 // message.
 const lingerTime = 2 * time.Second
 
+// linger waits until the peer has read the last message and hung up.
+func linger(gone <-chan struct{}) {
+	select {
+	case <-gone:
+	case <-time.After(lingerTime):
+	}
+}
+
 // abort tells the peer why this end gives up, lets it read that, and closes. The
 // peer may be dead; the attempt is all. A signal's code is this host's own: the
 // peer sees a connection that ended.
-func (s *Session) abort(err error) {
+func (s *Session) abort(err error, gone <-chan struct{}) {
 	defer s.Close()
 	if s.aborted.Load() {
 		return // it was the peer who gave up
@@ -284,13 +317,9 @@ func (s *Session) abort(err error) {
 	if code > CodeNoRDMA {
 		code = CodeConnect
 	}
-	if s.Send(&wire.Abort{Code: uint8(code), Reason: wire.Clip(err.Error())}) != nil || s.conn.CloseWrite() != nil {
-		return
+	if s.Send(&wire.Abort{Code: uint8(code), Reason: wire.Clip(err.Error())}) == nil && s.conn.CloseWrite() == nil {
+		linger(gone)
 	}
-	// Closing with unread input would reset the connection, and the message with it.
-	hangUp := time.AfterFunc(lingerTime, func() { s.conn.NetConn().Close() })
-	defer hangUp.Stop()
-	_, _ = io.Copy(io.Discard, s.conn)
 }
 
 // Close ends the session. It may be called more than once.
@@ -306,5 +335,14 @@ func (s *Session) Close() error {
 // fromPeer makes an error of an Abort.
 func (s *Session) fromPeer(m *wire.Abort) error {
 	s.aborted.Store(true)
-	return errorf(Code(m.Code), "peer %s: %s", s.peer, printable(m.Reason))
+	return errorf(peerCode(m.Code), "peer %s: %s", s.peer, printable(m.Reason))
+}
+
+// peerCode is the code of a failure that the peer reports. A failure is one,
+// whatever number it is given.
+func peerCode(c uint8) Code {
+	if code := Code(c); code > CodeOK && code <= CodeNoRDMA {
+		return code
+	}
+	return CodeOther
 }

@@ -42,7 +42,7 @@ type sourceFile struct {
 // OpenSource looks at every path and builds the manifest. Each must be a regular
 // file; their base names must differ, for that is what they land as.
 func OpenSource(paths []string) (*Source, error) {
-	s := &Source{failed: func(uint32, error) {}}
+	s := &Source{extentSize: DefaultExtentSize, failed: func(uint32, error) {}}
 	seen := make(map[string]string)
 	for i, path := range paths {
 		f, err := openRegular(path)
@@ -147,7 +147,7 @@ func (s *Source) lookup(r wire.Request) (*sourceFile, error) {
 	}
 	f := s.files[r.File]
 	want := min(s.extentSize, f.entry.Size-r.Offset)
-	if r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
+	if r.Offset < 0 || r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
 		return nil, fmt.Errorf("%w: a request for %d bytes at %d of a file of %d", wire.ErrMalformed, r.Length, r.Offset, f.entry.Size)
 	}
 	return f, nil
@@ -261,6 +261,11 @@ func (s *Source) fail(f *sourceFile, err error) {
 	}
 }
 
+// digestLimit is how long a vouching source waits for the digests of extents that
+// are on their way. What never left, for somebody meddled with the requests, is
+// left out, and the receiver asks for it again.
+const digestLimit = 10 * time.Second
+
 // vouch waits until every extent's digest is known, checks that the file is still
 // the one of the manifest, and gives the digests that were not sent yet. It fails
 // the file, and answers false, when the file has changed.
@@ -269,9 +274,17 @@ func (s *Source) vouch(file uint32) (map[int]Digest, bool) {
 	f.mu.Lock()
 	if s.verify && f.entry.Size > 0 {
 		extents := int((f.entry.Size + s.extentSize - 1) / s.extentSize)
-		for f.err == nil && len(f.hashed) < extents {
+		late := false
+		limit := time.AfterFunc(digestLimit, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			late = true
+			f.allHere.Broadcast()
+		})
+		for f.err == nil && len(f.hashed) < extents && !late {
 			f.allHere.Wait()
 		}
+		limit.Stop()
 	}
 	have, failed := f.have, f.err != nil
 	f.have = make(map[int]Digest)

@@ -6,7 +6,9 @@
 verbose=${verbose:-0}
 
 say() { printf '%s: %s\n' "$me" "$*" >&2; }
-note() { ((verbose == 0)) || say "$@"; }
+note() { ((verbose == 0)) || say "$(since_start) s: $*"; }
+started=$EPOCHREALTIME
+since_start() { awk -v to="${EPOCHREALTIME/,/.}" -v from="${started/,/.}" 'BEGIN { printf "%.1f", to - from }'; }
 
 # die CODE MESSAGE... prints each message on a line of its own and exits.
 die() {
@@ -51,4 +53,17 @@ with_cache_lock() {
   "$@" || rc=$?
   exec {lock}>&-
   return "$rc"
+}
+
+# kernel_can_pair RELEASE: rxe receives in network namespaces other than the first
+# from 7.1 on; before, a device there is made without complaint and gets no packet.
+kernel_can_pair() {
+  local major minor
+  IFS=. read -r major minor _ <<<"$1"
+  minor=${minor%%[!0-9]*}
+  ((major > 7 || (major == 7 && minor >= 1)))
+}
+
+cannot_pair() {
+  echo "kernel $1: rxe works in network namespaces from 7.1 on, so two hosts on one kernel can't be made"
 }

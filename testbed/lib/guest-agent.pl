@@ -79,6 +79,7 @@ sub quiet {
 # command.
 sub prepare {
     my ($spec) = @_;
+    quiet('date', '--set', "\@$_") for @{ $spec->{time} };
     my $i = 0;
     for my $dir (@{ $spec->{out} }) {
         my $mounted = '/run/testbed/out/' . $i++;
@@ -101,10 +102,10 @@ sub prepare {
 }
 
 # run starts the command. Its specification is a list of key, value, each
-# ended by a zero byte: cwd, umask, env NAME=VALUE, arg, out, modules, before.
+# ended by a zero byte: time, cwd, umask, env NAME=VALUE, arg, out, modules, before.
 sub run {
     my ($text) = @_;
-    my %spec = map { $_ => [] } qw(cwd umask env arg out modules before);
+    my %spec = map { $_ => [] } qw(time cwd umask env arg out modules before);
     my @words = split /\0/, $text, -1;
     while (@words >= 2) {
         my ($key, $value) = splice @words, 0, 2;

@@ -40,11 +40,13 @@ initramfs_build() {
   release=$(cat "$dir/release")
   note "building the initramfs of $release"
   tmp=$(mktemp -d "$dir/tmp.XXXXXX") || die 2 "can't write in $dir"
-  mkdir -p "$tmp"/root/{bin,dev,proc,sys,lower,scratch,root,modules}
-  cp -- "$busybox" "$tmp/root/bin/busybox"
-  ln -s busybox "$tmp/root/bin/sh"
-  install -m 755 "$testbed/lib/guest-init" "$tmp/root/init"
-  install -m 755 "$testbed/lib/guest-agent.pl" "$tmp/root/agent.pl"
+  # Errexit is off in here, hence the chain.
+  # shellcheck disable=SC2015 # die is meant for any of them
+  mkdir -p "$tmp"/root/{bin,dev,proc,sys,lower,scratch,root,modules} &&
+    cp -- "$busybox" "$tmp/root/bin/busybox" &&
+    ln -s busybox "$tmp/root/bin/sh" &&
+    install -m 755 "$testbed/lib/guest-init" "$tmp/root/init" &&
+    install -m 755 "$testbed/lib/guest-agent.pl" "$tmp/root/agent.pl" || die 2 "can't write in $dir (no space?)"
   for module in "${boot_modules[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/tree" -S "$release" --show-depends "$module" || echo "missing $module"
   done >"$tmp/order"
@@ -56,7 +58,7 @@ initramfs_build() {
   at=100
   while read -r file; do
     module=$(basename "$file")
-    decompress "$file" >"$tmp/root/modules/$at-${module%%.ko*}.ko" || die 2 "can't decompress $file"
+    decompress "$file" >"$tmp/root/modules/$at-${module%%.ko*}.ko" || die 2 "can't decompress $file to $dir (no space?)"
     at=$((at + 1))
   done < <(awk '$1 == "insmod" && !seen[$2]++ { print $2 }' "$tmp/order")
   (cd "$tmp/root" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0) >"$tmp/cpio" ||

@@ -68,6 +68,7 @@ Dir::Cache "$dir";
 Dir::Cache::archives "$dir/archives";
 Acquire::Languages "none";
 Acquire::Retries "3";
+APT::Update::Error-Mode "any";
 APT::Sandbox::User "$(id -un)";
 CONF
 }
@@ -108,15 +109,15 @@ kernel_fetch() {
     die 2 "kernel $name could not be fetched (above: what was said)" \
       "mend: check the network and the space in $cache ($(df -h --output=avail "$cache" | tail -n 1 | tr -d ' ') free), or pass --kernel PATH"
   fi
-  kernel=kernels/$(cat "$tmp/kernel/release").$kernel_layout
+  kernel=kernels/$(<"$tmp/kernel/release").$kernel_layout
   # Two names may lead to the same release: it is the same then.
   if [[ ! -e $cache/$kernel/release ]]; then
-    mkdir -p "$cache/kernels"
     rm -rf -- "${cache:?}/$kernel"
-    mv -T -- "$tmp/kernel" "$cache/$kernel"
+    if ! mkdir -p "$cache/kernels" || ! mv -T -- "$tmp/kernel" "$cache/$kernel"; then die 2 "can't write in $cache"; fi
   fi
-  ln -s "$kernel" "$tmp/link"
-  mv -T -- "$tmp/link" "$cache/kernel-$name.$kernel_layout"
+  if ! ln -s "$kernel" "$tmp/link" || ! mv -T -- "$tmp/link" "$cache/kernel-$name.$kernel_layout"; then
+    die 2 "can't write in $cache"
+  fi
   rm -rf -- "$tmp"
 }
 

@@ -1,4 +1,4 @@
-# relay.pl RUN BOOT-SECONDS SECONDS -- QEMU-COMMAND...
+# relay.pl RUN BOOT-SECONDS SECONDS VERBOSE -- QEMU-COMMAND...
 #
 # Runs the machine and stands between it and the caller: sends the command
 # (RUN/spec, see guest-agent.pl, where the frames are described too) and our
@@ -15,7 +15,7 @@ use Errno qw(EAGAIN EINTR);
 use Fcntl;
 use Socket;
 
-my ($run, $boot_seconds, $seconds, undef, @qemu) = @ARGV;
+my ($run, $boot_seconds, $seconds, $verbose, undef, @qemu) = @ARGV;
 my ($spec_path, $result_path) = ("$run/spec", "$run/result");
 my $qemu;
 
@@ -70,6 +70,12 @@ sub put {
     }
 }
 
+# now is the wall clock with its fraction (Time::HiRes is not in perl-base).
+sub now { chomp(my $time = `date +%s.%N`); return $time }
+
+my $launched = $verbose ? now() : 0;
+sub note { printf STDERR "testbed/vm: %.1f s after QEMU started: %s\n", now() - $launched, $_[0] if $verbose }
+
 sub frame { my ($kind, $data) = @_; return $kind . pack('N', length $data) . $data }
 
 fcntl($io, F_SETFL, O_NONBLOCK);
@@ -107,14 +113,16 @@ while (1) {
         elsif ($kind eq 'E') { put(\*STDERR, $data) }
         elsif ($kind eq 'X') { finish("exit $data") }
         elsif ($kind eq 'F') { put(\*STDERR, $data . "\n"); finish('failed') }
-        elsif ($kind eq 'G') { $going = 1 }
+        elsif ($kind eq 'G') { $going = 1; note('the command starts') }
         elsif ($kind eq 'H') {
             $up = 1;
+            note('user space is up');
             my $left = $seconds - (time - $started);
             finish('timeout') if $left <= 0;
             alarm $left;
             open(my $file, '<', $spec_path) or die "$spec_path: $!\n";
-            $outbox .= frame('R', do { local $/; <$file> });
+            # The machine's clock was set from one that counts whole seconds.
+            $outbox .= frame('R', do { local $/; <$file> } . "time\0" . now() . "\0");
             # A caller without any input has an input that is at its end.
             $outbox .= frame('I', '') if !$input;
         }

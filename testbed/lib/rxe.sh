@@ -2,11 +2,26 @@
 # shellcheck disable=SC2154 # me is set by the script that sources this
 # What softroce and faults know about rxe devices and the pair's two hosts.
 
-# state is softroce's record of what it made.
+# state is softroce's record of what it made, one line each, written before it is
+# made, so that "down" finds it after a kill at any point: netns NAME, rxe NAME,
+# mtu N, whole.
 state=/run/rdmaxfer-softroce
 
-address_of() { [[ $1 == a ]] && echo 10.0.0.1 || echo 10.0.0.2; }
-address6_of() { [[ $1 == a ]] && echo fd00:aa::1 || echo fd00:aa::2; }
+record() { printf '%s\n' "$*" >>"$state"; }
+
+# recorded WORDS: is this line in the record? No grep: programs are slow to start in emulation.
+recorded() {
+  local line
+  [[ -e $state ]] || return 1
+  while read -r line; do
+    [[ $line != "$*" ]] || return 0
+  done <"$state"
+  return 1
+}
+
+# The pair's addresses, by host.
+declare -A address=([a]=10.0.0.1 [b]=10.0.0.2)
+declare -A address6=([a]=fd00:aa::1 [b]=fd00:aa::2)
 
 require_root() {
   ((EUID == 0)) || die 1 "needs root" "mend: sudo $me ..., or testbed/vm --pair -- CMD, which needs none"
@@ -18,16 +33,11 @@ require_tools() {
   need modprobe kmod
 }
 
-# rxe receives in network namespaces other than the first from 7.1 on; before,
-# a device there is made without complaint and gets no packet.
 require_kernel_for_pair() {
-  local release major minor
+  local release
   release=$(uname -r)
-  IFS=. read -r major minor _ <<<"$release"
-  minor=${minor%%[!0-9]*}
-  ((major > 7 || (major == 7 && minor >= 1))) ||
-    die 1 "kernel $release: rxe works in network namespaces from 7.1 on, so two hosts on one kernel can't be made" \
-      "mend: testbed/vm --pair -- CMD, which boots a newer one"
+  kernel_can_pair "$release" || die 1 "$(cannot_pair "$release")" \
+    "mend: testbed/vm --pair -- CMD, which boots kernel 7 unless told otherwise"
 }
 
 # In exclusive mode the connection manager doesn't work in a new namespace.
@@ -64,12 +74,23 @@ remove_rxe() {
 add_rxe() { ip netns exec "$1" rdma link add "rxe_$1" type rxe netdev "v_$1"; }
 
 await_rxe() {
-  await_gid "rxe_$1" "$(address_of "$1")"
-  await_gid "rxe_$1" "$(address6_of "$1")"
+  await_link "$1"
+  await_gid "rxe_$1" "${address[$1]}"
+  await_gid "rxe_$1" "${address6[$1]}"
 }
 
 require_pair() {
-  grep -qsx whole "$state" || die 1 "there is no pair" "mend: testbed/softroce pair"
+  recorded whole || die 1 "there is no pair" "mend: testbed/softroce pair"
+}
+
+# await_link HOST: a link whose other end came up later carries packets only when
+# the kernel's link watcher, which takes its time, has seen that.
+await_link() {
+  local deadline=$((SECONDS + 20))
+  until [[ $(ip -n "$1" -o link show "v_$1") == *' state UP '* ]]; do
+    ((SECONDS < deadline)) || die 1 "v_$1 is not up after 20 s" "see: ip -n $1 link"
+    sleep 0.02
+  done
 }
 
 # gid_of ADDRESS prints the GID of an address as sysfs writes it.

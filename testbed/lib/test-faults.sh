@@ -2,7 +2,7 @@
 # Runs in a machine with the pair (see test.sh): faults and peer.
 set -euo pipefail
 testbed=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
-# shellcheck source=lib/check.sh
+# shellcheck source=check.sh
 source "$testbed/lib/check.sh"
 faults=$testbed/faults softroce=$testbed/softroce
 

@@ -2,7 +2,7 @@
 # Runs in a machine that was started without --pair (see test.sh): softroce.
 set -euo pipefail
 testbed=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
-# shellcheck source=lib/check.sh
+# shellcheck source=check.sh
 source "$testbed/lib/check.sh"
 softroce=$testbed/softroce
 

@@ -234,8 +234,12 @@ func (m *Hello) check() error {
 		return malformed("%d RDMA addresses", len(m.RDMA))
 	}
 	for i := range m.RDMA {
-		if c := &m.RDMA[i]; len(c.Device) > 64 || c.MTU < 1 || c.MTU > 5 || c.Port == 0 {
+		c := &m.RDMA[i]
+		if len(c.Device) > 64 || c.MTU < 1 || c.MTU > 5 || c.Port == 0 {
 			return malformed("RDMA address %d", i)
+		}
+		if err := texts(c.Device); err != nil {
+			return err
 		}
 	}
 	if m.Lanes < 1 || m.Lanes > MaxLanes {
@@ -332,17 +336,29 @@ func (m *Done) check() error {
 func (m *Abort) check() error { return texts(m.Reason) }
 func (m *Ping) check() error  { return nil }
 
+// texts bounds what a peer says in words: users see it, so there is nothing in it
+// that a terminal would obey.
 func texts(words ...string) error {
 	for _, w := range words {
-		if len(w) > MaxText {
+		switch {
+		case len(w) > MaxText:
 			return malformed("%d bytes of text", len(w))
+		case !utf8.ValidString(w), strings.ContainsFunc(w, unicode.IsControl):
+			return malformed("text with control characters, or not UTF-8")
 		}
 	}
 	return nil
 }
 
-// Clip shortens a text to what a message may carry.
+// Clip makes of any text one that a message may carry: on one line, in UTF-8, and
+// not too long.
 func Clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r // what is not UTF-8 comes as U+FFFD
+	}, s)
 	if len(s) <= MaxText {
 		return s
 	}

@@ -10,6 +10,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ const (
 	MaxLanes      = 64
 	MaxEntries    = 1 << 24  // of a manifest
 	MaxExtent     = 16 << 20 // bytes of one extent
-	MaxSize       = 1 << 60  // bytes of one file
+	MaxSize       = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
 // ErrMalformed says that a peer sent what the protocol does not allow.
@@ -113,6 +114,12 @@ func Decode(frame []byte) (Message, error) {
 	}
 	if err := decoder.Unmarshal(frame[1:], m); err != nil {
 		return nil, malformed("%T: %v", m, err)
+	}
+	// A message has one form, the encoder's. What the decoder would let pass, a field
+	// left out, a null, an array in the place of bytes or bytes of another length than
+	// the field's, is not it.
+	if again, err := encoder.Marshal(m); err != nil || !bytes.Equal(again, frame[1:]) {
+		return nil, malformed("%T in another form than this protocol's", m)
 	}
 	if err := m.check(); err != nil {
 		return nil, err

@@ -1,0 +1,291 @@
+package tcpfallback
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// hosts are a receiver that listens and a sender's key.
+type hosts struct {
+	t    *testing.T
+	key  transfer.Key
+	l    *transfer.Listener
+	dir  string
+	sink *transfer.Directory
+}
+
+func newHosts(t *testing.T) *hosts {
+	t.Helper()
+	h := &hosts{t: t, key: transfer.NewKey(), dir: t.TempDir()}
+	var err error
+	if h.l, err = transfer.Listen(t.Context(), "127.0.0.1:0", h.key); err != nil {
+		t.Fatal(err)
+	}
+	if h.sink, err = transfer.OpenDirectory(h.dir, transfer.OverwriteAlways); err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() { h.l.Serve(context.Background()) })
+	t.Cleanup(func() {
+		h.l.Close()
+		served.Wait()
+		h.sink.Close()
+	})
+	return h
+}
+
+type silent struct{}
+
+func (silent) Planned(transfer.Plan)    {}
+func (silent) File(transfer.FileResult) {}
+
+// send moves files to the receiver, by way of addr.
+func (h *hosts) send(addr, method, verify string, paths ...string) (sent, received error) {
+	h.t.Helper()
+	src, err := transfer.OpenSource(paths)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer src.Close()
+	got := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	defer cancel()
+	go func() {
+		s, err := h.l.Accept(ctx)
+		if err == nil {
+			r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportTCP, TCP: Transport{}, Observer: silent{}}
+			_, err = r.Receive(ctx, s)
+		}
+		got <- err
+	}()
+	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify,
+		TCP: Transport{Method: method}, Observer: silent{}}
+	_, sent = s.Send(ctx)
+	return sent, <-got
+}
+
+func (h *hosts) wantLanded(content []byte) {
+	h.t.Helper()
+	if got, err := os.ReadFile(filepath.Join(h.dir, "f")); err != nil || !bytes.Equal(got, content) {
+		h.t.Errorf("%d bytes landed, %v; want %d, the same", len(got), err, len(content))
+	}
+	h.wantNames("f")
+}
+
+func (h *hosts) wantNames(want ...string) {
+	h.t.Helper()
+	entries, err := os.ReadDir(h.dir)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if !slices.Equal(names, want) {
+		h.t.Errorf("in the destination: %v, want %v", names, want)
+	}
+}
+
+func TestFilesArriveByEachMethod(t *testing.T) {
+	eachMethod(t, func(t *testing.T, method string) {
+		for _, verify := range []string{transfer.VerifyBLAKE3, transfer.VerifyNone} {
+			for _, size := range []int{0, 1, extent, 9*extent + 12345} {
+				h := newHosts(t)
+				path, content := file(t, size)
+				if sent, received := h.send(h.l.Addr().String(), method, verify, path); sent != nil || received != nil {
+					t.Errorf("%d bytes, %s: %v, %v", size, verify, sent, received)
+				}
+				h.wantLanded(content)
+			}
+		}
+	})
+}
+
+// TestTransfersLeaveNothingRunning: no goroutine and no descriptor, whether they
+// succeed or not.
+func TestTransfersLeaveNothingRunning(t *testing.T) {
+	h := newHosts(t)
+	path, _ := file(t, 3*extent)
+	h.send(h.l.Addr().String(), "copy", transfer.VerifyBLAKE3, path) // what is made once is made
+	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	for i := range 30 {
+		src, _ := file(t, 3*extent)
+		p := &proxy{to: h.l.Addr().String()}
+		if i%3 == 2 {
+			p.lane = func(n int, b []byte) bool { return false }
+		}
+		h.send(p.start(t), Methods[i%3], transfer.VerifyBLAKE3, src)
+		p.stop()
+		if i%3 == 2 {
+			i = 0
+		}
+	}
+	waitFor(t, "goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
+	waitFor(t, "descriptors", func() bool { return descriptors(t) <= files })
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%s are left:\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// proxy is a man in the middle: he sees sessions, which are TLS, and lanes, which
+// are clear.
+type proxy struct {
+	to string
+	// lane is called with what a lane carries to the receiver, the nth piece, after
+	// its preamble. It may change it; false cuts the connection.
+	lane func(n int, b []byte) bool
+
+	l       net.Listener
+	running sync.WaitGroup
+}
+
+func (p *proxy) start(t *testing.T) (addr string) {
+	t.Helper()
+	var err error
+	if p.l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	p.running.Go(func() {
+		for {
+			conn, err := p.l.Accept()
+			if err != nil {
+				return
+			}
+			p.running.Go(func() { p.carry(conn) })
+		}
+	})
+	return p.l.Addr().String()
+}
+
+// stop stops accepting and waits until both ends have hung up.
+func (p *proxy) stop() {
+	p.l.Close()
+	p.running.Wait()
+}
+
+func (p *proxy) carry(in net.Conn) {
+	defer in.Close()
+	out, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	var first [1]byte
+	if _, err := io.ReadFull(in, first[:]); err != nil {
+		return
+	}
+	out.Write(first[:])
+	p.running.Go(func() {
+		io.Copy(in, out)
+		in.Close()
+	})
+	if first[0] != wire.LaneMagic || p.lane == nil {
+		io.Copy(out, in)
+		return
+	}
+	io.CopyN(out, in, wire.PreambleSize-1)
+	buf := make([]byte, 64<<10)
+	for n := 0; ; n++ {
+		k, err := in.Read(buf)
+		if k > 0 && !p.lane(n, buf[:k]) || err != nil {
+			return
+		}
+		if _, err := out.Write(buf[:k]); err != nil {
+			return
+		}
+	}
+}
+
+// TestMeddlerOnTheLanes: what he changes is found out, what he cuts is replaced,
+// and nothing wrong gets its name.
+func TestMeddlerOnTheLanes(t *testing.T) {
+	path, content := file(t, 5*extent+7)
+	for name, c := range map[string]struct {
+		meddle func() func(n int, b []byte) bool
+		code   transfer.Code
+	}{
+		"looks on": {func() func(int, []byte) bool {
+			return func(int, []byte) bool { return true }
+		}, transfer.CodeOK},
+		"flips one bit": {func() func(int, []byte) bool {
+			done := false
+			return func(n int, b []byte) bool {
+				if n > 3 && len(b) > 10000 && !done {
+					b[5000] ^= 1
+					done = true
+				}
+				return true
+			}
+		}, transfer.CodeOK},
+		"flips bits in every piece": {func() func(int, []byte) bool {
+			return func(n int, b []byte) bool {
+				if len(b) > wire.HeaderSize {
+					b[len(b)-1] ^= 1
+				}
+				return true
+			}
+		}, transfer.CodeIntegrity},
+		"cuts a lane": {func() func(int, []byte) bool {
+			cut := false
+			return func(n int, b []byte) bool {
+				now := n == 20 && !cut
+				cut = cut || now
+				return !now
+			}
+		}, transfer.CodeOK},
+		"cuts every lane": {func() func(int, []byte) bool {
+			return func(int, []byte) bool { return false }
+		}, transfer.CodeConnect},
+		"writes headers of his own": {func() func(int, []byte) bool {
+			return func(n int, b []byte) bool {
+				clear(b[:min(len(b), wire.HeaderSize)])
+				return true
+			}
+		}, transfer.CodeConnect},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it waits for broken lanes
+			h := newHosts(t)
+			p := &proxy{to: h.l.Addr().String(), lane: c.meddle()}
+			sent, received := h.send(p.start(t), "copy", transfer.VerifyBLAKE3, path)
+			p.stop()
+			if transfer.CodeOf(sent) != c.code || transfer.CodeOf(received) != c.code {
+				t.Errorf("%v, %v; want code %d", sent, received, c.code)
+			}
+			if c.code == transfer.CodeOK {
+				h.wantLanded(content)
+			} else {
+				h.wantNames()
+			}
+		})
+	}
+}

@@ -1,0 +1,198 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// badReceiver is a receiver that a Sender has greeted.
+type badReceiver struct {
+	*hostile
+	*engine
+	end  *end
+	over chan struct{}
+}
+
+// againstSender begins a transfer of two files with a hostile receiver, with the
+// sender's Hello heard and not answered.
+func againstSender(t *testing.T, ctx context.Context, transport string) *badReceiver {
+	t.Helper()
+	e := newEngine(t, nil, [2]string{"a", "hello"}, [2]string{"b", ""})
+	e.Sender.Transport = transport
+	a, b := sessions(t)
+	bad := &badReceiver{hostile: newHostile(t, b), engine: e, end: new(end), over: make(chan struct{})}
+	e.Sender.Observer = bad.end
+	go func() {
+		defer close(bad.over)
+		bad.end.Result, bad.end.err = e.Sender.over(ctx, a)
+	}()
+	await[*wire.Hello](bad.hostile)
+	return bad
+}
+
+func (b *badReceiver) finish() *end {
+	b.t.Helper()
+	synctest.Wait()
+	b.hostile.s.Close()
+	<-b.over
+	return b.end
+}
+
+var welcome = &wire.Welcome{Version: wire.Version, ExtentSize: DefaultExtentSize}
+
+func repeat(n int, m wire.Message) (list []wire.Message) {
+	for range n {
+		list = append(list, m)
+	}
+	return list
+}
+
+func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
+	receipts := []wire.Message{&wire.Receipt{File: 0}, &wire.Receipt{File: 1}}
+	lane := &wire.OpenLane{ID: 1, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}}
+	for name, messages := range map[string][]wire.Message{
+		"Welcome again":            {welcome},
+		"Hello":                    {hello(VerifyBLAKE3)},
+		"Entry":                    {entry(0, "a", 1)},
+		"ManifestEnd":              {&wire.ManifestEnd{}},
+		"LaneAnswer":               {&wire.LaneAnswer{}},
+		"Vouch":                    {&wire.Vouch{}},
+		"Digests":                  {&wire.Digests{}},
+		"a third file landed":      {&wire.Landed{File: 2}},
+		"the last file landed":     {&wire.Landed{File: 1<<32 - 1}},
+		"a file landed too often":  repeat(maxAttempts+1, &wire.Landed{File: 1}),
+		"a receipt of no file":     {&wire.Receipt{File: 2}},
+		"a failure of no file":     {&wire.FileFailed{File: 2}},
+		"done before the end":      {&wire.Receipt{File: 0}, &wire.Done{Files: 1}},
+		"more landed than said":    append(receipts, &wire.Done{Files: 3}),
+		"fewer landed than said":   append(receipts, &wire.Done{Files: 1}),
+		"a failed one landed":      {&wire.Receipt{File: 0}, &wire.FileFailed{File: 1, Code: 7}, &wire.Done{Files: 2}},
+		"lanes without end":        repeat(maxOpened+1, lane),
+		"done before anything was": {&wire.Done{}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			bad := againstSender(t, t.Context(), TransportAuto)
+			for range maxOpened + 1 { // the lanes that it will open
+				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: 1, Depth: 1}, new(wire.OpenLane))
+			}
+			bad.say(welcome)
+			bad.say(messages...)
+			if end := bad.finish(); !errors.Is(end.err, wire.ErrMalformed) {
+				t.Errorf("%s: %v", name, end.err)
+			}
+		})
+	}
+}
+
+func TestSenderRefusesStrangeGreetings(t *testing.T) {
+	for name, c := range map[string]struct {
+		m     wire.Message
+		code  Code
+		words string
+	}{
+		"version":         {&wire.Welcome{Version: 2, ExtentSize: mib}, CodeOther, "version 2"},
+		"not Welcome":     {&wire.Ping{}, CodeConnect, "is gone"},
+		"something else":  {&wire.Plan{}, CodeOther, "instead of Welcome"},
+		"no reason given": {&wire.Abort{}, CodeOther, "peer"},
+		"integrity":       {&wire.Abort{Code: uint8(CodeIntegrity), Reason: "bits"}, CodeIntegrity, "bits"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			bad := againstSender(t, t.Context(), TransportAuto)
+			bad.say(c.m)
+			t.Log(name)
+			wantCode(t, bad.finish().err, c.code, c.words)
+		})
+	}
+}
+
+// TestSenderKeepsToWhatItsUserSaid, whatever lane the receiver asks for: nothing
+// falls back silently, and nothing pins more than its share.
+func TestSenderKeepsToWhatItsUserSaid(t *testing.T) {
+	rdma := func(depth uint16) *wire.OpenLane {
+		return &wire.OpenLane{ID: 1, Depth: depth, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}}
+	}
+	tcp := &wire.OpenLane{ID: 1, Depth: 16, TCP: &wire.TCPLane{}}
+	for _, c := range []struct {
+		transport string
+		open      *wire.OpenLane
+		extent    uint32
+		reason    string
+	}{
+		{TransportAuto, rdma(16), mib, ""},
+		{TransportAuto, tcp, mib, ""},
+		{TransportRDMA, rdma(16), mib, ""},
+		{TransportTCP, tcp, mib, ""},
+		{TransportRDMA, tcp, mib, "told to use rdma"},
+		{TransportTCP, rdma(16), mib, "told to use tcp"},
+		{TransportAuto, rdma(64), mib, ""},
+		{TransportAuto, rdma(65), mib, "in flight"},
+		{TransportAuto, rdma(1024), wire.MaxExtent, "in flight"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			bad := againstSender(t, t.Context(), c.transport)
+			for _, m := range []ServeTransport{bad.Sender.RDMA, bad.Sender.TCP} {
+				m.(*memory).Prepare(t.Context(), nil, LaneParams{ID: 1, Depth: 1}, new(wire.OpenLane))
+			}
+			bad.say(&wire.Welcome{Version: wire.Version, ExtentSize: c.extent}, c.open)
+			if answer := await[*wire.LaneAnswer](bad.hostile); (answer.Reason == "") != (c.reason == "") {
+				t.Errorf("--transport %s, %+v: answered %q", c.transport, c.open, answer.Reason)
+			} else if c.reason != "" {
+				wantCode(t, errors.New(answer.Reason), CodeOther, c.reason)
+			}
+			bad.finish()
+		})
+	}
+}
+
+// TestFailuresWithoutACodeAreFailures: the sender must not end with 0.
+func TestFailuresWithoutACodeAreFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstSender(t, t.Context(), TransportAuto)
+		bad.say(welcome, &wire.FileFailed{File: 0, Reason: "because"}, &wire.FileFailed{File: 1}, &wire.Receipt{File: 1}, &wire.Done{})
+		wantCode(t, bad.finish().err, CodeOther, "none of 2", "because")
+	})
+}
+
+// TestSenderInTheQueueWaits, as long as the receiver lives, and stops when it is
+// told to.
+func TestSenderInTheQueueWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancelCause(t.Context())
+		bad := againstSender(t, ctx, TransportAuto)
+		time.Sleep(time.Hour)
+		select {
+		case <-bad.over:
+			t.Fatal(bad.end.err)
+		default:
+		}
+		go func() {
+			await[*wire.Abort](bad.hostile)
+			bad.hostile.s.Close()
+		}()
+		stop(os.ErrProcessDone)
+		<-bad.over
+		if !errors.Is(bad.end.err, os.ErrProcessDone) {
+			t.Error(bad.end.err)
+		}
+	})
+}
+
+// TestReasonOfAnyBytesArrives: a path on the sender may be anything.
+func TestReasonOfAnyBytesArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstSender(t, t.Context(), TransportAuto)
+		bad.Source.files[0].path = "/data/\xff\x1b/a"
+		bad.say(welcome, &wire.Plan{})
+		await[*wire.ManifestEnd](bad.hostile)
+		bad.Source.Fail(wire.Request{}, errors.New("it broke"))
+		failed := await[*wire.FileFailed](bad.hostile)
+		wantCode(t, errors.New(failed.Reason), CodeOther, "/data/", "it broke")
+		bad.finish()
+	})
+}

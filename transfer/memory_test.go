@@ -1,0 +1,270 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// memory is a transport whose lanes are channels within this process. With
+// sessions over a pipe a whole transfer runs in a bubble of synctest: its limits
+// pass at once, and a goroutine that it leaves behind is a deadlock that fails
+// the test.
+type memory struct {
+	name string
+	// meddle may damage, refuse, or withhold (errLost) an answer on its way, or break
+	// the lane by any other error. It is called from one goroutine a lane.
+	meddle func(*memAnswer) error
+	divert func(*wire.Request) // changes a request on its way
+
+	mu    sync.Mutex
+	lanes map[uint32]*memLane
+}
+
+// memAnswer is an answer on its way: the nth of its lane, from 0.
+type memAnswer struct {
+	lane uint32
+	nth  int
+	r    wire.Request
+	ok   bool
+	p    []byte
+}
+
+var errLost = errors.New("this answer is lost")
+
+func newMemory(name string, meddle func(*memAnswer) error) *memory {
+	if meddle == nil {
+		meddle = func(*memAnswer) error { return nil }
+	}
+	return &memory{name: name, meddle: meddle, divert: func(*wire.Request) {}, lanes: make(map[uint32]*memLane)}
+}
+
+func (m *memory) Name() string      { return m.name }
+func (m *memory) Offer(*wire.Hello) {}
+
+func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {
+	if m.name == TransportRDMA {
+		open.RDMA = &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}
+	}
+	l := &memLane{m: m, p: p, requests: make(chan wire.Request, p.Depth), answers: make(chan memAnswer, p.Depth), broken: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lanes[p.ID] = l
+	return memPending{l}, nil
+}
+
+func (m *memory) Answer(_ context.Context, p LaneParams, _ *wire.OpenLane, _ *wire.LaneAnswer) (Server, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return memServer{m.lanes[p.ID]}, nil
+}
+
+type memPending struct{ l *memLane }
+
+func (p memPending) Connect(context.Context, *wire.LaneAnswer) (Puller, error) { return p.l, nil }
+func (p memPending) Close() error                                              { return nil }
+
+// memLane is the receiving end.
+type memLane struct {
+	m        *memory
+	p        LaneParams
+	requests chan wire.Request
+	answers  chan memAnswer
+	broken   chan struct{}
+	once     sync.Once
+	inFlight []Extent
+}
+
+func (l *memLane) Describe() string { return "memory" }
+
+func (l *memLane) Close() error {
+	l.once.Do(func() { close(l.broken) })
+	return nil
+}
+
+func (l *memLane) Pull(ctx context.Context, f Feed) error {
+	for {
+		if err := l.ask(ctx, f); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+		select {
+		case a := <-l.answers:
+			e := l.inFlight[0]
+			l.inFlight = l.inFlight[1:]
+			if !a.ok {
+				f.Refuse(e)
+				continue
+			}
+			if err := f.Land(e, a.p); err != nil {
+				return err
+			}
+		case <-l.broken:
+			return errors.New("the memory lane broke")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *memLane) ask(ctx context.Context, f Feed) error {
+	for len(l.inFlight) < l.p.Depth {
+		e, ok := f.TryNext()
+		if !ok && len(l.inFlight) > 0 {
+			return nil
+		}
+		if !ok {
+			var err error
+			if e, err = f.Next(ctx); err != nil {
+				return err
+			}
+		}
+		l.inFlight = append(l.inFlight, e)
+		l.requests <- wire.Request{File: e.File, Length: uint32(e.Len), Offset: e.Off}
+	}
+	return nil
+}
+
+// memServer is the sending end.
+type memServer struct{ *memLane }
+
+func (s memServer) Serve(ctx context.Context, src *Source) error {
+	for n := 0; ; n++ {
+		select {
+		case r := <-s.requests:
+			s.m.divert(&r)
+			p := make([]byte, r.Length)
+			ok, err := src.Read(r, p)
+			if err != nil {
+				return err
+			}
+			if ok {
+				src.Sent(r, p)
+			}
+			a := memAnswer{lane: s.p.ID, nth: n, r: r, ok: ok, p: p}
+			if err := s.m.meddle(&a); err == errLost {
+				continue
+			} else if err != nil {
+				s.Close()
+				return err
+			}
+			s.answers <- a
+		case <-s.broken:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// end is what one end of a transfer came to.
+type end struct {
+	*Result
+	err   error
+	plans []Plan
+	files []FileResult
+}
+
+// Planned and File are not synchronised: the engine promises one call at a time,
+// which the race detector checks.
+func (e *end) Planned(p Plan)    { e.plans = append(e.plans, p) }
+func (e *end) File(f FileResult) { e.files = append(e.files, f) }
+
+// engine is a sender and a receiver joined by a pipe and by memory.
+type engine struct {
+	Sender
+	Receiver
+	dir  string // of the destination
+	lane *memory
+}
+
+// newEngine sets up a transfer of files, by name and content.
+func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) *engine {
+	t.Helper()
+	var paths []string
+	src := t.TempDir()
+	for _, f := range files {
+		path := filepath.Join(src, f[0])
+		write(t, path, f[1])
+		paths = append(paths, path)
+	}
+	source, err := OpenSource(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(source.Close)
+	sink, dir := into(t, OverwriteNever)
+	// A lane of this name needs no port of the receiver.
+	lane := newMemory(TransportRDMA, meddle)
+	tcp := newMemory(TransportTCP, meddle)
+	return &engine{
+		Sender:   Sender{Source: source, Transport: TransportAuto, Op: "auto", Verify: VerifyBLAKE3, RDMA: lane, TCP: tcp},
+		Receiver: Receiver{Sink: sink, Transport: TransportAuto, RDMA: lane, TCP: tcp, Listener: &Listener{tickets: make(map[ticketName]*ticket)}, Progress: new(Progress)},
+		dir:      dir,
+		lane:     lane,
+	}
+}
+
+// run runs the transfer. Each end has a context of its own.
+func (e *engine) run(t *testing.T, sctx, rctx context.Context) (s, r *end) {
+	t.Helper()
+	a, b := sessions(t)
+	s, r = new(end), new(end)
+	e.Sender.Observer, e.Receiver.Observer = s, r
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		s.Result, s.err = e.over(sctx, a)
+	}()
+	r.Result, r.err = e.Receive(rctx, b)
+	<-sent
+	return s, r
+}
+
+// transfer runs a transfer in a bubble and checks what landed.
+func transfer(t *testing.T, meddle func(*memAnswer) error, want map[string]string, files ...[2]string) (s, r *end) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, meddle, files...)
+		s, r = e.run(t, t.Context(), t.Context())
+		wantFiles(t, e.dir, want)
+	})
+	return s, r
+}
+
+// random makes content of n bytes that differ from extent to extent.
+func random(n int) string {
+	b := make([]byte, n)
+	x := uint32(n) + 1
+	for i := range b {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		b[i] = byte(x)
+	}
+	return string(b)
+}
+
+// openDescriptors lists a directory's open files of this process.
+func openDescriptors(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && filepath.Dir(to) == dir {
+			list = append(list, to)
+		}
+	}
+	return list
+}

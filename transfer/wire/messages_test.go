@@ -1,0 +1,298 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// examples has every message, with every field set to something that is not zero.
+func examples() []Message {
+	digest := bytes.Repeat([]byte{7}, DigestSize)
+	gid := [16]byte{0: 0xfe, 15: 1}
+	qp := QueuePair{QPN: 0xffffff, PSN: 0x123456, GID: gid, LID: 9, MTU: 5}
+	lane := &RDMALane{Candidate: 3, Device: "rxe_a", QP: qp, Op: "send"}
+	return []Message{
+		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMAReason: "none",
+			RDMA: []Candidate{{Device: "mlx5_0", Port: 1, GIDIndex: 3, GID: gid, LID: 4, MTU: 5, Ethernet: true}}},
+		&Welcome{Version: 1, Session: [16]byte{1, 2, 3}, ExtentSize: 1 << 20},
+		&OpenLane{ID: 1, Depth: 16, RDMA: lane},
+		&LaneAnswer{ID: 1, Reason: "no", RDMA: lane, Method: "copy"},
+		&LaneDown{ID: 1, Reason: "broke"},
+		&Plan{Transport: "tcp", Lane: 1, Lanes: 2, Reason: "no RDMA"},
+		&Entry{File: 1, Path: "dir/file", Size: 1 << 40, Mode: 0o644, MTimeNS: -1},
+		&ManifestEnd{Files: 2, Bytes: 3},
+		&Digests{File: 1, Extents: []uint32{0, 9}, Sums: append(digest, digest...)},
+		&Landed{File: 1},
+		&Vouch{File: 1},
+		&FileFailed{File: 1, Code: 7, Reason: "it was truncated"},
+		&Receipt{File: 1, Digest: digest},
+		&Done{Files: 1, Bytes: 2, Nanoseconds: 3},
+		&Abort{Code: 4, Reason: "the peer is gone"},
+		&Ping{},
+	}
+}
+
+func TestEveryMessageComesBackAsItWas(t *testing.T) {
+	seen := make(map[Kind]bool)
+	var stream bytes.Buffer
+	all := append(examples(), &OpenLane{ID: 2, Depth: 1, TCP: &TCPLane{Ticket: [32]byte{31: 1}, Method: "auto"}},
+		&Digests{}, &Digests{Extents: []uint32{}, Sums: []byte{}}, &Hello{Lanes: 1}, &LaneAnswer{})
+	for _, m := range all {
+		frame, err := Encode(m)
+		if err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+		stream.Write(frame)
+		seen[m.kind()] = true
+	}
+	for _, m := range all {
+		got, err := Read(&stream)
+		if err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+		if !reflect.DeepEqual(got, m) {
+			t.Errorf("%#v came back as %#v", m, got)
+		}
+	}
+	if _, err := Read(&stream); err != io.EOF {
+		t.Errorf("at the end: %v, want EOF", err)
+	}
+	for k := range Kind(255) {
+		if m := newMessage(k); (m != nil) != seen[k] || m != nil && m.kind() != k {
+			t.Errorf("kind %d: %T, seen %v", k, m, seen[k])
+		}
+	}
+}
+
+func TestDecodeAllowsOneFormAlone(t *testing.T) {
+	landed := "0a" // kind
+	welcome := "02" + "a3" + "0101" + "0250" + strings.Repeat("11", 16) + "031a00100000"
+	for _, c := range []struct{ name, frame string }{
+		{"nothing", ""},
+		{"kind 0", "00a0"},
+		{"a kind that is not there", "11a0"},
+		{"no body", landed},
+		{"an unknown field", landed + "a201010218ff"},
+		{"a field with a name", landed + "a161316131"},
+		{"a duplicate field", landed + "a201010102"},
+		{"a field left out", landed + "a0"},
+		{"null", landed + "f6"},
+		{"undefined", landed + "f7"},
+		{"an array", landed + "8101"},
+		{"indefinite length", landed + "bf0101ff"},
+		{"a byte too many", landed + "a1010100"},
+		{"cut short", landed + "a101"},
+		{"a longer number than needed", landed + "a1011801"},
+		{"a negative number", landed + "a10120"},
+		{"a number of 33 bits", landed + "a1011b0000000100000000"},
+		{"a fraction", landed + "a101f93c00"},
+		{"a simple value", landed + "a101e1"},
+		{"text for a number", landed + "a1016131"},
+		{"a tag", landed + "a101c101"},
+		{"a big number tag", landed + "a101c24101"},
+		{"a map too deep", landed + strings.Repeat("a101", 40) + "01"},
+		{"text that is not UTF-8", "05a201010261ff"},
+		{"text with an escape", "05a20101021b611b"},
+		{"bytes for text", "05a20101024161"},
+		{"fields out of order", "05a2026161" + "0101"},
+		{"too few bytes for an array", strings.Replace(welcome, "0250"+strings.Repeat("11", 16), "024111", 1)},
+		{"too many bytes for an array", strings.Replace(welcome, "0250", "0251ff", 1)},
+		{"numbers for bytes", strings.Replace(welcome, "0250"+strings.Repeat("11", 16), "0290"+strings.Repeat("11", 16), 1)},
+	} {
+		frame, err := hex.DecodeString(c.frame)
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		if m, err := Decode(frame); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %#v, %v; want it refused", c.name, m, err)
+		}
+	}
+	for _, good := range []string{landed + "a10101", "05a2010102616b", welcome} {
+		frame, _ := hex.DecodeString(good)
+		if _, err := Decode(frame); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+}
+
+func TestReadBoundsFrames(t *testing.T) {
+	for _, c := range []struct {
+		name, frame string
+		want        error
+	}{
+		{"empty", "00000000", ErrMalformed},
+		{"a byte more than a frame holds", "00100001", ErrMalformed},
+		{"four gigabytes", "ffffffff", ErrMalformed},
+		{"no length", "0000", io.ErrUnexpectedEOF},
+		{"no body", "00000002", io.ErrUnexpectedEOF},
+		{"half a body", "0000000310", io.ErrUnexpectedEOF},
+		{"nothing", "", io.EOF},
+	} {
+		frame, _ := hex.DecodeString(c.frame)
+		if _, err := Read(bytes.NewReader(frame)); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+}
+
+// TestEveryBoundHolds takes each message to its bound, which passes, and one step
+// beyond, which neither end lets pass.
+func TestEveryBoundHolds(t *testing.T) {
+	text := func(n int) string { return strings.Repeat("x", n) }
+	hello := func(edit func(*Hello)) Message {
+		m := &Hello{Lanes: 1, RDMA: []Candidate{{Port: 1, MTU: 1}}}
+		edit(m)
+		return m
+	}
+	lane := func(edit func(*RDMALane)) Message {
+		l := &RDMALane{QP: QueuePair{MTU: 1}}
+		edit(l)
+		return &OpenLane{Depth: 1, RDMA: l}
+	}
+	digests := func(n, bytes int) Message { return &Digests{Extents: make([]uint32, n), Sums: make([]byte, bytes)} }
+	for _, c := range []struct {
+		name     string
+		ok, over Message
+	}{
+		{"lanes", hello(func(m *Hello) { m.Lanes = MaxLanes }), hello(func(m *Hello) { m.Lanes = MaxLanes + 1 })},
+		{"no lanes", hello(func(m *Hello) {}), hello(func(m *Hello) { m.Lanes = 0 })},
+		{"addresses", hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates) }), hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates + 1) })},
+		{"device", hello(func(m *Hello) { m.RDMA[0].Device = text(64) }), hello(func(m *Hello) { m.RDMA[0].Device = text(65) })},
+		{"device's letters", hello(func(m *Hello) { m.RDMA[0].Device = "é" }), hello(func(m *Hello) { m.RDMA[0].Device = "\x1b" })},
+		{"address MTU", hello(func(m *Hello) { m.RDMA[0].MTU = 5 }), hello(func(m *Hello) { m.RDMA[0].MTU = 6 })},
+		{"no address MTU", hello(func(m *Hello) { m.RDMA[0].MTU = 1 }), hello(func(m *Hello) { m.RDMA[0].MTU = 0 })},
+		{"port", hello(func(m *Hello) { m.RDMA[0].Port = 255 }), hello(func(m *Hello) { m.RDMA[0].Port = 0 })},
+		{"reason", hello(func(m *Hello) { m.RDMAReason = text(MaxText) }), hello(func(m *Hello) { m.RDMAReason = text(MaxText + 1) })},
+		{"transport", hello(func(m *Hello) { m.Transport = text(MaxText) }), hello(func(m *Hello) { m.Transport = text(MaxText + 1) })},
+		{"op", hello(func(m *Hello) { m.Op = "send" }), hello(func(m *Hello) { m.Op = "\n" })},
+		{"verify", hello(func(m *Hello) { m.Verify = "none" }), hello(func(m *Hello) { m.Verify = "\x9b" })},
+		{"large extents", &Welcome{ExtentSize: MaxExtent}, &Welcome{ExtentSize: 2 * MaxExtent}},
+		{"small extents", &Welcome{ExtentSize: 1 << 10}, &Welcome{ExtentSize: 1 << 9}},
+		{"extents", &Welcome{ExtentSize: 1 << 11}, &Welcome{ExtentSize: 1<<11 + 1}},
+		{"depth", &OpenLane{Depth: 1024, TCP: &TCPLane{}}, &OpenLane{Depth: 1025, TCP: &TCPLane{}}},
+		{"no depth", &OpenLane{Depth: 1, TCP: &TCPLane{}}, &OpenLane{TCP: &TCPLane{}}},
+		{"no transport", &OpenLane{Depth: 1, TCP: &TCPLane{}}, &OpenLane{Depth: 1}},
+		{"both transports", lane(func(*RDMALane) {}), &OpenLane{Depth: 1, TCP: &TCPLane{}, RDMA: &RDMALane{QP: QueuePair{MTU: 1}}}},
+		{"method", &OpenLane{Depth: 1, TCP: &TCPLane{Method: "copy"}}, &OpenLane{Depth: 1, TCP: &TCPLane{Method: text(MaxText + 1)}}},
+		{"queue pair", lane(func(l *RDMALane) { l.QP.QPN = 0xffffff }), lane(func(l *RDMALane) { l.QP.QPN = 0x1000000 })},
+		{"packet", lane(func(l *RDMALane) { l.QP.PSN = 0xffffff }), lane(func(l *RDMALane) { l.QP.PSN = 0x1000000 })},
+		{"MTU", lane(func(l *RDMALane) { l.QP.MTU = 5 }), lane(func(l *RDMALane) { l.QP.MTU = 6 })},
+		{"no MTU", lane(func(l *RDMALane) { l.QP.MTU = 1 }), lane(func(l *RDMALane) { l.QP.MTU = 0 })},
+		{"lane's device", lane(func(l *RDMALane) { l.Device = text(64) }), lane(func(l *RDMALane) { l.Device = text(65) })},
+		{"lane's op", lane(func(l *RDMALane) { l.Op = "read" }), lane(func(l *RDMALane) { l.Op = "\x00" })},
+		{"answer", &LaneAnswer{RDMA: &RDMALane{QP: QueuePair{MTU: 5}}}, &LaneAnswer{RDMA: &RDMALane{QP: QueuePair{MTU: 6}}}},
+		{"answer's method", &LaneAnswer{Method: text(MaxText)}, &LaneAnswer{Method: text(MaxText + 1)}},
+		{"answer's reason", &LaneAnswer{Reason: text(MaxText)}, &LaneAnswer{Reason: text(MaxText + 1)}},
+		{"down", &LaneDown{Reason: text(MaxText)}, &LaneDown{Reason: text(MaxText + 1)}},
+		{"plan", &Plan{Reason: text(MaxText)}, &Plan{Reason: text(MaxText + 1)}},
+		{"plan's transport", &Plan{Transport: "tcp"}, &Plan{Transport: "\x1b[2J"}},
+		{"size", &Entry{Path: "f", Size: MaxSize}, &Entry{Path: "f", Size: MaxSize + 1}},
+		{"negative size", &Entry{Path: "f"}, &Entry{Path: "f", Size: -1}},
+		{"file", &Entry{Path: "f", File: MaxEntries - 1}, &Entry{Path: "f", File: MaxEntries}},
+		{"path", &Entry{Path: "a..b"}, &Entry{Path: "../b"}},
+		{"files", &ManifestEnd{Files: MaxEntries}, &ManifestEnd{Files: MaxEntries + 1}},
+		{"bytes", &ManifestEnd{}, &ManifestEnd{Bytes: -1}},
+		{"a digest too short", digests(2, 64), digests(2, 63)},
+		{"a digest too many", digests(0, 0), digests(0, 32)},
+		{"failure", &FileFailed{Reason: text(MaxText)}, &FileFailed{Reason: text(MaxText + 1)}},
+		{"receipt", &Receipt{Digest: make([]byte, 32)}, &Receipt{Digest: make([]byte, 31)}},
+		{"done", &Done{}, &Done{Bytes: -1}},
+		{"time", &Done{}, &Done{Nanoseconds: -1}},
+		{"abort", &Abort{Reason: text(MaxText)}, &Abort{Reason: text(MaxText + 1)}},
+		{"frame", digests(29000, 29000*32), digests(32768, 32768*32)},
+	} {
+		if _, err := Encode(c.ok); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if _, err := Encode(c.over); err == nil {
+			t.Errorf("%s: encoded beyond its bound", c.name)
+		}
+		body, err := encoder.Marshal(c.over)
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		frame := append([]byte{0, 0, 0, 0, byte(c.over.kind())}, body...)
+		frame[0], frame[1], frame[2], frame[3] = byte((len(body)+1)>>24), byte((len(body)+1)>>16), byte((len(body)+1)>>8), byte(len(body)+1)
+		if m, err := Read(bytes.NewReader(frame)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %#v, %v; want it refused", c.name, m, err)
+		}
+	}
+}
+
+func addresses(n int) (list []Candidate) {
+	for range n {
+		list = append(list, Candidate{Port: 1, MTU: 1})
+	}
+	return list
+}
+
+func TestCheckPath(t *testing.T) {
+	long := strings.Repeat("n", 255)
+	for _, good := range []string{"f", "a/b/c", ".hidden", "...", "..a", "a..", "with space", "ünï", "\u202e", "-rf", "~", long, long + "/" + long, `a\b`} {
+		if err := CheckPath(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"", "/", "/etc/passwd", ".", "..", "../x", "a/../b", "a/..", "./a", "a/./b", "a//b", "a/", "a\x00b", "a\nb", "a\x1b[2J", "\x7f", "a\u0085b",
+		"a\xffb", long + "n", "d/" + long + "n", strings.Repeat("a/", MaxPath/2) + "a"} {
+		if err := CheckPath(bad); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%q: %v; want it refused", bad, err)
+		} else if strings.ContainsFunc(err.Error(), unicode.IsControl) || !utf8.ValidString(err.Error()) {
+			t.Errorf("%q: the error shows it raw", bad)
+		}
+	}
+}
+
+func TestClipMakesAnyTextSendable(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"as it was", "as it was"},
+		{"two\nlines", "two lines"},
+		{"\x1b[2J", " [2J"},
+		{"/data/\xff/f", "/data/\ufffd/f"},
+		{strings.Repeat("x", MaxText), strings.Repeat("x", MaxText)},
+		{strings.Repeat("x", MaxText+1), strings.Repeat("x", MaxText-3) + "..."},
+		{strings.Repeat("\xff", MaxText), strings.Repeat("\ufffd", (MaxText-3)/3) + "..."},
+	} {
+		got := Clip(c.in)
+		if got != c.want {
+			t.Errorf("%.20q: %d bytes %.20q, want %.20q", c.in, len(got), got, c.want)
+		}
+		if _, err := Encode(&Abort{Reason: got}); err != nil {
+			t.Errorf("%.20q: %v", c.in, err)
+		}
+	}
+}
+
+// FuzzDecode feeds frames of any kind: they are refused, or they are the one form
+// of a message.
+func FuzzDecode(f *testing.F) {
+	for _, m := range examples() {
+		frame, err := Encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(frame[4:])
+	}
+	f.Add([]byte{byte(kindLanded), 0xf6})
+	f.Add([]byte{byte(kindHello), 0xbf, 0xff})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		m, err := Decode(frame)
+		if err != nil {
+			return
+		}
+		again, err := Encode(m)
+		if err != nil {
+			t.Fatalf("%#v was decoded and can't be encoded: %v", m, err)
+		}
+		if !bytes.Equal(again[4:], frame) {
+			t.Fatalf("%#v has two forms: %x and %x", m, frame, again[4:])
+		}
+	})
+}
