@@ -245,20 +245,33 @@ func TestSettledFileIsRefused(t *testing.T) {
 	}
 }
 
+// TestServerEndsWithItsContext while it waits for a request, and while it can't
+// write because the receiver does not read.
 func TestServerEndsWithItsContext(t *testing.T) {
 	eachMethod(t, func(t *testing.T, method string) {
-		path, _ := file(t, 64*extent)
-		ctx, cancel := context.WithCancel(t.Context())
-		_, theirs := pair(t)
-		server, err := Transport{Method: method}.Answer(ctx, params(theirs), nil, new(wire.LaneAnswer))
-		if err != nil {
+		path, _ := file(t, 1)
+		if err := os.Truncate(path, 64*extent); err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		go func() { ended <- server.Serve(ctx, open(t, path)) }()
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Error(err)
+		for _, requests := range []int64{0, 64} {
+			mine, theirs := pair(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			server, err := Transport{Method: method}.Answer(ctx, params(theirs), nil, new(wire.LaneAnswer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- server.Serve(ctx, open(t, path)) }()
+			for i := range requests {
+				mine.Write(header(wire.Request{Offset: i * extent, Length: extent}))
+			}
+			if requests > 0 {
+				mine.Read(make([]byte, 1)) // it is at work
+			}
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -240,47 +239,6 @@ func TestSourceThatFailsOnTheWay(t *testing.T) {
 			wantCode(t, r.err, CodeLocalIO, words)
 			wantFiles(t, e.dir, nil)
 		})
-	}
-}
-
-// TestStoppedEndLeavesNothing ends either end's context in the middle.
-func TestStoppedEndLeavesNothing(t *testing.T) {
-	signal := &Error{Code: 130, Err: errors.New("stopped by a signal")}
-	for _, who := range []string{"sender", "receiver"} {
-		for _, at := range []int{0, 5} {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, stop := context.WithCancelCause(t.Context())
-				e := newEngine(t, func(a *memAnswer) error {
-					if a.nth == at {
-						stop(signal)
-					}
-					return nil
-				}, [2]string{"f", random(30 * mib)}, [2]string{"g", ""})
-				sctx, rctx := ctx, t.Context()
-				if who == "receiver" {
-					sctx, rctx = rctx, sctx
-				}
-				s, r := e.run(t, sctx, rctx)
-				stopped, other := s, r
-				if who == "receiver" {
-					stopped, other = r, s
-				}
-				if CodeOf(stopped.err) != 130 {
-					t.Errorf("%s: %v", who, stopped.err)
-				}
-				wantCode(t, other.err, CodeConnect, "stopped by a signal")
-				if left := openDescriptors(t, e.dir); len(left) > 0 {
-					t.Errorf("open: %v", left)
-				}
-				for _, f := range r.files {
-					if f.Err == nil && f.Path != "g" {
-						t.Errorf("%s landed", f.Path)
-					}
-				}
-				os.Remove(filepath.Join(e.dir, "g")) // an empty file may have landed before
-				wantFiles(t, e.dir, nil)
-			})
-		}
 	}
 }
 

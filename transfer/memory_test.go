@@ -227,6 +227,9 @@ func (e *engine) run(t *testing.T, sctx, rctx context.Context) (s, r *end) {
 	}()
 	r.Result, r.err = e.Receive(rctx, b)
 	<-sent
+	if n := len(e.Listener.tickets); n > 0 {
+		t.Errorf("%d tickets are left", n)
+	}
 	return s, r
 }
 

@@ -213,6 +213,9 @@ func TestAbortArrives(t *testing.T) {
 			if abort, ok := m.(*wire.Abort); !ok || abort.Reason != cause.Error() || abort.Code != uint8(CodeLocalIO) {
 				t.Errorf("%v, %v; want the reason", m, err)
 			}
+			if m, err := a.Receive(); err == nil {
+				t.Errorf("%T after the last message", m)
+			}
 			time.Sleep(lingerTime / 2)
 			hungUp = time.Now()
 			a.Close()
@@ -239,10 +242,32 @@ func TestAbortDoesNotWaitForTheDead(t *testing.T) {
 		})
 		s.abort(<-ended, gone)
 		<-gone
-		if took := time.Since(began); took > silence+lingerTime {
+		if took := time.Since(began); took != silence {
 			t.Errorf("%v for a peer that is dead", took)
 		}
 		d.NetConn().Close()
+	})
+}
+
+// TestPeerThatGaveUpIsNotTold that this end gives up too.
+func TestPeerThatGaveUpIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := sessions(t)
+		h := newHostile(t, a)
+		go h.say(&wire.Abort{Code: 1, Reason: "enough"})
+		ended, gone := b.attend(func() error {
+			m, err := b.Receive()
+			if err != nil {
+				return err
+			}
+			return b.fromPeer(m.(*wire.Abort))
+		})
+		b.abort(<-ended, gone)
+		for m := range h.heard {
+			t.Errorf("it was told %+v", m)
+		}
+		a.Close()
+		<-gone
 	})
 }
 

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 // patience bounds every wait of these tests. It asserts nothing: what takes this
 // long hangs.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // host is where a program runs: on this machine, or in a namespace of the pair.
 type host struct {

@@ -84,8 +84,8 @@ machine_command() {
   # timers in vain.
   append="console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check testbed.outs=${#outs[@]}"
   ((idle_poll == 0)) || append+=" idle=poll"
-  # QEMU before 8.1 can keep a stale translation of kernel code that one CPU
-  # patches while another runs it ("Oops: int3" in one of fifty boots). Nearly
+  # QEMU (7.2, seen) can keep a stale translation of kernel code that one CPU
+  # patches while another runs it: "Oops: int3" in one of some fifty boots. Nearly
   # all such patching is done while booting and setting up: with one CPU, then.
   # The agent wakes the others just before the command.
   # Without address randomisation a program's code is translated once and not

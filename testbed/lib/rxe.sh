@@ -2,6 +2,9 @@
 # shellcheck disable=SC2154 # me is set by the script that sources this
 # What softroce and faults know about rxe devices and the pair's two hosts.
 
+# ip, tc and modprobe may be there, which not every user has on the path.
+PATH=$PATH:/usr/sbin:/sbin
+
 # state is softroce's record of what it made, one line each, written before it is
 # made, so that "down" finds it after a kill at any point: netns NAME, rxe NAME,
 # mtu N, whole.
