@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,11 +237,10 @@ func TestMeddlerOnTheLanes(t *testing.T) {
 			return func(int, []byte) bool { return true }
 		}, transfer.CodeOK},
 		"flips one bit": {func() func(int, []byte) bool {
-			done := false
+			var done atomic.Bool // lanes are carried side by side
 			return func(n int, b []byte) bool {
-				if n > 3 && len(b) > 10000 && !done {
+				if n > 3 && len(b) > 10000 && done.CompareAndSwap(false, true) {
 					b[5000] ^= 1
-					done = true
 				}
 				return true
 			}
@@ -254,11 +254,9 @@ func TestMeddlerOnTheLanes(t *testing.T) {
 			}
 		}, transfer.CodeIntegrity},
 		"cuts a lane": {func() func(int, []byte) bool {
-			cut := false
+			var cut atomic.Bool
 			return func(n int, b []byte) bool {
-				now := n == 20 && !cut
-				cut = cut || now
-				return !now
+				return n != 20 || !cut.CompareAndSwap(false, true)
 			}
 		}, transfer.CodeOK},
 		"cuts every lane": {func() func(int, []byte) bool {

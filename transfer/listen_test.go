@@ -184,7 +184,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	}
 	s.Close()
 	for range 10 { // the oldest made room
-		<-l.refused
+		wantCode(t, <-l.refused, CodeOther, "too many connections")
 	}
 }
 
