@@ -4,8 +4,7 @@
 //
 // A method is how the sending end moves an extent from the file to the socket;
 // each is one file of this package. The receiving end reads into a buffer and
-// writes it at its offset (read, pwrite): measured against splice and a mapping,
-// that was the fastest way in (docs/performance.md).
+// writes it at its offset (read, pwrite).
 package tcpfallback
 
 import (
@@ -24,8 +23,8 @@ var Methods = []string{"auto", "copy", "sendfile"}
 // Transport makes both ends of TCP lanes.
 type Transport struct {
 	// Method is how the sending end moves extents: one of Methods. auto takes copy:
-	// on loopback and veth pairs sendfile is the slower one, for it hands the
-	// socket 4 KiB at a time (docs/performance.md).
+	// on loopback neither was clearly the faster (docs/performance.md), and copy
+	// takes its digests of the very bytes that it sends.
 	Method string
 }
 

@@ -32,6 +32,9 @@ inside() {
 machines() { pgrep -f "^qemu-system-x86_64 .*$scratch" || true; }
 export TMPDIR=$scratch # the machines' own files, by which they are known
 
+# The first boot of all fetches a kernel and probes, and says so: not in a test.
+"$vm" -- true </dev/null
+
 # functions tests what needs no machine.
 functions() {
   local release

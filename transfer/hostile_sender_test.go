@@ -159,6 +159,48 @@ func TestFileThatIsNeverVouchedFor(t *testing.T) {
 	})
 }
 
+// TestRefusalsAreCountedFromTheFirst: new ones give the sender no more time to say
+// why.
+func TestRefusalsAreCountedFromTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstReceiver(t, t.Context(), VerifyNone, nil)
+		bad.say(entry(0, "f", 3*mib), &wire.ManifestEnd{Files: 1})
+		began := time.Now()
+		for range 3 {
+			bad.lane.answers <- memAnswer{r: <-bad.lane.requests}
+			time.Sleep(stallLimit / 2)
+		}
+		failed := await[*wire.FileFailed](bad.hostile)
+		if took := time.Since(began); took > 2*stallLimit-stallLimit/4 {
+			t.Errorf("%v, after %v", failed, took)
+		}
+		bad.finish()
+	})
+}
+
+// TestVoucherIsAWord: the time that the sender has for it begins anew when extents
+// were asked for again.
+func TestVoucherIsAWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstReceiver(t, t.Context(), VerifyBLAKE3, nil)
+		bad.say(entry(0, "f", 5), &wire.ManifestEnd{Files: 1})
+		for _, digests := range []*wire.Digests{{}, sums(0, "hello", 0)} {
+			time.Sleep(stallLimit * 2 / 3)
+			bad.serve(1, "hello")
+			await[*wire.Landed](bad.hostile)
+			time.Sleep(stallLimit * 2 / 3)
+			bad.say(digests, &wire.Vouch{})
+		}
+		if done := await[*wire.Done](bad.hostile); done.Files != 1 {
+			t.Errorf("%+v", done)
+		}
+		if err := bad.finish().err; err != nil {
+			t.Error(err)
+		}
+		wantFiles(t, bad.dir, map[string]string{"f": "hello"})
+	})
+}
+
 // TestClaimedSizesTakeNoMemory: a manifest may say what it likes.
 func TestClaimedSizesTakeNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -98,8 +98,8 @@ machine_command() {
     -smp "$cpus" -m "$qemu_memory"
   )
   # Emulated, "rep movsb" goes a byte at a time, and kernels copy with it wherever
-  # the CPU says that it is fast: without these two flags files are copied five
-  # times as fast (docs/performance.md).
+  # the CPU says that it is fast: without these two flags files are copied three
+  # to five times as fast (docs/performance.md).
   local emulated=${RDMAXFER_VM_CPU:-max,-erms,-fsrm}
   if [[ $accel == kvm ]]; then
     qemu+=(-accel kvm -cpu host)
