@@ -24,7 +24,7 @@ type QPConfig struct {
 type ConnectParams struct {
 	MTU            MTU    // path MTU; default the lower of both ports'
 	Timeout        uint8  // acknowledgement time-out, 4.096 µs × 2^n; default 14 (67 ms)
-	Retries        uint8  // after time-outs, 1 to 7; default 7
+	Retries        uint8  // after time-outs, 1 to 7; default 6: soft-RoCE takes 7 as "for ever"
 	RNRRetries     uint8  // after "receiver not ready", 1 to 6; default 6. 7 would be for ever
 	MinRNRTimer    uint8  // coded delay that a receiver asks for (IBTA 9.7.5.2.8); default 12 (0.64 ms)
 	MaxReads       uint8  // outstanding READs and atomics as initiator; default 1
@@ -43,7 +43,7 @@ func (p *ConnectParams) setDefaults(local, remote MTU) {
 	}
 	def((*uint8)(&p.MTU), uint8(min(local, remote)))
 	def(&p.Timeout, 14)
-	def(&p.Retries, 7)
+	def(&p.Retries, 6)
 	def(&p.RNRRetries, 6)
 	def(&p.MinRNRTimer, 12)
 	def(&p.MaxReads, 1)

@@ -81,10 +81,10 @@ func isPart(name string) bool {
 // Create checks the destination, the free space, and opens the part.
 func (d *Directory) Create(e *wire.Entry) (Landing, error) {
 	if strings.Contains(e.Path, "/") {
-		return nil, errorf(CodeUsage, "%s: directories are not received yet", printable(e.Path))
+		return nil, errorf(CodeUsage, "%s: directories are not received yet", Printable(e.Path))
 	}
 	if isPart(e.Path) {
-		return nil, errorf(CodeUsage, "%s: such a name is for parts of files alone", printable(e.Path))
+		return nil, errorf(CodeUsage, "%s: such a name is for parts of files alone", Printable(e.Path))
 	}
 	if err := d.mayLand(e); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (d *Directory) exists(name string) error {
 }
 
 func (d *Directory) path(name string) string {
-	return printable(filepath.Join(d.root.Name(), name))
+	return Printable(filepath.Join(d.root.Name(), name))
 }
 
 // openPart opens and locks the part. One that is there already was left by a
@@ -192,7 +192,7 @@ func (p *part) checkSpace() error {
 	}
 	if free := int64(st.Bavail) * st.Bsize; st.Blocks > 0 && free < p.e.Size {
 		return errorf(CodeLocalIO, "%s needs %d bytes and %s has %d free: make room, or choose another directory with --into: %w",
-			printable(p.e.Path), p.e.Size, p.dir.root.Name(), free, syscall.ENOSPC)
+			Printable(p.e.Path), p.e.Size, p.dir.root.Name(), free, syscall.ENOSPC)
 	}
 	return nil
 }

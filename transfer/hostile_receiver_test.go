@@ -196,3 +196,31 @@ func TestReasonOfAnyBytesArrives(t *testing.T) {
 		bad.finish()
 	})
 }
+
+// TestSenderFreesALaneThatTheReceiverGaveUp: its own end may not have noticed.
+func TestSenderFreesALaneThatTheReceiverGaveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstSender(t, t.Context(), TransportAuto)
+		bad.lane.Prepare(t.Context(), nil, LaneParams{ID: 1, Depth: 1}, new(wire.OpenLane))
+		bad.say(welcome, &wire.OpenLane{ID: 1, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}})
+		await[*wire.LaneAnswer](bad.hostile)
+		synctest.Wait()
+		freed := func() bool {
+			select {
+			case <-bad.lane.lanes[1].broken:
+				return true
+			default:
+				return false
+			}
+		}
+		if freed() {
+			t.Error("the lane ended by itself")
+		}
+		bad.say(&wire.LaneDown{ID: 2, Reason: "none of yours"}, &wire.LaneDown{ID: 1, Reason: "no answer"})
+		synctest.Wait()
+		if !freed() {
+			t.Error("the lane's end is still held")
+		}
+		bad.finish()
+	})
+}

@@ -198,7 +198,7 @@ func (p *pull) vouched(file uint32) error {
 	case len(damaged) == 0:
 		p.commits.Go(func() { p.commit(f) })
 	case attempts >= maxAttempts:
-		p.fail(file, errorf(CodeIntegrity, "%s: %d extents arrived damaged %d times: the path between the hosts, or memory, corrupts data", printable(f.entry.Path), len(damaged), attempts), true)
+		p.fail(file, errorf(CodeIntegrity, "%s: %d extents arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), len(damaged), attempts), true)
 	default:
 		p.sched.giveBack(damaged)
 	}

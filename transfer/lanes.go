@@ -137,7 +137,7 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, id uint32, answer 
 	case a := <-answer:
 		if a.Reason != "" {
 			pending.Close()
-			return nil, errors.New("the sender: " + printable(a.Reason))
+			return nil, errors.New("the sender: " + Printable(a.Reason))
 		}
 		return pending.Connect(ctx, a)
 	case <-ctx.Done():
@@ -174,6 +174,9 @@ func (l *lanes) run(ctx context.Context, t PullTransport, puller Puller, feed *l
 		return
 	}
 	l.p.sched.giveBack(feed.taken)
+	// Its end may not have noticed, and holds memory for it. A broken session is
+	// noticed by who reads it.
+	_ = l.p.s.Send(&wire.LaneDown{ID: feed.id, Reason: wire.Clip(err.Error())})
 	l.replace(t, err)
 }
 
@@ -220,7 +223,7 @@ func (l *lanes) checkStalled(now time.Time) {
 	defer l.mu.Unlock()
 	for _, f := range l.up {
 		if f.stalled(now) {
-			f.kill(errorf(CodeConnect, "the peer lives, but has not answered a request for %v: its storage hangs", stallLimit))
+			f.kill(errorf(CodeConnect, "the peer lives, but has not answered a request for %v: its storage hangs, or the lane loses what it carries", stallLimit))
 		}
 	}
 }

@@ -168,7 +168,7 @@ func (p *pull) greet() error {
 		return errorf(CodeOther, "the sender speaks version %d of the protocol, the receiver %d: install the same rdmaxfer on both", hello.Version, wire.Version)
 	}
 	if hello.Verify != VerifyBLAKE3 && hello.Verify != VerifyNone {
-		return errorf(CodeUsage, "the sender wants --verify %s, which this receiver does not have", printable(hello.Verify))
+		return errorf(CodeUsage, "the sender wants --verify %s, which this receiver does not have", Printable(hello.Verify))
 	}
 	p.hello = hello
 	p.verify = hello.Verify == VerifyBLAKE3
@@ -181,7 +181,7 @@ func (p *pull) handle(m wire.Message) error {
 	case *wire.LaneAnswer:
 		p.lanes.answered(m)
 	case *wire.LaneDown:
-		p.lanes.kill(m.ID, errors.New("the sender's end broke: "+printable(m.Reason)))
+		p.lanes.kill(m.ID, errors.New("the sender's end broke: "+Printable(m.Reason)))
 	case *wire.Entry:
 		return p.entry(m)
 	case *wire.ManifestEnd:
@@ -191,7 +191,7 @@ func (p *pull) handle(m wire.Message) error {
 	case *wire.Vouch:
 		return p.vouched(m.File)
 	case *wire.FileFailed:
-		p.fail(m.File, errorf(peerCode(m.Code), "peer: %s", printable(m.Reason)), false)
+		p.fail(m.File, errorf(peerCode(m.Code), "peer: %s", Printable(m.Reason)), false)
 	case *wire.Abort:
 		return p.s.fromPeer(m)
 	default:
@@ -265,7 +265,7 @@ func (p *pull) checkOwed(now time.Time) {
 	p.mu.Unlock()
 	for _, file := range late {
 		p.fail(file, errorf(CodeConnect, "%s: the peer lives, but has not said for %v what became of it: its storage hangs, or somebody meddles with the lanes",
-			printable(p.file(file).entry.Path), stallLimit), true)
+			Printable(p.file(file).entry.Path), stallLimit), true)
 	}
 }
 

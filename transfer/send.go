@@ -44,7 +44,8 @@ type push struct {
 	failures failures
 	result   Result
 	planned  bool
-	detail   map[uint32]string // what each lane runs on, by its number
+	detail   map[uint32]string             // what each lane runs on, by its number
+	serving  map[uint32]context.CancelFunc // ends a lane
 }
 
 // Send runs one transfer to its end.
@@ -68,6 +69,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
 		landed:  make(map[uint32]int),
 		settled: make(map[uint32]bool),
 		detail:  make(map[uint32]string),
+		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
 	s.Source.verify = s.Verify != VerifyNone
@@ -139,6 +141,8 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 			return false, fmt.Errorf("%w: a lane too many (%d)", wire.ErrMalformed, p.opened)
 		}
 		p.lanes.Go(func() { p.openLane(m) })
+	case *wire.LaneDown:
+		p.endLane(m.ID)
 	case *wire.Plan:
 		p.plan(m)
 	case *wire.Landed:
@@ -153,7 +157,7 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		if int(m.File) >= len(p.Source.files) {
 			return false, fmt.Errorf("%w: file %d failed", wire.ErrMalformed, m.File)
 		}
-		p.settle(m.File, nil, errorf(peerCode(m.Code), "receiver: %s", printable(m.Reason)))
+		p.settle(m.File, nil, errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason)))
 	case *wire.Done:
 		return true, p.done(m)
 	case *wire.Abort:
@@ -204,6 +208,8 @@ func (p *push) answer(open *wire.OpenLane, answer *wire.LaneAnswer) (Server, err
 
 // openLane opens the sending end of a lane and serves it until it ends.
 func (p *push) openLane(open *wire.OpenLane) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
 	answer := &wire.LaneAnswer{ID: open.ID}
 	server, err := p.answer(open, answer)
 	if err != nil {
@@ -211,6 +217,7 @@ func (p *push) openLane(open *wire.OpenLane) {
 	} else {
 		p.mu.Lock()
 		p.detail[open.ID] = server.Describe()
+		p.serving[open.ID] = cancel
 		p.mu.Unlock()
 	}
 	if serr := p.s.Send(answer); serr != nil {
@@ -219,17 +226,26 @@ func (p *push) openLane(open *wire.OpenLane) {
 	if err != nil {
 		return
 	}
-	err = server.Serve(p.ctx, p.Source)
+	err = server.Serve(ctx, p.Source)
 	server.Close()
-	if err != nil && p.ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		// The receiver decides what becomes of it.
 		_ = p.s.Send(&wire.LaneDown{ID: open.ID, Reason: wire.Clip(err.Error())})
 	}
 }
 
+// endLane frees what a lane holds that the receiver has given up.
+func (p *push) endLane(id uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cancel := p.serving[id]; cancel != nil {
+		cancel()
+	}
+}
+
 // plan notes what carries the data and, the first time, sends the manifest.
 func (p *push) plan(m *wire.Plan) {
-	plan := Plan{Transport: printable(m.Transport), Lanes: int(m.Lanes), Reason: printable(m.Reason)}
+	plan := Plan{Transport: Printable(m.Transport), Lanes: int(m.Lanes), Reason: Printable(m.Reason)}
 	p.mu.Lock()
 	plan.Detail = p.detail[m.Lane]
 	first := !p.planned

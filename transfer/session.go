@@ -335,7 +335,7 @@ func (s *Session) Close() error {
 // fromPeer makes an error of an Abort.
 func (s *Session) fromPeer(m *wire.Abort) error {
 	s.aborted.Store(true)
-	return errorf(peerCode(m.Code), "peer %s: %s", s.peer, printable(m.Reason))
+	return errorf(peerCode(m.Code), "peer %s: %s", s.peer, Printable(m.Reason))
 }
 
 // peerCode is the code of a failure that the peer reports. A failure is one,

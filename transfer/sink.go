@@ -60,9 +60,9 @@ func (o Overwrite) replaces(old, new time.Time) bool {
 	return o == OverwriteAlways || o == OverwriteNewer && old.Before(new)
 }
 
-// printable makes a peer's text safe to show: what a terminal would obey, or
+// Printable makes a peer's text safe to show: what a terminal would obey, or
 // would not show, is escaped.
-func printable(s string) string {
+func Printable(s string) string {
 	q := strconv.Quote(s)
 	if q[1:len(q)-1] == s {
 		return s

@@ -107,7 +107,7 @@ func newSourceFile(path string, number uint32, f *os.File) (*sourceFile, error) 
 	}
 	sf.allHere.L = &sf.mu
 	if err := wire.CheckPath(sf.entry.Path); err != nil {
-		return nil, errorf(CodeUsage, "source %s can't be sent under that name: %w", printable(path), err)
+		return nil, errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
 	}
 	return sf, nil
 }

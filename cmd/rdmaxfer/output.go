@@ -79,7 +79,7 @@ func (o *output) File(f transfer.FileResult) {
 	case f.Digest != nil:
 		fields["blake3"] = fmt.Sprintf("%x", *f.Digest)
 		if !o.json {
-			fmt.Printf("%x  %s\n", *f.Digest, f.Path)
+			fmt.Printf("%x  %s\n", *f.Digest, transfer.Printable(f.Path))
 		}
 	}
 	o.event("file", fields)

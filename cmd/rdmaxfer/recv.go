@@ -145,7 +145,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
 		Listener:  r.listener,
 		Sink:      r.sink,
 		Transport: r.transport,
-		RDMA:      rdma.Transport{},
+		RDMA:      new(rdma.Transport),
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,

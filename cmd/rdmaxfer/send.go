@@ -59,7 +59,7 @@ func send(c *cli.Context) error {
 
 // newSender checks the flags.
 func newSender(c *cli.Context) (*transfer.Sender, error) {
-	s := &transfer.Sender{RDMA: rdma.Transport{}}
+	s := &transfer.Sender{RDMA: new(rdma.Transport)}
 	var err error
 	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
 		return nil, err

@@ -33,20 +33,22 @@ const ackTimeout = 15
 // headerRoom is what a header takes in a ring, bytes: a cache line.
 const headerRoom = 64
 
-// Transport makes both ends of RDMA lanes.
-type Transport struct{}
+// Transport makes both ends of RDMA lanes. The sending end's remembers what it
+// offered, so one Transport is for one session.
+type Transport struct{ offered []Candidate }
 
 // Name is "rdma".
-func (Transport) Name() string { return transfer.TransportRDMA }
+func (*Transport) Name() string { return transfer.TransportRDMA }
 
 // Offer lists where this host's RDMA can be reached, or says why nowhere.
-func (Transport) Offer(hello *wire.Hello) {
+func (t *Transport) Offer(hello *wire.Hello) {
 	list, err := Candidates()
 	if err != nil {
 		hello.RDMAReason = wire.Clip(err.Error())
 		return
 	}
-	for _, c := range list[:min(len(list), wire.MaxCandidates)] {
+	t.offered = list[:min(len(list), wire.MaxCandidates)]
+	for _, c := range t.offered {
 		hello.RDMA = append(hello.RDMA, c.wire())
 	}
 }
@@ -169,7 +171,7 @@ func (r *resources) describe() string {
 
 // Prepare chooses the pair of addresses, and makes this end's queue pair with its
 // whole ring posted.
-func (Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
+func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
 	if hello.Op != "auto" && hello.Op != OpSend {
 		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has send", hello.Op)
 	}
@@ -194,19 +196,15 @@ func (Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LanePa
 }
 
 // Answer opens the sending end.
-func (Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
+func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
 	if open.RDMA.Op != OpSend {
 		return nil, fmt.Errorf("the receiver asks for op %q; this sender has send", open.RDMA.Op)
 	}
-	mine, err := Candidates()
-	if err != nil {
-		return nil, err
-	}
 	n := int(open.RDMA.Candidate)
-	if n >= len(mine) {
-		return nil, errors.New("the RDMA addresses of the sender have changed meanwhile")
+	if n >= len(t.offered) {
+		return nil, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(t.offered))
 	}
-	s, err := newServer(mine[n], p)
+	s, err := newServer(t.offered[n], p)
 	if err != nil {
 		return nil, err
 	}
