@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 )
@@ -20,51 +19,37 @@ const DefaultSpin = 20 * time.Microsecond
 // struct ibv_comp_channel). One goroutine at a time polls or waits; Wake may be
 // called from any.
 type CQ struct {
-	ctx      *Context
-	h, ch    unsafe.Pointer
-	depth    int
-	children atomic.Int32 // queue pairs
+	object
+	ctx   *Context
+	ch    unsafe.Pointer
+	depth int
 
-	file     *os.File // a dup of the channel's descriptor, in Go's netpoller
-	raw      syscall.RawConn
-	take     func(fd uintptr) bool // drains the channel; made once, so that parking allocates nothing
-	takeErr  error
-	armed    bool // an event was asked for and has not come yet
-	spin     time.Duration
-	woken    atomic.Bool     // by Wake, and the waiter was not told yet
-	watching context.Context // whose end wakes the waiter
-	unwatch  func() bool
+	events  notifier
+	take    func(fd uintptr) bool // drains the channel; made once, so that parking allocates nothing
+	takeErr error
+	armed   bool // an event was asked for and has not come yet
+	arm     armMode
+	spin    time.Duration
+	woken   atomic.Bool // by Wake, and the waiter was not told yet
 }
+
+// armMode is what completions raise an event (enum rx_arm).
+type armMode int
+
+const (
+	armNot armMode = iota
+	armAll
+	armSolicited
+)
 
 // CreateCQ makes a completion queue for at least depth completions, and its
 // channel (ibv_create_comp_channel, ibv_create_cq).
 func (c *Context) CreateCQ(depth int) (*CQ, error) {
 	h, ch, fd, rc := sysCreateCQ(c.h, depth)
 	if rc < 0 {
-		return nil, opError("ibv_create_cq", rc)
+		return nil, withHint(opError("ibv_create_cq", rc), fmt.Sprintf("%d completions: more than the device has? See MaxCQE", depth))
 	}
-	q := &CQ{ctx: c, h: h, ch: ch, depth: depth, spin: DefaultSpin}
-	if err := q.openChannel(fd); err != nil {
-		sysDestroyCQ(h, ch)
-		return nil, err
-	}
-	c.children.Add(1)
-	return q, nil
-}
-
-// openChannel gives the channel to Go's netpoller. The descriptor is a dup: the
-// library closes its own, and closing that number twice would close somebody
-// else's file.
-func (q *CQ) openChannel(fd int) error {
-	dup, err := dupCloexec(fd)
-	if err != nil {
-		return fmt.Errorf("completion channel: dup: %w", err)
-	}
-	q.file = os.NewFile(uintptr(dup), "completion channel")
-	if q.raw, err = q.file.SyscallConn(); err != nil {
-		q.file.Close()
-		return fmt.Errorf("completion channel: %w", err)
-	}
+	q := &CQ{ctx: c, ch: ch, depth: depth, spin: DefaultSpin, arm: armAll}
 	q.take = func(uintptr) bool {
 		n := sysDrainEvents(q.ch)
 		if n < 0 {
@@ -75,11 +60,29 @@ func (q *CQ) openChannel(fd int) error {
 		}
 		return n != 0
 	}
-	return nil
+	if err := q.events.open(fd, "completion channel"); err != nil {
+		sysDestroyCQ(h, ch)
+		return nil, err
+	}
+	q.made(kindCQ, h, &c.object)
+	return q, nil
 }
+
+// Depth is how many completions the queue was made for.
+func (q *CQ) Depth() int { return q.depth }
 
 // SetSpin says how long WaitPoll polls before it parks; 0 parks at once.
 func (q *CQ) SetSpin(d time.Duration) { q.spin = d }
+
+// SetSolicitedOnly makes WaitPoll park until a completion comes that the peer
+// marked [SendSolicited], or one that failed. Others are there to be polled.
+func (q *CQ) SetSolicitedOnly(only bool) {
+	q.arm = armAll
+	if only {
+		q.arm = armSolicited
+	}
+	q.armed = false // asked for in the other way; asking again is allowed
+}
 
 // Poll takes up to len(wcs) completions without waiting (ibv_poll_cq).
 func (q *CQ) Poll(wcs []WC) (int, error) {
@@ -98,7 +101,11 @@ func (q *CQ) Poll(wcs []WC) (int, error) {
 // [ErrDeviceGone] when the device was removed.
 func (q *CQ) WaitPoll(ctx context.Context, wcs []WC) (int, error) {
 	for {
-		n, armed := sysPollArm(q.h, wcs, int64(q.spin), !q.armed)
+		arm := q.arm
+		if q.armed {
+			arm = armNot
+		}
+		n, armed := sysPollArm(q.h, wcs, int64(q.spin), arm)
 		q.armed = q.armed || armed
 		if n < 0 {
 			return 0, opError("ibv_poll_cq", n)
@@ -114,29 +121,21 @@ func (q *CQ) WaitPoll(ctx context.Context, wcs []WC) (int, error) {
 
 // park waits for an event. It reports true when it was woken without one.
 func (q *CQ) park(ctx context.Context) (woken bool, err error) {
-	q.watch(ctx)
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
 	q.takeErr = nil
-	err = q.raw.Read(q.take)
+	err = q.events.wait(ctx, q.take)
 	switch {
 	case err == nil:
 		return false, q.gone(q.takeErr)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
-			return false, err
-		}
-		// Without either it was the end of an earlier wait's context that came late.
-		return q.woken.Swap(false), ctx.Err()
-	case errors.Is(err, os.ErrClosed):
-		return false, fmt.Errorf("completion queue: %w", ErrClosed)
+		// Without a Wake it was the end of an earlier wait's context that came late.
+		return q.woken.Swap(false), nil
+	case errors.Is(err, ErrClosed):
+		return false, fmt.Errorf("completion queue: %w", err)
 	}
-	// A removed device shows as EPOLLERR alone, which Go calls "not pollable".
-	return false, fmt.Errorf("%w: %s (%v)", ErrDeviceGone, q.ctx.name, err)
+	return false, q.gone(err)
 }
 
-// gone says in words that the device was removed, if that is what the error means.
+// gone names the device that was removed, if that is what the error means.
 func (q *CQ) gone(err error) error {
 	if errors.Is(err, ErrDeviceGone) {
 		return fmt.Errorf("%w: %s (%w)", ErrDeviceGone, q.ctx.name, err)
@@ -144,46 +143,23 @@ func (q *CQ) gone(err error) error {
 	return err
 }
 
-// watch arranges for the end of ctx to wake the waiter. Waiting with the same
-// context again costs nothing.
-func (q *CQ) watch(ctx context.Context) {
-	if q.watching == ctx {
-		return
-	}
-	if q.unwatch != nil {
-		q.unwatch()
-		q.unwatch = nil
-	}
-	q.watching = ctx
-	if ctx.Done() != nil {
-		q.unwatch = context.AfterFunc(ctx, q.interrupt)
-	}
-}
-
-// past is a deadline that has passed.
-var past = time.Unix(1, 0)
-
 // Wake makes the present, or else the next, parked WaitPoll answer 0.
 func (q *CQ) Wake() {
 	q.woken.Store(true)
-	q.interrupt()
+	q.events.interrupt()
 }
 
-func (q *CQ) interrupt() { _ = q.file.SetReadDeadline(past) }
-
 // Close destroys the completion queue and its channel (ibv_destroy_cq,
-// ibv_destroy_comp_channel). It is a [*BusyError] while queue pairs use it.
+// ibv_destroy_comp_channel), and with them the completions that nobody polled. It
+// is a [*BusyError] while queue pairs or shared receive queues use it.
 func (q *CQ) Close() error {
-	destroy := func(h unsafe.Pointer) int {
+	err := q.close(func(h unsafe.Pointer) int {
 		// Every event that came is acknowledged as it is taken, so what is still in
 		// the channel was never taken and ibv_destroy_cq does not wait for it.
 		return sysDestroyCQ(h, q.ch)
-	}
-	if err := closeHandle("ibv_destroy_cq", "CQ", &q.h, &q.children, &q.ctx.children, destroy); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	if q.unwatch != nil {
-		q.unwatch()
-	}
-	return q.file.Close()
+	return q.events.close()
 }

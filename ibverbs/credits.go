@@ -37,6 +37,23 @@ func (c *SendCredits) Take(wr *SendWR) {
 	}
 }
 
+// PutBack takes the account of requests back that were taken and then not posted,
+// the last of them first: a refused PostSend answers how many it did post. The
+// requests' signals, which Take set, are cleared; whoever set one by hand sets it
+// again before the next Take.
+func (c *SendCredits) PutBack(wrs []SendWR) {
+	for i := len(wrs) - 1; i >= 0; i-- {
+		wr := &wrs[i]
+		if wr.Flags&SendSignaled != 0 {
+			wr.Flags &^= SendSignaled
+			c.waits--
+			c.open = c.groups[(c.head+c.waits)%len(c.groups)]
+		}
+		c.open--
+		c.free++
+	}
+}
+
 // Complete frees what one polled completion of the send queue stands for.
 func (c *SendCredits) Complete() {
 	if c.waits == 0 {

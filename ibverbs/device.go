@@ -2,10 +2,8 @@ package ibverbs
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
-	"sync/atomic"
-	"unsafe"
+	"sync"
 )
 
 // Transport is the protocol family of a device (enum ibv_transport_type).
@@ -61,9 +59,16 @@ func compareNatural(a, b string) int {
 // Context is an open device (struct ibv_context). Its methods may be called
 // from several goroutines; Close from one, after everything else.
 type Context struct {
-	name     string
-	h        unsafe.Pointer
-	children atomic.Int32
+	object
+	name string
+
+	attrMu sync.Mutex
+	attr   *DeviceAttr // once it was asked for
+
+	eventsMu sync.Mutex // of who waits for events
+	events   *notifier  // made when somebody first does
+	fatal    bool       // the last of the events has been taken
+	probes   probes
 }
 
 // Open opens the device of that name (ibv_open_device). Its ports need not be up.
@@ -80,79 +85,47 @@ func Open(name string) (*Context, error) {
 	if rc < 0 {
 		return nil, withHint(opError("ibv_open_device "+name, rc), "is /dev/infiniband/uverbs* there and readable?")
 	}
-	return &Context{name: name, h: h}, nil
+	c := &Context{name: name}
+	c.made(kindContext, h)
+	return c, nil
 }
 
 // Name is the device's name.
 func (c *Context) Name() string { return c.name }
 
-// Close closes the device (ibv_close_device). It is a [*BusyError] while PDs or
-// CQs of it live.
+// Close closes the device (ibv_close_device). It is a [*BusyError] while objects
+// that were made of it live.
 func (c *Context) Close() error {
-	return closeHandle("ibv_close_device", "device "+c.name, &c.h, &c.children, nil, sysCloseDevice)
-}
-
-// closeHandle is what every Close does: refuse a second time, refuse while
-// children live, destroy, and tell the parent.
-func closeHandle(op, what string, h *unsafe.Pointer, children, parent *atomic.Int32, destroy func(unsafe.Pointer) int) error {
-	if *h == nil {
-		return fmt.Errorf("%s: %s: %w", op, what, ErrClosed)
-	}
-	if children != nil {
-		if n := children.Load(); n > 0 {
-			return &BusyError{Parent: what, Children: int(n)}
-		}
-	}
-	if err := opError(op, destroy(*h)); err != nil && !err.(*Error).Is(ErrDeviceGone) {
+	if err := c.close(sysCloseDevice); err != nil {
 		return err
 	}
-	// A removed device answers EIO to every destructor; the library has freed its
-	// side of the object all the same.
-	*h = nil
-	if parent != nil {
-		parent.Add(-1)
+	if c.events != nil {
+		return c.events.close()
 	}
 	return nil
 }
 
-// QueryDevice gives the device's limits (ibv_query_device).
+// QueryDevice gives the device's limits and abilities (ibv_query_device_ex; where
+// the kernel or the library lacks that, ibv_query_device, which knows nothing of
+// on-demand paging). They don't change: the device is asked once.
 func (c *Context) QueryDevice() (DeviceAttr, error) {
-	a, rc := sysQueryDevice(c.h)
-	return a, opError("ibv_query_device", rc)
+	c.attrMu.Lock()
+	defer c.attrMu.Unlock()
+	if c.attr == nil {
+		a, rc := sysQueryDevice(c.h)
+		if rc < 0 {
+			return a, opError("ibv_query_device", rc)
+		}
+		c.attr = &a
+	}
+	return *c.attr, nil
 }
 
 // QueryPort gives the state of a port, counted from 1 (ibv_query_port).
 func (c *Context) QueryPort(port int) (PortAttr, error) {
+	if port < 1 || port > 255 {
+		return PortAttr{}, &ParamError{"port", fmt.Sprint(port), "ports are counted from 1"}
+	}
 	a, rc := sysQueryPort(c.h, port)
 	return a, opError("ibv_query_port", rc)
-}
-
-// maxGIDs is how many entries are asked for, all ports of a device together: what
-// fits into the 64 KiB of an attribute of the kernel's ioctl.
-const maxGIDs = 2047
-
-// GIDTable gives every entry of every port's GID table that is set
-// (ibv_query_gid_table, rdma-core 32 or later; ErrUnsupported before).
-//
-// The table is the device's, not the network namespace's: in rdma's shared mode
-// it also shows entries whose address belongs to another namespace, over which
-// this one can't send.
-func (c *Context) GIDTable() ([]GIDEntry, error) {
-	entries, rc := sysQueryGIDs(c.h, maxGIDs)
-	return entries, opError("ibv_query_gid_table", rc)
-}
-
-// FindGID gives the entry that holds the address in the given type. Look GIDs up
-// in this way: an index means nothing, it shifts as addresses come and go.
-func (c *Context) FindGID(port int, addr netip.Addr, typ GIDType) (GIDEntry, error) {
-	entries, err := c.GIDTable()
-	if err != nil {
-		return GIDEntry{}, err
-	}
-	for _, e := range entries {
-		if e.Port == port && e.Type == typ && e.GID.Addr() == addr.Unmap() {
-			return e, nil
-		}
-	}
-	return GIDEntry{}, fmt.Errorf("%s port %d has no %v GID for %v (see: rdmaxfer devices)", c.name, port, typ, addr)
 }

@@ -12,8 +12,11 @@ import (
 )
 
 func fakes() (*QP, *CQ) {
-	cq := &CQ{h: fakeverbs.CQ(), ctx: &Context{name: "fake"}}
-	return &QP{h: fakeverbs.QP(), conf: QPConfig{MaxSend: 8, MaxRecv: 8, SendCQ: cq, RecvCQ: cq}}, cq
+	cq := &CQ{ctx: &Context{name: "fake"}}
+	cq.h = fakeverbs.CQ()
+	qp := &QP{conf: QPConfig{MaxSend: 8, MaxRecv: 8, SendCQ: cq, RecvCQ: cq}}
+	qp.h = fakeverbs.QP()
+	return qp, cq
 }
 
 func TestABatchIsOneChainEach32(t *testing.T) {
@@ -42,6 +45,12 @@ func TestAPartialPostSaysHowMany(t *testing.T) {
 		if n, err = qp.PostRecv(make([]RecvWR, 64)); n != room || !errors.Is(err, syscall.ENOMEM) {
 			t.Errorf("recv: room for %d: %d posted, %v", room, n, err)
 		}
+		fakeverbs.Reset(room, 0, 0)
+		srq := new(SRQ)
+		srq.h = fakeverbs.SRQ()
+		if n, err = srq.PostRecv(make([]RecvWR, 64)); n != room || !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("shared recv: room for %d: %d posted, %v", room, n, err)
+		}
 	}
 }
 
@@ -63,6 +72,62 @@ func TestWorkRequestsReachCAsTheyAre(t *testing.T) {
 	}
 	if _, _, _, remote, swap, _ := fakeverbs.Last(); remote != 8 || swap != 99 {
 		t.Errorf("compare-and-swap at %d with %d", remote, swap)
+	}
+	for _, op := range []Opcode{OpLocalInv, OpSendWithInv} {
+		if _, err := qp.PostSend([]SendWR{{Opcode: op, RKey: 0xabc, Imm: 5}}); err != nil {
+			t.Fatal(err)
+		}
+		if rkey := fakeverbs.LastInvalidated(); rkey != 0xabc {
+			t.Errorf("opcode %d invalidates %#x", op, rkey)
+		}
+	}
+	fakeverbs.Be(int(QPTypeUD))
+	if _, err := qp.PostSend([]SendWR{{Opcode: OpSend, AH: 0x10, RemoteQPN: 7, RemoteQKey: 9, RemoteAddr: 1, RKey: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	if ah, qpn, qkey := fakeverbs.LastDatagram(); ah != 0x10 || qpn != 7 || qkey != 9 {
+		t.Errorf("datagram to %#x, %d, %d", ah, qpn, qkey)
+	}
+}
+
+// TestPartialPostsKeepTheAccount: what a full queue refused is put back, and what it
+// took comes back by completions, whatever the queue's depth and signalling.
+func TestPartialPostsKeepTheAccount(t *testing.T) {
+	qp, _ := fakes()
+	for depth := 1; depth <= 8; depth++ {
+		for every := 1; every <= depth; every++ {
+			for room := range depth + 1 {
+				c := NewSendCredits(depth, every)
+				wrs := make([]SendWR, 0, depth)
+				for c.Free() > 0 {
+					wrs = append(wrs, SendWR{})
+					c.Take(&wrs[len(wrs)-1])
+				}
+				fakeverbs.Reset(room, 0, 0)
+				n, _ := qp.PostSend(wrs)
+				c.PutBack(wrs[n:])
+				if c.Free() != depth-room {
+					t.Fatalf("depth %d, every %d, room %d: %d free", depth, every, room, c.Free())
+				}
+				for _, wr := range wrs[n:] {
+					if wr.Flags != 0 {
+						t.Fatalf("depth %d, every %d, room %d: flags %d stay", depth, every, room, wr.Flags)
+					}
+				}
+				// The rest is posted now, and all of it completes.
+				for i := range wrs[n:] {
+					c.Take(&wrs[n+i])
+				}
+				for _, wr := range wrs {
+					if wr.Flags&SendSignaled != 0 {
+						c.Complete()
+					}
+				}
+				if c.Free() != depth {
+					t.Fatalf("depth %d, every %d, room %d: %d free in the end", depth, every, room, c.Free())
+				}
+			}
+		}
 	}
 }
 

@@ -2,24 +2,59 @@ package ibverbs
 
 import (
 	"fmt"
+	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const hugePage = 2 << 20
-
-// mapAnonymous maps zeroed memory outside the Go heap. Regions of a huge page or
-// more ask for transparent huge pages: fewer entries in the device's tables.
-func mapAnonymous(size int) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err == nil && size >= hugePage {
-		_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // a wish: kernels without THP refuse it
+// mapMemory maps zeroed memory outside the Go heap, at least size bytes.
+func mapMemory(size int, o MemoryOptions) ([]byte, error) {
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	var b []byte
+	err := error(ErrUnsupported)
+	if o.HugePages {
+		whole := (size + hugePageSize - 1) &^ (hugePageSize - 1)
+		if b, err = unix.Mmap(-1, 0, whole, prot, flags|unix.MAP_HUGETLB); err != nil && o.Require {
+			return nil, fmt.Errorf("huge pages: %w (more of them: sysctl vm.nr_hugepages=%d)", err, whole/hugePageSize)
+		}
 	}
-	return b, err
+	if err != nil {
+		if b, err = unix.Mmap(-1, 0, size, prot, flags); err != nil {
+			return nil, err
+		}
+		if size >= hugePageSize {
+			_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // a wish: kernels without THP refuse it
+		}
+	}
+	if o.OnNode {
+		if err := bindToNode(b, o.Node); err != nil && o.Require {
+			_ = unmap(b)
+			return nil, fmt.Errorf("NUMA node %d: %w", o.Node, err)
+		}
+	}
+	return b, nil
 }
 
-func unmap(b []byte) error { return unix.Munmap(b) }
+// bindToNode asks for the pages of a fresh mapping on one NUMA node (mbind(2),
+// MPOL_BIND), before anything touches them.
+func bindToNode(b []byte, node int) error {
+	const mpolBind = 2
+	var mask [16]uint64 // 1024 nodes
+	if node < 0 || node >= 64*len(mask) {
+		return unix.EINVAL
+	}
+	mask[node/64] = 1 << (node % 64)
+	_, _, errno := unix.Syscall6(unix.SYS_MBIND, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		mpolBind, uintptr(unsafe.Pointer(&mask)), uintptr(64*len(mask)+1), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func unmap(b []byte) error { return unix.Munmap(b[:cap(b)]) }
 
 // memlockLimit says RLIMIT_MEMLOCK in words.
 func memlockLimit() string {
@@ -34,3 +69,18 @@ func memlockLimit() string {
 }
 
 func dupCloexec(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
+
+// mapReadOnlyFile maps one page of a file that exists for that alone, shared and
+// read-only, as the page cache of a source would be.
+func mapReadOnlyFile() ([]byte, error) {
+	fd, err := unix.MemfdCreate("ibverbs-probe", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	defer unix.Close(fd)
+	size := os.Getpagesize()
+	if err := unix.Ftruncate(fd, int64(size)); err != nil {
+		return nil, os.NewSyscallError("ftruncate", err)
+	}
+	return unix.Mmap(fd, 0, size, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
+}

@@ -2,7 +2,8 @@
 
 package ibverbs
 
-func mapAnonymous(int) ([]byte, error) { return nil, ErrUnsupported }
-func memlockLimit() string             { return "an unknown amount" }
-func dupCloexec(int) (int, error)      { return -1, ErrUnsupported }
-func unmap([]byte) error               { return ErrUnsupported }
+func mapMemory(int, MemoryOptions) ([]byte, error) { return nil, ErrUnsupported }
+func mapReadOnlyFile() ([]byte, error)             { return nil, ErrUnsupported }
+func memlockLimit() string                         { return "an unknown amount" }
+func dupCloexec(int) (int, error)                  { return -1, ErrUnsupported }
+func unmap([]byte) error                           { return ErrUnsupported }

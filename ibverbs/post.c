@@ -4,7 +4,6 @@
 #include "verbs.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -12,50 +11,68 @@
 // is posted in several chains, still in one crossing.
 #define CHAIN 32
 
-// failed counts what a refused chain did post: everything before bad.
-#define FAILED(wrs, bad, base) ((base) + ((bad) ? (int)((bad) - (wrs)) : 0))
+// posted_before counts what a refused chain did post: everything before bad.
+#define POSTED_BEFORE(wrs, bad, base) ((base) + ((bad) ? (int)((bad) - (wrs)) : 0))
+
+// fill_send lays one request out as the library has it. The last of its unions is
+// chosen by the queue pair's type, and by the opcode.
+static void fill_send(struct ibv_send_wr *o, const struct rx_send_wr *w, int ud)
+{
+	o->wr_id = w->id;
+	o->sg_list = (struct ibv_sge *)w->sge;
+	o->num_sge = (int)w->num_sge;
+	o->opcode = (enum ibv_wr_opcode)w->opcode;
+	o->send_flags = w->flags;
+	o->imm_data = htonl(w->imm);
+	if (ud) {
+		o->wr.ud.ah = (struct ibv_ah *)(uintptr_t)w->ah;
+		o->wr.ud.remote_qpn = w->remote_qpn;
+		o->wr.ud.remote_qkey = w->remote_qkey;
+		return;
+	}
+	switch (w->opcode) {
+	case IBV_WR_ATOMIC_CMP_AND_SWP:
+	case IBV_WR_ATOMIC_FETCH_AND_ADD:
+		o->wr.atomic.remote_addr = w->remote_addr;
+		o->wr.atomic.compare_add = w->compare_add;
+		o->wr.atomic.swap = w->swap;
+		o->wr.atomic.rkey = w->rkey;
+		return;
+	case IBV_WR_LOCAL_INV:
+	case IBV_WR_SEND_WITH_INV:
+		o->invalidate_rkey = w->rkey;
+		return;
+	}
+	o->wr.rdma.remote_addr = w->remote_addr;
+	o->wr.rdma.rkey = w->rkey;
+}
 
 int rx_post_send(struct ibv_qp *qp, const struct rx_send_wr *in, int n, int *posted)
 {
 	struct ibv_send_wr wrs[CHAIN], *bad;
+	int ud = qp->qp_type == IBV_QPT_UD;
 
 	for (int base = 0; base < n; base += CHAIN) {
 		int k = n - base < CHAIN ? n - base : CHAIN;
 
 		for (int i = 0; i < k; i++) {
-			const struct rx_send_wr *w = &in[base + i];
-			struct ibv_send_wr *o = &wrs[i];
-
-			o->wr_id = w->id;
-			o->next = i + 1 < k ? o + 1 : NULL;
-			o->sg_list = (struct ibv_sge *)w->sge;
-			o->num_sge = (int)w->num_sge;
-			o->opcode = (enum ibv_wr_opcode)w->opcode;
-			o->send_flags = w->flags;
-			o->imm_data = htonl(w->imm);
-			if (w->opcode == IBV_WR_ATOMIC_CMP_AND_SWP ||
-			    w->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
-				o->wr.atomic.remote_addr = w->remote_addr;
-				o->wr.atomic.compare_add = w->compare_add;
-				o->wr.atomic.swap = w->swap;
-				o->wr.atomic.rkey = w->rkey;
-			} else {
-				o->wr.rdma.remote_addr = w->remote_addr;
-				o->wr.rdma.rkey = w->rkey;
-			}
+			fill_send(&wrs[i], &in[base + i], ud);
+			wrs[i].next = i + 1 < k ? &wrs[i + 1] : NULL;
 		}
 		bad = NULL;
 		int rc = ibv_post_send(qp, wrs, &bad);
 		if (rc) {
-			*posted = FAILED(wrs, bad, base);
-			return rc > 0 ? -rc : -EIO;
+			*posted = POSTED_BEFORE(wrs, bad, base);
+			return rx_answer(rc);
 		}
 	}
 	*posted = n;
 	return 0;
 }
 
-int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *in, int n, int *posted)
+// A receive goes to a queue pair, or to the queue that several share.
+static int post_recv(struct ibv_qp *qp, struct ibv_srq *srq, const struct rx_recv_wr *in, int n,
+		     int *posted)
 {
 	struct ibv_recv_wr wrs[CHAIN], *bad;
 
@@ -71,14 +88,24 @@ int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *in, int n, int *pos
 			wrs[i].num_sge = (int)w->num_sge;
 		}
 		bad = NULL;
-		int rc = ibv_post_recv(qp, wrs, &bad);
+		int rc = srq ? ibv_post_srq_recv(srq, wrs, &bad) : ibv_post_recv(qp, wrs, &bad);
 		if (rc) {
-			*posted = FAILED(wrs, bad, base);
-			return rc > 0 ? -rc : -EIO;
+			*posted = POSTED_BEFORE(wrs, bad, base);
+			return rx_answer(rc);
 		}
 	}
 	*posted = n;
 	return 0;
+}
+
+int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *in, int n, int *posted)
+{
+	return post_recv(qp, NULL, in, n, posted);
+}
+
+int rx_post_srq(struct ibv_srq *srq, const struct rx_recv_wr *in, int n, int *posted)
+{
+	return post_recv(NULL, srq, in, n, posted);
 }
 
 int rx_poll(struct ibv_cq *cq, struct ibv_wc *wc, int n)
@@ -107,11 +134,11 @@ int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, in
 			rc = rx_poll(cq, wc, n);
 		} while (rc == 0 && now_ns() < end);
 	}
-	if (rc != 0 || !arm)
+	if (rc != 0 || arm == RX_ARM_NOT)
 		return rc;
-	int e = ibv_req_notify_cq(cq, 0);
+	int e = rx_answer(ibv_req_notify_cq(cq, arm == RX_ARM_SOLICITED));
 	if (e)
-		return e > 0 ? -e : -EIO;
+		return e;
 	*armed = 1;
 	// What completed between the last poll and the request raises no event.
 	return rx_poll(cq, wc, n);

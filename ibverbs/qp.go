@@ -1,70 +1,107 @@
 package ibverbs
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
-	"unsafe"
 )
 
-// QPConfig is what a reliable-connected queue pair is made of.
+// QPType is the service of a queue pair (enum ibv_qp_type).
+type QPType int
+
+// The services.
+const (
+	QPTypeRC QPType = 2 // reliable, connected: every operation
+	QPTypeUC QPType = 3 // unreliable, connected: sends and writes, without acknowledgement
+	QPTypeUD QPType = 4 // unreliable datagrams: sends of one packet, to anybody
+)
+
+// String gives the name that the field uses.
+func (t QPType) String() string {
+	switch t {
+	case QPTypeRC:
+		return "RC"
+	case QPTypeUC:
+		return "UC"
+	case QPTypeUD:
+		return "UD"
+	}
+	return fmt.Sprintf("QPType(%d)", int(t))
+}
+
+// QPConfig is what a queue pair is made of.
 type QPConfig struct {
-	SendCQ, RecvCQ         *CQ // may be the same
-	MaxSend, MaxRecv       int // work requests outstanding
-	MaxSendSGE, MaxRecvSGE int // stretches a work request; 0 means 1, MaxSGE at the most
-	MaxInline              int // bytes; what the device gives may be more or less
-	Port                   int // of the device, from 1; 0 means 1
-	GIDIndex               int // of the local address; see Context.FindGID
+	Type                   QPType // default QPTypeRC
+	SendCQ, RecvCQ         *CQ    // may be the same
+	SRQ                    *SRQ   // where receives come from, instead of the queue pair's own
+	MaxSend, MaxRecv       int    // work requests outstanding
+	MaxSendSGE, MaxRecvSGE int    // stretches a work request; 0 means 1, MaxSGE at the most
+	MaxInline              int    // bytes; what the device gives may be more or less
+	Port                   int    // of the device, from 1; 0 means 1
+	GIDIndex               int    // of the local address; see Context.FindGID
 	PKeyIndex              int
-	Access                 Access // what the peer may do: remote write, read, atomics
+	Access                 Access // what the peer may do: remote write, read, atomics, MW binds
+	QKey                   uint32 // UD: what senders must name
 }
 
-// ConnectParams are the parameters of a connection. The zero value of each means
-// the default that its comment gives.
-type ConnectParams struct {
-	MTU            MTU    // path MTU; default the lower of both ports'
-	Timeout        uint8  // acknowledgement time-out, 4.096 µs × 2^n; default 14 (67 ms)
-	Retries        uint8  // after time-outs, 1 to 7; default 6: soft-RoCE takes 7 as "for ever"
-	RNRRetries     uint8  // after "receiver not ready", 1 to 6; default 6. 7 would be for ever
-	MinRNRTimer    uint8  // coded delay that a receiver asks for (IBTA 9.7.5.2.8); default 12 (0.64 ms)
-	MaxReads       uint8  // outstanding READs and atomics as initiator; default 1
-	MaxReadsServed uint8  // the same as responder; default 1
-	ServiceLevel   uint8  // 0 to 15
-	TrafficClass   uint8  // RoCE v2: the IP header's DSCP and ECN
-	FlowLabel      uint32 // 20 bits; RoCE v2: spreads flows over equal-cost paths
-	HopLimit       uint8  // default 64
-}
-
-func (p *ConnectParams) setDefaults(local, remote MTU) {
-	def := func(v *uint8, d uint8) {
-		if *v == 0 {
-			*v = d
+// setDefaults fills in zeroes and refuses what no device takes.
+func (c *QPConfig) setDefaults() error {
+	for _, n := range []*int{&c.Port, &c.MaxSendSGE, &c.MaxRecvSGE} {
+		if *n == 0 {
+			*n = 1
 		}
 	}
-	def((*uint8)(&p.MTU), uint8(min(local, remote)))
-	def(&p.Timeout, 14)
-	def(&p.Retries, 6)
-	def(&p.RNRRetries, 6)
-	def(&p.MinRNRTimer, 12)
-	def(&p.MaxReads, 1)
-	def(&p.MaxReadsServed, 1)
-	def(&p.HopLimit, 64)
+	if c.Type == 0 {
+		c.Type = QPTypeRC
+	}
+	if most := max(c.MaxSendSGE, c.MaxRecvSGE); most > MaxSGE {
+		return &ParamError{"stretches a work request", fmt.Sprint(most), fmt.Sprintf("must be 1 to %d", MaxSGE)}
+	}
+	if c.SendCQ == nil || c.RecvCQ == nil {
+		return &ParamError{"completion queues", "nil", "a queue pair needs both; they may be the same"}
+	}
+	return nil
 }
 
 // PreparedQP is a queue pair in INIT: receives may be posted, nothing sent. It
 // ends by Connect, which hands it on as a [QP], or by Close.
 type PreparedQP struct{ qp *QP }
 
-// PrepareQP makes a reliable-connected queue pair and brings it to INIT
-// (ibv_create_qp, ibv_modify_qp).
+// PrepareQP makes a connected queue pair and brings it to INIT (ibv_create_qp,
+// ibv_modify_qp). For datagrams see [PD.OpenUD].
 func (p *PD) PrepareQP(c QPConfig) (*PreparedQP, error) {
-	for _, n := range []*int{&c.Port, &c.MaxSendSGE, &c.MaxRecvSGE} {
-		if *n == 0 {
-			*n = 1
-		}
+	if c.Type == QPTypeUD {
+		return nil, &ParamError{"type", "UD", "is not connected: use OpenUD"}
 	}
-	if c.MaxSendSGE > MaxSGE || c.MaxRecvSGE > MaxSGE {
-		return nil, fmt.Errorf("ibv_create_qp: more than %d stretches a work request: %w", MaxSGE, ErrUnsupported)
+	qp, err := p.createQP(c)
+	if err != nil {
+		return nil, err
+	}
+	return &PreparedQP{qp}, nil
+}
+
+// OpenUD makes a datagram queue pair and brings it to RTS. Its Endpoint and QKey are
+// what others need to send to it, by an [AH]. Receives need room for [GRHSize] bytes
+// in front of the message.
+func (p *PD) OpenUD(c QPConfig) (*QP, error) {
+	c.Type = QPTypeUD
+	c.Access = 0
+	qp, err := p.createQP(c)
+	if err != nil {
+		return nil, err
+	}
+	if step, rc := sysQPConnect(qp.h, &vector{}, &qp.local, &Endpoint{}, &ConnectParams{}); rc < 0 {
+		qp.Close()
+		return nil, opError("ibv_modify_qp to "+step, rc)
+	}
+	return qp, nil
+}
+
+// createQP makes a queue pair of any type and brings it to INIT.
+func (p *PD) createQP(c QPConfig) (*QP, error) {
+	if err := c.setDefaults(); err != nil {
+		return nil, err
 	}
 	port, err := p.ctx.QueryPort(c.Port)
 	if err != nil {
@@ -73,36 +110,30 @@ func (p *PD) PrepareQP(c QPConfig) (*PreparedQP, error) {
 	if port.State != PortActive {
 		return nil, fmt.Errorf("%s port %d is %v (bring its network device up: ip link set dev NETDEV up)", p.ctx.name, c.Port, port.State)
 	}
+	if c.PKeyIndex < 0 || c.PKeyIndex >= port.PKeys {
+		return nil, &ParamError{"pkey index", fmt.Sprint(c.PKeyIndex), fmt.Sprintf("the port's table has %d entries", port.PKeys)}
+	}
 	local := Endpoint{PSN: rand.Uint32() & 0xffffff, LID: port.LID, MTU: port.ActiveMTU}
 	if local.GID, err = p.ctx.gidAt(c.Port, c.GIDIndex); err != nil && port.LinkLayer == LinkEthernet {
 		return nil, err
 	}
-	h, qpn, inline, rc := sysCreateQP(p.h, &c)
+	// One place more of each: for the markers of Drain.
+	h, qpn, inline, rc := sysCreateQP(p.h, &c, c.MaxSend+1, c.MaxRecv+1)
 	if rc < 0 {
 		return nil, withHint(opError("ibv_create_qp", rc), fmt.Sprintf("%d sends, %d receives, %d inline bytes: more than the device has?", c.MaxSend, c.MaxRecv, c.MaxInline))
 	}
 	local.QPN = qpn
-	if rc := sysQPInit(h, c.Port, c.PKeyIndex, c.Access); rc < 0 {
+	if rc := sysQPInit(h, &c); rc < 0 {
 		sysDestroyQP(h)
 		return nil, opError("ibv_modify_qp to INIT", rc)
 	}
-	p.children.Add(1)
-	c.SendCQ.children.Add(1)
-	c.RecvCQ.children.Add(1)
-	return &PreparedQP{&QP{pd: p, h: h, conf: c, local: local, inline: inline}}, nil
-}
-
-func (c *Context) gidAt(port, index int) (GID, error) {
-	entries, err := c.GIDTable()
-	if err != nil {
-		return GID{}, err
+	q := &QP{pd: p, conf: c, local: local, inline: inline, port: port}
+	parents := []*object{&p.object, &c.SendCQ.object, &c.RecvCQ.object}
+	if c.SRQ != nil {
+		parents = append(parents, &c.SRQ.object)
 	}
-	for _, e := range entries {
-		if e.Port == port && e.Index == index {
-			return e.GID, nil
-		}
-	}
-	return GID{}, fmt.Errorf("%s port %d has no GID at index %d (see: rdmaxfer devices)", c.name, port, index)
+	q.made(kindQP, h, parents...)
+	return q, nil
 }
 
 // Endpoint is what the peer's Connect needs.
@@ -113,28 +144,36 @@ func (p *PreparedQP) PostRecv(wrs []RecvWR) (int, error) { return p.qp.PostRecv(
 
 // Connect brings the queue pair to RTR and RTS (ibv_modify_qp) and hands it on:
 // the PreparedQP is spent whatever the outcome, and closed if it is an error.
-// The peer must have done the same before the first message is sent.
+// The peer must have done the same before the first message is sent: no packet has
+// crossed the path yet. A parameter that can't be right is a [*ParamError].
 func (p *PreparedQP) Connect(remote Endpoint, params ConnectParams) (*QP, error) {
 	qp := p.qp
 	if qp == nil {
 		return nil, fmt.Errorf("connect: prepared queue pair: %w", ErrClosed)
 	}
 	p.qp = nil
-	params.setDefaults(qp.local.MTU, remote.MTU)
-	qp.params = params
-	step, rc := sysQPConnect(qp.h, &qp.conf, &qp.local, &remote, &params)
-	if rc < 0 {
+	if err := qp.connect(&remote, &params); err != nil {
 		qp.Close()
-		hint := fmt.Sprintf("remote GID %v LID %d, local GID %v index %d, MTU %d", remote.GID, remote.LID, qp.local.GID, qp.conf.GIDIndex, params.MTU.Bytes())
-		switch syscall.Errno(-rc) {
-		case syscall.EINVAL:
-			hint += ": are both addresses of one family, and the MTU one that the port carries?"
-		case syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ETIMEDOUT:
-			hint += ": no route to the address (ip route get), or it does not answer ARP"
-		}
-		return nil, withHint(opError("ibv_modify_qp to "+step, rc), hint)
+		return nil, err
 	}
 	return qp, nil
+}
+
+func (q *QP) connect(remote *Endpoint, params *ConnectParams) error {
+	dev, err := q.pd.ctx.QueryDevice()
+	if err != nil {
+		return err
+	}
+	params.setDefaults(&q.local, remote)
+	if err := params.check(q.conf.Type, &q.local, remote, &q.port, &dev); err != nil {
+		return err
+	}
+	q.params = *params
+	v := addressVector(q.conf.Port, q.conf.GIDIndex, q.port.LinkLayer, &q.local, remote, &params.Path)
+	if step, rc := sysQPConnect(q.h, &v, &q.local, remote, params); rc < 0 {
+		return pathError("ibv_modify_qp to "+step, rc, &q.local, remote, q.conf.GIDIndex)
+	}
+	return nil
 }
 
 // Close destroys a queue pair that was never connected.
@@ -147,13 +186,14 @@ func (p *PreparedQP) Close() error {
 	return qp.Close()
 }
 
-// QP is a connected queue pair (struct ibv_qp). Posting is safe from several
+// QP is a queue pair that can send (struct ibv_qp). Posting is safe from several
 // goroutines, as it is in the C library; Close is for one, after everything.
 type QP struct {
+	object
 	pd     *PD
-	h      unsafe.Pointer
 	conf   QPConfig
 	local  Endpoint
+	port   PortAttr
 	params ConnectParams
 	inline int
 }
@@ -161,14 +201,48 @@ type QP struct {
 // Number is the queue pair's number, as in completions.
 func (q *QP) Number() uint32 { return q.local.QPN }
 
-// MTU is the path MTU that the connection uses.
+// Endpoint is this side of the connection.
+func (q *QP) Endpoint() Endpoint { return q.local }
+
+// MTU is the path MTU that the connection uses; of a UD queue pair it is 0, and a
+// message as long as its port's at the most.
 func (q *QP) MTU() MTU { return q.params.MTU }
+
+// Params are the parameters of the connection as they are in force.
+func (q *QP) Params() ConnectParams { return q.params }
 
 // MaxInline is how many bytes a send with [SendInline] can carry.
 func (q *QP) MaxInline() int { return q.inline }
 
+// QPState is the state of a queue pair (enum ibv_qp_state).
+type QPState int
+
+var qpStates = [...]string{"RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR", "UNKNOWN"}
+
+// The states in which a queue pair of this package is found.
+const (
+	QPStateInit QPState = 1
+	QPStateRTS  QPState = 3
+	QPStateErr  QPState = 6
+)
+
+// String gives the C library's name without IBV_QPS_.
+func (s QPState) String() string {
+	if s >= 0 && int(s) < len(qpStates) {
+		return qpStates[s]
+	}
+	return fmt.Sprintf("QPState(%d)", int(s))
+}
+
+// State asks the device for the state (ibv_query_qp).
+func (q *QP) State() (QPState, error) {
+	rc := sysQPState(q.h)
+	return QPState(rc), opError("ibv_query_qp", rc)
+}
+
 // PostSend posts a batch in one crossing (ibv_post_send). It answers how many
-// were posted: on an error those before the refused one are, the others not.
+// were posted: on an error those before the refused one are, the others not. A
+// program that keeps [SendCredits] puts the others back.
 func (q *QP) PostSend(wrs []SendWR) (int, error) {
 	if len(wrs) == 0 {
 		return 0, nil
@@ -195,11 +269,15 @@ func (q *QP) PostRecv(wrs []RecvWR) (int, error) {
 }
 
 func (q *QP) postError(op string, rc, depth int) error {
-	err := opError(op, rc)
-	if syscall.Errno(-rc) == syscall.ENOMEM {
-		err = withHint(err, fmt.Sprintf("the queue holds %d: poll completions before posting more", depth))
+	return q.conf.SendCQ.gone(queueFull(opError(op, rc), depth))
+}
+
+// queueFull adds the usual reason for ENOMEM.
+func queueFull(err error, depth int) error {
+	if err.(*Error).Err != syscall.ENOMEM {
+		return err
 	}
-	return q.conf.SendCQ.gone(err)
+	return withHint(err, fmt.Sprintf("the queue holds %d: poll completions before posting more", depth))
 }
 
 // Fail moves the queue pair to the error state (ibv_modify_qp to ERR): what was
@@ -207,13 +285,68 @@ func (q *QP) postError(op string, rc, depth int) error {
 // nothing more lands.
 func (q *QP) Fail() error { return opError("ibv_modify_qp to ERR", sysQPErr(q.h)) }
 
-// Close destroys the queue pair (ibv_destroy_qp). Completions that were not
-// polled stay in its completion queues.
-func (q *QP) Close() error {
-	if err := closeHandle("ibv_destroy_qp", "QP", &q.h, nil, &q.pd.children, sysDestroyQP); err != nil {
+// DrainID is the ID of the work requests that Drain itself posts. No others may
+// have it.
+const DrainID = ^uint64(0)
+
+// Drain is the first half of a clean end: it moves the queue pair to the error
+// state, and takes completions from its queues until none of this queue pair's can
+// come any more. each, unless it is nil, sees them, and those of other queue pairs
+// that share the queues. Close is the second half. (Without Drain, completions that
+// nobody polled outlive the queue pair in its completion queues.)
+//
+// Nobody else may poll meanwhile. It works by markers: queues complete in order, so
+// what was posted before a marker has completed when the marker has.
+func (q *QP) Drain(ctx context.Context, each func(*WC)) error {
+	if each == nil {
+		each = func(*WC) {}
+	}
+	receives := 0
+	if q.conf.SRQ == nil {
+		// Before the error state: soft-RoCE does not flush what is received for in it.
+		if _, rc := sysPostRecv(q.h, []RecvWR{{ID: DrainID}}); rc == 0 {
+			receives = 1
+		}
+	}
+	if err := q.Fail(); err != nil {
 		return err
 	}
-	q.conf.SendCQ.children.Add(-1)
-	q.conf.RecvCQ.children.Add(-1)
+	if _, rc := sysPostSend(q.h, []SendWR{{ID: DrainID, Opcode: OpSend, Flags: SendSignaled}}); rc < 0 {
+		return opError("ibv_post_send", rc)
+	}
+	if q.conf.SendCQ == q.conf.RecvCQ {
+		return q.awaitMarkers(ctx, q.conf.SendCQ, 1+receives, each)
+	}
+	if err := q.awaitMarkers(ctx, q.conf.SendCQ, 1, each); err != nil {
+		return err
+	}
+	return q.awaitMarkers(ctx, q.conf.RecvCQ, receives, each)
+}
+
+func (q *QP) awaitMarkers(ctx context.Context, cq *CQ, markers int, each func(*WC)) error {
+	wcs := make([]WC, 16)
+	for markers > 0 {
+		n, err := cq.WaitPoll(ctx, wcs)
+		if err != nil {
+			return fmt.Errorf("draining a queue pair: %w", err)
+		}
+		for i := range wcs[:n] {
+			if wcs[i].ID == DrainID && wcs[i].QPN == q.local.QPN {
+				markers--
+			} else {
+				each(&wcs[i])
+			}
+		}
+	}
 	return nil
+}
+
+// Close moves a connected queue pair to the error state, so that the device is done
+// with its memory, and destroys it (ibv_destroy_qp). Completions that were not
+// polled stay in its completion queues: see Drain.
+func (q *QP) Close() error {
+	if q.h != nil && q.children.Load() == 0 {
+		_ = q.Fail() // one in RESET or of a removed device refuses
+	}
+	return q.close(sysDestroyQP)
 }

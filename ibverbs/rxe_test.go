@@ -7,135 +7,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 )
-
-// These tests run on host a of the testbed's pair:
-//
-//	testbed/vm --pair -- testbed/softroce exec a -- ibverbs.test
-//
-// Two queue pairs of rxe_a are connected to each other.
-
-const (
-	testDevice = "rxe_a"
-	testAddr   = "10.0.0.1"
-	bufSize    = 64 << 10
-)
-
-// side is one end of a connection with all that it takes.
-type side struct {
-	pd *PD
-	mr *MR
-	cq *CQ
-	qp *QP
-}
-
-func openTest(t *testing.T) (*Context, GIDEntry) {
-	t.Helper()
-	ctx, err := Open(testDevice)
-	if err != nil {
-		t.Fatalf("this test needs the testbed's pair: %v", err)
-	}
-	t.Cleanup(func() { closed(t, ctx) })
-	gid, err := ctx.FindGID(1, netip.MustParseAddr(testAddr), GIDTypeRoCEv2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ctx, gid
-}
-
-func closed(t *testing.T, c interface{ Close() error }) {
-	t.Helper()
-	if err := c.Close(); err != nil {
-		t.Errorf("%T: %v", c, err)
-	}
-}
-
-const allAccess = AccessLocalWrite | AccessRemoteRead | AccessRemoteWrite
-
-// connected makes two connected sides.
-func connected(t *testing.T) [2]*side {
-	t.Helper()
-	ctx, gid := openTest(t)
-	var sides [2]*side
-	var preps [2]*PreparedQP
-	for i := range sides {
-		s := &side{}
-		var err error
-		if s.pd, err = ctx.AllocPD(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { closed(t, s.pd) })
-		if s.mr, err = s.pd.AllocMR(bufSize, allAccess); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { closed(t, s.mr) })
-		if s.cq, err = ctx.CreateCQ(64); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { closed(t, s.cq) })
-		preps[i], err = s.pd.PrepareQP(QPConfig{SendCQ: s.cq, RecvCQ: s.cq, MaxSend: 16, MaxRecv: 16, MaxSendSGE: 2, MaxRecvSGE: 2, GIDIndex: gid.Index, Access: AccessRemoteRead | AccessRemoteWrite})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sides[i] = s
-	}
-	ends := [2]Endpoint{preps[0].Endpoint(), preps[1].Endpoint()}
-	for i, s := range sides {
-		var err error
-		if s.qp, err = preps[i].Connect(ends[1-i], ConnectParams{Timeout: 10, Retries: 2, RNRRetries: 1}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { closed(t, s.qp) })
-		if s.qp.MTU().Bytes() != 4096 {
-			t.Errorf("path MTU %d", s.qp.MTU().Bytes())
-		}
-	}
-	return sides
-}
-
-func (s *side) send(t *testing.T, wr SendWR) {
-	t.Helper()
-	wr.Flags |= SendSignaled
-	if n, err := s.qp.PostSend([]SendWR{wr}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-}
-
-func (s *side) recv(t *testing.T, id uint64, off, n int) {
-	t.Helper()
-	wr := RecvWR{ID: id, NumSGE: 1}
-	wr.SGE[0] = s.mr.SGE(off, n)
-	if n, err := s.qp.PostRecv([]RecvWR{wr}); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-}
-
-// complete waits for one completion.
-func (s *side) complete(t *testing.T) WC {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	wcs := make([]WC, 1)
-	n, err := s.cq.WaitPoll(ctx, wcs)
-	if n != 1 || err != nil {
-		t.Fatalf("%d completions, %v", n, err)
-	}
-	return wcs[0]
-}
-
-func (s *side) wr(op Opcode, off, n int, peer *side, peerOff int) SendWR {
-	wr := SendWR{ID: 42, Opcode: op, NumSGE: 1}
-	wr.SGE[0] = s.mr.SGE(off, n)
-	if peer != nil {
-		wr.RemoteAddr = peer.mr.Addr(peerOff)
-		wr.RKey = peer.mr.RKey()
-	}
-	return wr
-}
 
 func TestDevicesAndPorts(t *testing.T) {
 	devs, err := Devices()
@@ -228,7 +103,7 @@ func TestFailedCompletions(t *testing.T) {
 		class  Class
 		do     func(t *testing.T, a, b *side)
 	}{
-		// The kernel's rxe, 7.3, forgets the reason; devices say LOC_PROT_ERR.
+		// Soft-RoCE forgets the reason; devices say LOC_PROT_ERR.
 		{"bad lkey", WCFlushErr, ClassFlush, func(t *testing.T, a, b *side) {
 			b.recv(t, 1, 0, 100)
 			wr := a.wr(OpSend, 0, 100, nil, 0)
@@ -243,11 +118,39 @@ func TestFailedCompletions(t *testing.T) {
 		{"receiver not ready", WCRNRRetryExcErr, ClassRemote, func(t *testing.T, a, b *side) {
 			a.send(t, a.wr(OpSend, 0, 100, nil, 0))
 		}},
+		// A queue pair in error takes no requests.
 		{"peer gone", WCRetryExcErr, ClassPath, func(t *testing.T, a, b *side) {
 			if err := b.qp.Fail(); err != nil {
 				t.Fatal(err)
 			}
 			a.send(t, a.wr(OpWrite, 0, 100, b, 0))
+		}},
+		{"stale rkey", WCRemAccessErr, ClassRemote, func(t *testing.T, a, b *side) {
+			wr := a.wr(OpWrite, 0, 100, b, 0)
+			closed(t, b.mr)
+			b.mr = nil
+			a.send(t, wr)
+		}},
+		{"read without the right", WCRemAccessErr, ClassRemote, func(t *testing.T, a, b *side) {
+			mr, err := b.pd.AllocMR(4096, AccessLocalWrite)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { closed(t, mr) })
+			wr := a.wr(OpRead, 0, 100, nil, 0)
+			wr.RemoteAddr, wr.RKey = mr.Addr(0), mr.RKey()
+			a.send(t, wr)
+		}},
+		{"beyond the region", WCRemAccessErr, ClassRemote, func(t *testing.T, a, b *side) {
+			a.send(t, a.wr(OpWrite, 0, 101, b, bufSize-100))
+		}},
+		// Devices say LOC_LEN_ERR here, and REM_INV_REQ_ERR at the sender.
+		{"a receive too short", WCRemOpErr, ClassRemote, func(t *testing.T, a, b *side) {
+			b.recv(t, 1, 0, 99)
+			a.send(t, a.wr(OpSend, 0, 100, nil, 0))
+			if wc := b.complete(t); wc.Status.Class() != ClassLocal {
+				t.Errorf("the receiver: %v", wc.Err())
+			}
 		}},
 		{"flush", WCFlushErr, ClassFlush, func(t *testing.T, a, b *side) {
 			a.recv(t, 1, 0, 100)
@@ -315,7 +218,7 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 		}
 	}
 	round()
-	if n := testing.AllocsPerRun(50, round); n != 0 {
+	if n := testing.AllocsPerRun(50, round); n != 0 && !raceDetector {
 		t.Errorf("%v allocations a round", n)
 	}
 }
@@ -343,6 +246,9 @@ func TestParentsOutliveChildren(t *testing.T) {
 		if err := c.Close(); !errors.As(err, &busy) {
 			t.Errorf("%T: %v", c, err)
 		}
+	}
+	if got := Live(); got["QP"] != 1 || got["MR"] != 1 || got["CQ"] != 1 || got["PD"] != 1 || got["device"] != 1 {
+		t.Errorf("live: %v", got)
 	}
 	for _, c := range []interface{ Close() error }{prep, cq, mr, pd} {
 		closed(t, c)
@@ -372,7 +278,8 @@ func TestRefusals(t *testing.T) {
 	}
 	bad = conf
 	bad.MaxSendSGE = MaxSGE + 1
-	if _, err := pd.PrepareQP(bad); !errors.Is(err, ErrUnsupported) {
+	var param *ParamError
+	if _, err := pd.PrepareQP(bad); !errors.As(err, &param) {
 		t.Errorf("%v", err)
 	}
 	prep, err := pd.PrepareQP(conf)
@@ -380,8 +287,8 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	far := prep.Endpoint()
-	far.GID = GID(netip.MustParseAddr("2001:db8::1").As16())
-	if _, err := prep.Connect(far, ConnectParams{}); err == nil || !strings.Contains(err.Error(), "RTR") || !strings.Contains(err.Error(), "2001:db8::1") {
+	far.GID = GID(netip.MustParseAddr("192.0.2.1").As16())
+	if _, err := prep.Connect(far, ConnectParams{}); err == nil || !strings.Contains(err.Error(), "RTR") || !strings.Contains(err.Error(), "192.0.2.1") {
 		t.Errorf("%v", err)
 	}
 	if _, err := prep.Connect(far, ConnectParams{}); !errors.Is(err, ErrClosed) {
@@ -389,25 +296,5 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := pd.AllocMR(0, 0); err == nil {
 		t.Error("a region of no bytes was registered")
-	}
-}
-
-// TestOpenAndCloseLeaksNoDescriptors makes and closes everything many times.
-func TestOpenAndCloseLeaksNoDescriptors(t *testing.T) {
-	count := func() int {
-		d, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(d)
-	}
-	cycle := func(t *testing.T) { connected(t) }
-	t.Run("first", cycle)
-	before := count()
-	for range 20 {
-		t.Run("again", cycle)
-	}
-	if after := count(); after > before {
-		t.Errorf("%d descriptors, then %d", before, after)
 	}
 }

@@ -11,6 +11,8 @@ package ibverbs
 #cgo nocallback rx_post_send
 #cgo noescape rx_post_recv
 #cgo nocallback rx_post_recv
+#cgo noescape rx_post_srq
+#cgo nocallback rx_post_srq
 #cgo noescape rx_poll
 #cgo nocallback rx_poll
 #cgo noescape rx_poll_arm
@@ -27,10 +29,6 @@ static struct ibv_device **rx_get_device_list(int *n)
 static void rx_free_device_list(struct ibv_device **list)
 {
 	rx.free_device_list(list);
-}
-static int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr *attr)
-{
-	return rx.query_device(ctx, attr);
 }
 */
 import "C"
@@ -53,6 +51,8 @@ var (
 	_ [C.sizeof_struct_ibv_wc - unsafe.Sizeof(WC{})]struct{}
 	_ [unsafe.Sizeof(SGE{}) - C.sizeof_struct_ibv_sge]struct{}
 	_ [unsafe.Offsetof(WC{}.QPN) - unsafe.Offsetof(C.struct_ibv_wc{}.qp_num)]struct{}
+	_ [unsafe.Offsetof(SendWR{}.SGE) - unsafe.Offsetof(C.struct_rx_send_wr{}.sge)]struct{}
+	_ [unsafe.Offsetof(C.struct_rx_send_wr{}.remote_qkey) - unsafe.Offsetof(SendWR{}.RemoteQKey)]struct{}
 	_ [unsafe.Offsetof(C.struct_ibv_wc{}.sl) - unsafe.Offsetof(WC{}.SL)]struct{}
 	_ [MaxSGE - C.RX_MAX_SGE]struct{}
 )
@@ -97,25 +97,45 @@ func sysOpen(name string) (unsafe.Pointer, int) {
 }
 
 func sysQueryDevice(ctx unsafe.Pointer) (DeviceAttr, int) {
-	var a C.struct_ibv_device_attr
-	if rc := C.rx_query_device((*C.struct_ibv_context)(ctx), &a); rc != 0 {
-		return DeviceAttr{}, -max(int(rc), int(syscall.EIO))
+	var x C.struct_ibv_device_attr_ex
+	if rc := C.rx_query_device((*C.struct_ibv_context)(ctx), &x); rc < 0 {
+		return DeviceAttr{}, int(rc)
 	}
+	a := &x.orig_attr
 	guid := *(*[8]byte)(unsafe.Pointer(&a.node_guid)) // network byte order
+	odp := &x.odp_caps
 	return DeviceAttr{
 		Firmware:     C.GoString(&a.fw_ver[0]),
 		NodeGUID:     binary.BigEndian.Uint64(guid[:]),
 		VendorID:     uint32(a.vendor_id),
 		VendorPartID: uint32(a.vendor_part_id),
 		Ports:        int(a.phys_port_cnt),
+		Flags:        DeviceFlags(a.device_cap_flags),
+		PageSizes:    uint64(a.page_size_cap),
 		MaxMRSize:    uint64(a.max_mr_size),
 		MaxQP:        int(a.max_qp),
 		MaxQPWR:      int(a.max_qp_wr),
 		MaxSGE:       int(a.max_sge),
+		MaxCQ:        int(a.max_cq),
 		MaxCQE:       int(a.max_cqe),
 		MaxMR:        int(a.max_mr),
+		MaxPD:        int(a.max_pd),
+		MaxMW:        int(a.max_mw),
+		MaxAH:        int(a.max_ah),
+		MaxSRQ:       int(a.max_srq),
+		MaxSRQWR:     int(a.max_srq_wr),
+		MaxSRQSGE:    int(a.max_srq_sge),
 		MaxQPRead:    int(a.max_qp_rd_atom),
 		MaxQPInitRd:  int(a.max_qp_init_rd_atom),
+		MaxPKeys:     int(a.max_pkeys),
+		Atomics:      a.atomic_cap != C.IBV_ATOMIC_NONE,
+		ODP: ODPCaps{
+			Supported: odp.general_caps&C.IBV_ODP_SUPPORT != 0,
+			Implicit:  odp.general_caps&C.IBV_ODP_SUPPORT_IMPLICIT != 0,
+			RC:        ODPOps(odp.per_transport_caps.rc_odp_caps),
+			UC:        ODPOps(odp.per_transport_caps.uc_odp_caps),
+			UD:        ODPOps(odp.per_transport_caps.ud_odp_caps),
+		},
 	}, 0
 }
 
@@ -161,6 +181,25 @@ func sysCloseDevice(h unsafe.Pointer) int {
 	return int(C.rx_close_device((*C.struct_ibv_context)(h)))
 }
 
+// sysAsyncFD answers the descriptor of a device's events, non-blocking, or -errno.
+func sysAsyncFD(ctx unsafe.Pointer) int {
+	return int(C.rx_async_nonblock((*C.struct_ibv_context)(ctx)))
+}
+
+func sysNextEvent(ctx unsafe.Pointer) (Event, int) {
+	var e C.struct_rx_event
+	rc := int(C.rx_next_event((*C.struct_ibv_context)(ctx), &e))
+	if rc <= 0 {
+		return Event{}, rc
+	}
+	out := Event{Type: EventType(e._type), QPN: uint32(e.qpn), element: uint64(e.element)}
+	switch out.Type {
+	case EventPortActive, EventPortErr, EventLIDChange, EventPKeyChange, EventSMChange, EventClientReregister, EventGIDChange:
+		out.Port, out.element = int(e.element), 0
+	}
+	return out, rc
+}
+
 func sysAllocPD(ctx unsafe.Pointer) (unsafe.Pointer, int) {
 	var out *C.struct_ibv_pd
 	rc := C.rx_alloc_pd((*C.struct_ibv_context)(ctx), &out)
@@ -172,14 +211,70 @@ func sysDeallocPD(h unsafe.Pointer) int { return int(C.rx_dealloc_pd((*C.struct_
 // sysRegMR answers the handle, the lkey and the rkey. addr is never Go memory.
 func sysRegMR(pd unsafe.Pointer, addr []byte, access Access) (h unsafe.Pointer, lkey, rkey uint32, rc int) {
 	var out *C.struct_ibv_mr
-	rc = int(C.rx_reg_mr((*C.struct_ibv_pd)(pd), unsafe.Pointer(unsafe.SliceData(addr)), C.size_t(len(addr)), C.int(access), &out))
+	rc = int(C.rx_reg_mr((*C.struct_ibv_pd)(pd), unsafe.Pointer(unsafe.SliceData(addr)), C.size_t(len(addr)), C.uint(access), &out))
+	return keysOf(out, rc)
+}
+
+func sysRegDMABuf(pd unsafe.Pointer, offset uint64, length int, iova uint64, fd int, access Access) (h unsafe.Pointer, lkey, rkey uint32, rc int) {
+	var out *C.struct_ibv_mr
+	rc = int(C.rx_reg_dmabuf((*C.struct_ibv_pd)(pd), C.uint64_t(offset), C.size_t(length), C.uint64_t(iova), C.int(fd), C.uint(access), &out))
+	return keysOf(out, rc)
+}
+
+func keysOf(mr *C.struct_ibv_mr, rc int) (h unsafe.Pointer, lkey, rkey uint32, _ int) {
 	if rc < 0 {
 		return nil, 0, 0, rc
 	}
-	return unsafe.Pointer(out), uint32(out.lkey), uint32(out.rkey), 0
+	return unsafe.Pointer(mr), uint32(mr.lkey), uint32(mr.rkey), 0
 }
 
 func sysDeregMR(h unsafe.Pointer) int { return int(C.rx_dereg_mr((*C.struct_ibv_mr)(h))) }
+
+func sysAllocMW(pd unsafe.Pointer, typ MWType) (unsafe.Pointer, int) {
+	var out *C.struct_ibv_mw
+	rc := C.rx_alloc_mw((*C.struct_ibv_pd)(pd), C.int(typ), &out)
+	return unsafe.Pointer(out), int(rc)
+}
+
+func sysMWRKey(h unsafe.Pointer) uint32 { return uint32((*C.struct_ibv_mw)(h).rkey) }
+func sysDeallocMW(h unsafe.Pointer) int { return int(C.rx_dealloc_mw((*C.struct_ibv_mw)(h))) }
+
+func sysBindMW(qp, mw, mr unsafe.Pointer, b *Bind, addr uint64) int {
+	bind := C.struct_rx_bind{
+		id:     C.uint64_t(b.ID),
+		addr:   C.uint64_t(addr),
+		length: C.uint64_t(b.Len),
+		flags:  C.uint32_t(b.Flags),
+		access: C.uint32_t(b.Access),
+	}
+	return int(C.rx_bind_mw((*C.struct_ibv_qp)(qp), (*C.struct_ibv_mw)(mw), (*C.struct_ibv_mr)(mr), &bind))
+}
+
+func pathOf(v *vector) C.struct_rx_path {
+	p := C.struct_rx_path{
+		flow_label:    C.uint32_t(v.FlowLabel),
+		dlid:          C.uint16_t(v.dlid),
+		port:          C.uint8_t(v.port),
+		sgid_index:    C.uint8_t(v.gidIndex),
+		hop_limit:     C.uint8_t(v.HopLimit),
+		traffic_class: C.uint8_t(v.TrafficClass),
+		sl:            C.uint8_t(v.ServiceLevel),
+		dgid:          *(*[16]C.uint8_t)(unsafe.Pointer(&v.dgid)),
+	}
+	if v.global {
+		p.global = 1
+	}
+	return p
+}
+
+func sysCreateAH(pd unsafe.Pointer, v *vector) (unsafe.Pointer, int) {
+	p := pathOf(v)
+	var out *C.struct_ibv_ah
+	rc := C.rx_create_ah((*C.struct_ibv_pd)(pd), &p, &out)
+	return unsafe.Pointer(out), int(rc)
+}
+
+func sysDestroyAH(h unsafe.Pointer) int { return int(C.rx_destroy_ah((*C.struct_ibv_ah)(h))) }
 
 // sysCreateCQ makes a channel and the one CQ that it serves.
 func sysCreateCQ(ctx unsafe.Pointer, depth int) (cq, ch unsafe.Pointer, fd, rc int) {
@@ -200,12 +295,9 @@ func sysPoll(cq unsafe.Pointer, wcs []WC) int {
 	return int(C.rx_poll((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs))))
 }
 
-func sysPollArm(cq unsafe.Pointer, wcs []WC, spinNS int64, arm bool) (n int, armed bool) {
-	var want, got C.int
-	if arm {
-		want = 1
-	}
-	rc := C.rx_poll_arm((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), want, &got)
+func sysPollArm(cq unsafe.Pointer, wcs []WC, spinNS int64, arm armMode) (n int, armed bool) {
+	var got C.int
+	rc := C.rx_poll_arm((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), C.int(arm), &got)
 	return int(rc), got != 0
 }
 
@@ -213,16 +305,31 @@ func sysDrainEvents(ch unsafe.Pointer) int {
 	return int(C.rx_drain_events((*C.struct_ibv_comp_channel)(ch)))
 }
 
-func sysCreateQP(pd unsafe.Pointer, c *QPConfig) (h unsafe.Pointer, qpn uint32, inline, rc int) {
+func sysCreateSRQ(pd unsafe.Pointer, depth, sges int) (unsafe.Pointer, int) {
+	var out *C.struct_ibv_srq
+	rc := C.rx_create_srq((*C.struct_ibv_pd)(pd), C.uint32_t(depth), C.uint32_t(sges), &out)
+	return unsafe.Pointer(out), int(rc)
+}
+
+func sysSRQLimit(h unsafe.Pointer, limit int) int {
+	return int(C.rx_srq_limit((*C.struct_ibv_srq)(h), C.uint32_t(limit)))
+}
+
+func sysDestroySRQ(h unsafe.Pointer) int { return int(C.rx_destroy_srq((*C.struct_ibv_srq)(h))) }
+
+func sysCreateQP(pd unsafe.Pointer, c *QPConfig, sends, recvs int) (h unsafe.Pointer, qpn uint32, inline, rc int) {
 	a := C.struct_rx_qp_args{
 		send_cq:      (*C.struct_ibv_cq)(c.SendCQ.h),
 		recv_cq:      (*C.struct_ibv_cq)(c.RecvCQ.h),
-		max_send_wr:  C.uint32_t(c.MaxSend),
-		max_recv_wr:  C.uint32_t(c.MaxRecv),
+		max_send_wr:  C.uint32_t(sends),
+		max_recv_wr:  C.uint32_t(recvs),
 		max_send_sge: C.uint32_t(c.MaxSendSGE),
 		max_recv_sge: C.uint32_t(c.MaxRecvSGE),
 		max_inline:   C.uint32_t(c.MaxInline),
-		_type:        C.IBV_QPT_RC,
+		_type:        C.uint32_t(c.Type),
+	}
+	if c.SRQ != nil {
+		a.srq = (*C.struct_ibv_srq)(c.SRQ.h)
 	}
 	var out *C.struct_ibv_qp
 	var got C.uint32_t
@@ -232,23 +339,17 @@ func sysCreateQP(pd unsafe.Pointer, c *QPConfig) (h unsafe.Pointer, qpn uint32, 
 	return unsafe.Pointer(out), uint32(out.qp_num), int(got), 0
 }
 
-func sysQPInit(qp unsafe.Pointer, port, pkeyIndex int, access Access) int {
-	return int(C.rx_qp_init((*C.struct_ibv_qp)(qp), C.uint8_t(port), C.uint16_t(pkeyIndex), C.uint32_t(access)))
+func sysQPInit(qp unsafe.Pointer, c *QPConfig) int {
+	return int(C.rx_qp_init((*C.struct_ibv_qp)(qp), C.uint8_t(c.Port), C.uint16_t(c.PKeyIndex), C.uint32_t(c.Access), C.uint32_t(c.QKey)))
 }
 
-func connectArgs(c *QPConfig, local, remote *Endpoint, p *ConnectParams) C.struct_rx_connect_args {
+func sysQPConnect(qp unsafe.Pointer, v *vector, local, remote *Endpoint, p *ConnectParams) (step string, rc int) {
 	a := C.struct_rx_connect_args{
+		path:               pathOf(v),
 		dest_qpn:           C.uint32_t(remote.QPN),
 		rq_psn:             C.uint32_t(remote.PSN),
 		sq_psn:             C.uint32_t(local.PSN),
-		dlid:               C.uint16_t(remote.LID),
-		port:               C.uint8_t(c.Port),
 		mtu:                C.uint8_t(p.MTU),
-		sgid_index:         C.uint8_t(c.GIDIndex),
-		hop_limit:          C.uint8_t(p.HopLimit),
-		traffic_class:      C.uint8_t(p.TrafficClass),
-		sl:                 C.uint8_t(p.ServiceLevel),
-		flow_label:         C.uint32_t(p.FlowLabel),
 		max_rd_atomic:      C.uint8_t(p.MaxReads),
 		max_dest_rd_atomic: C.uint8_t(p.MaxReadsServed),
 		min_rnr_timer:      C.uint8_t(p.MinRNRTimer),
@@ -256,15 +357,6 @@ func connectArgs(c *QPConfig, local, remote *Endpoint, p *ConnectParams) C.struc
 		retry_cnt:          C.uint8_t(p.Retries),
 		rnr_retry:          C.uint8_t(p.RNRRetries),
 	}
-	if !remote.GID.IsZero() {
-		a.global = 1
-		a.dgid = *(*[16]C.uint8_t)(unsafe.Pointer(&remote.GID))
-	}
-	return a
-}
-
-func sysQPConnect(qp unsafe.Pointer, c *QPConfig, local, remote *Endpoint, p *ConnectParams) (step string, rc int) {
-	a := connectArgs(c, local, remote, p)
 	if rc = int(C.rx_qp_rtr((*C.struct_ibv_qp)(qp), &a)); rc < 0 {
 		return "RTR", rc
 	}
@@ -272,6 +364,7 @@ func sysQPConnect(qp unsafe.Pointer, c *QPConfig, local, remote *Endpoint, p *Co
 }
 
 func sysQPErr(qp unsafe.Pointer) int     { return int(C.rx_qp_err((*C.struct_ibv_qp)(qp))) }
+func sysQPState(qp unsafe.Pointer) int   { return int(C.rx_qp_state((*C.struct_ibv_qp)(qp))) }
 func sysDestroyQP(qp unsafe.Pointer) int { return int(C.rx_destroy_qp((*C.struct_ibv_qp)(qp))) }
 
 func sysPostSend(qp unsafe.Pointer, wrs []SendWR) (posted, rc int) {
@@ -283,5 +376,11 @@ func sysPostSend(qp unsafe.Pointer, wrs []SendWR) (posted, rc int) {
 func sysPostRecv(qp unsafe.Pointer, wrs []RecvWR) (posted, rc int) {
 	var n C.int
 	r := C.rx_post_recv((*C.struct_ibv_qp)(qp), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	return int(n), int(r)
+}
+
+func sysPostSRQ(srq unsafe.Pointer, wrs []RecvWR) (posted, rc int) {
+	var n C.int
+	r := C.rx_post_srq((*C.struct_ibv_srq)(srq), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
 	return int(n), int(r)
 }

@@ -17,37 +17,53 @@ func sysLoad() error {
 	return fmt.Errorf("RDMA verbs: %w (this is a build without cgo, or not for Linux)", ErrUnsupported)
 }
 
-func sysDevices() ([]Device, int)                              { return nil, none }
-func sysOpen(string) (unsafe.Pointer, int)                     { return nil, none }
-func sysQueryDevice(unsafe.Pointer) (DeviceAttr, int)          { return DeviceAttr{}, none }
-func sysQueryPort(unsafe.Pointer, int) (PortAttr, int)         { return PortAttr{}, none }
-func sysQueryGIDs(unsafe.Pointer, int) ([]GIDEntry, int)       { return nil, none }
-func sysCloseDevice(unsafe.Pointer) int                        { return none }
-func sysAllocPD(unsafe.Pointer) (unsafe.Pointer, int)          { return nil, none }
-func sysDeallocPD(unsafe.Pointer) int                          { return none }
-func sysDeregMR(unsafe.Pointer) int                            { return none }
-func sysDestroyCQ(_, _ unsafe.Pointer) int                     { return none }
-func sysPoll(unsafe.Pointer, []WC) int                         { return none }
-func sysDrainEvents(unsafe.Pointer) int                        { return none }
-func sysQPInit(unsafe.Pointer, int, int, Access) int           { return none }
-func sysQPErr(unsafe.Pointer) int                              { return none }
-func sysDestroyQP(unsafe.Pointer) int                          { return none }
-func sysPostSend(unsafe.Pointer, []SendWR) (posted, rc int)    { return 0, none }
-func sysPostRecv(unsafe.Pointer, []RecvWR) (posted, rc int)    { return 0, none }
-func sysPollArm(unsafe.Pointer, []WC, int64, bool) (int, bool) { return none, false }
+type handle = unsafe.Pointer
 
-func sysRegMR(unsafe.Pointer, []byte, Access) (h unsafe.Pointer, lkey, rkey uint32, rc int) {
+func sysDevices() ([]Device, int)                         { return nil, none }
+func sysOpen(string) (handle, int)                        { return nil, none }
+func sysCloseDevice(handle) int                           { return none }
+func sysQueryDevice(handle) (DeviceAttr, int)             { return DeviceAttr{}, none }
+func sysQueryPort(handle, int) (PortAttr, int)            { return PortAttr{}, none }
+func sysQueryGIDs(handle, int) ([]GIDEntry, int)          { return nil, none }
+func sysAsyncFD(handle) int                               { return none }
+func sysNextEvent(handle) (Event, int)                    { return Event{}, none }
+func sysAllocPD(handle) (handle, int)                     { return nil, none }
+func sysDeallocPD(handle) int                             { return none }
+func sysDeregMR(handle) int                               { return none }
+func sysAllocMW(handle, MWType) (handle, int)             { return nil, none }
+func sysMWRKey(handle) uint32                             { return 0 }
+func sysDeallocMW(handle) int                             { return none }
+func sysBindMW(_, _, _ handle, _ *Bind, _ uint64) int     { return none }
+func sysCreateAH(handle, *vector) (handle, int)           { return nil, none }
+func sysDestroyAH(handle) int                             { return none }
+func sysCreateCQ(handle, int) (cq, ch handle, fd, rc int) { return nil, nil, -1, none }
+func sysDestroyCQ(_, _ handle) int                        { return none }
+func sysPoll(handle, []WC) int                            { return none }
+func sysPollArm(handle, []WC, int64, armMode) (int, bool) { return none, false }
+func sysDrainEvents(handle) int                           { return none }
+func sysCreateSRQ(handle, int, int) (handle, int)         { return nil, none }
+func sysSRQLimit(handle, int) int                         { return none }
+func sysDestroySRQ(handle) int                            { return none }
+func sysPostSRQ(handle, []RecvWR) (posted, rc int)        { return 0, none }
+func sysQPInit(handle, *QPConfig) int                     { return none }
+func sysQPErr(handle) int                                 { return none }
+func sysQPState(handle) int                               { return none }
+func sysDestroyQP(handle) int                             { return none }
+func sysPostSend(handle, []SendWR) (posted, rc int)       { return 0, none }
+func sysPostRecv(handle, []RecvWR) (posted, rc int)       { return 0, none }
+
+func sysRegMR(handle, []byte, Access) (h handle, lkey, rkey uint32, rc int) {
 	return nil, 0, 0, none
 }
 
-func sysCreateCQ(unsafe.Pointer, int) (cq, ch unsafe.Pointer, fd, rc int) {
-	return nil, nil, -1, none
-}
-
-func sysCreateQP(unsafe.Pointer, *QPConfig) (h unsafe.Pointer, qpn uint32, inline, rc int) {
+func sysRegDMABuf(handle, uint64, int, uint64, int, Access) (h handle, lkey, rkey uint32, rc int) {
 	return nil, 0, 0, none
 }
 
-func sysQPConnect(unsafe.Pointer, *QPConfig, *Endpoint, *Endpoint, *ConnectParams) (string, int) {
+func sysCreateQP(handle, *QPConfig, int, int) (h handle, qpn uint32, inline, rc int) {
+	return nil, 0, 0, none
+}
+
+func sysQPConnect(handle, *vector, *Endpoint, *Endpoint, *ConnectParams) (string, int) {
 	return "RTR", none
 }

@@ -2,7 +2,6 @@ package ibverbs
 
 import (
 	"fmt"
-	"math/bits"
 	"net/netip"
 )
 
@@ -49,7 +48,8 @@ type GIDEntry struct {
 	Index   int
 	Port    int
 	Type    GIDType
-	IfIndex int // of the network device, 0 where there is none
+	IfIndex int    // of the network device, 0 where there is none
+	Netdev  string // its name; empty where there is none in this network namespace
 }
 
 // MTU is a path MTU in its coded form (enum ibv_mtu): 1 is 256 bytes, 5 is 4096.
@@ -100,136 +100,85 @@ type PortAttr struct {
 	Width     uint8  // active width, coded: 1, 2, 4, 8 for 1x, 4x, 8x, 12x; 16 for 2x
 }
 
-// DeviceAttr is what a device can do (struct ibv_device_attr, in part).
+// DeviceAttr is what a device can do (struct ibv_device_attr_ex, in part). Limits
+// are the device's promise of an upper bound, not of what is free now.
 type DeviceAttr struct {
 	Firmware     string
 	NodeGUID     uint64 // host byte order
 	VendorID     uint32
 	VendorPartID uint32
 	Ports        int
+	Flags        DeviceFlags
+	PageSizes    uint64 // bit n: pages of 2^n bytes
 	MaxMRSize    uint64 // bytes
 	MaxQP        int
-	MaxQPWR      int
+	MaxQPWR      int // requests a work queue
 	MaxSGE       int
+	MaxCQ        int
 	MaxCQE       int
 	MaxMR        int
-	MaxQPRead    int // outstanding READs as responder, a queue pair
-	MaxQPInitRd  int // outstanding READs as initiator, a queue pair
+	MaxPD        int
+	MaxMW        int
+	MaxAH        int
+	MaxSRQ       int
+	MaxSRQWR     int
+	MaxSRQSGE    int
+	MaxQPRead    int // outstanding READs and atomics as responder, a queue pair
+	MaxQPInitRd  int // the same as initiator
+	MaxPKeys     int
+	Atomics      bool // fetch-and-add and compare-and-swap work between queue pairs
+	ODP          ODPCaps
 }
 
-// Access is what a memory region or a queue pair permits (enum ibv_access_flags).
+// DeviceFlags are what else a device can do (enum ibv_device_cap_flags).
+type DeviceFlags uint32
+
+// The flags that this package makes use of.
+const (
+	DeviceMemWindow        DeviceFlags = 1 << 17
+	DeviceMemMgtExtensions DeviceFlags = 1 << 21 // local invalidate, send with invalidate
+	DeviceMemWindow2A      DeviceFlags = 1 << 23
+	DeviceMemWindow2B      DeviceFlags = 1 << 24
+)
+
+// ODPCaps says what works on memory that is not pinned (struct ibv_odp_caps). All
+// are zero where there is no on-demand paging.
+type ODPCaps struct {
+	Supported, Implicit bool
+	RC, UC, UD          ODPOps
+}
+
+// ODPOps is a set of operations (enum ibv_odp_transport_cap_bits).
+type ODPOps uint32
+
+// The operations that may touch memory that is not pinned.
+const (
+	ODPSend    ODPOps = 1 << 0
+	ODPRecv    ODPOps = 1 << 1
+	ODPWrite   ODPOps = 1 << 2
+	ODPRead    ODPOps = 1 << 3
+	ODPAtomic  ODPOps = 1 << 4
+	ODPSRQRecv ODPOps = 1 << 5
+)
+
+// Access is what a memory region, a window or a queue pair permits (enum
+// ibv_access_flags).
 type Access uint32
 
 // The access flags. The least that works is the right choice: zero is enough for
 // memory that is only sent from.
 const (
 	AccessLocalWrite   Access = 1 << 0
-	AccessRemoteWrite  Access = 1 << 1
+	AccessRemoteWrite  Access = 1 << 1 // needs AccessLocalWrite too
 	AccessRemoteRead   Access = 1 << 2
-	AccessRemoteAtomic Access = 1 << 3
-	AccessOnDemand     Access = 1 << 6
+	AccessRemoteAtomic Access = 1 << 3 // needs AccessLocalWrite too
+	AccessBindMW       Access = 1 << 4 // memory windows may be bound to the region
+	AccessZeroBased    Access = 1 << 5 // the peer's addresses begin at 0
+	AccessOnDemand     Access = 1 << 6 // not pinned; see [Context.CanODP]
+	// AccessRelaxedOrdering lets PCIe reorder the device's writes. Optional: what
+	// does not know it ignores it.
+	AccessRelaxedOrdering Access = 1 << 20
 )
-
-// Opcode is what a send work request does (enum ibv_wr_opcode).
-type Opcode uint32
-
-// The opcodes.
-const (
-	OpWrite        Opcode = 0
-	OpWriteWithImm Opcode = 1
-	OpSend         Opcode = 2
-	OpSendWithImm  Opcode = 3
-	OpRead         Opcode = 4
-	OpCompareSwap  Opcode = 5
-	OpFetchAdd     Opcode = 6
-)
-
-// SendFlags modify a send work request (enum ibv_send_flags).
-type SendFlags uint32
-
-// The send flags.
-const (
-	SendFence     SendFlags = 1 << 0
-	SendSignaled  SendFlags = 1 << 1
-	SendSolicited SendFlags = 1 << 2
-	SendInline    SendFlags = 1 << 3
-)
-
-// SGE is one stretch of registered memory (struct ibv_sge, to the byte).
-type SGE struct {
-	Addr   uint64
-	Length uint32 // bytes
-	LKey   uint32
-}
-
-// MaxSGE is the most stretches that one work request of this package can name.
-const MaxSGE = 4
-
-// SendWR is one send work request. It has no pointers, so that a batch of them
-// crosses into C as it is.
-type SendWR struct {
-	ID         uint64
-	Opcode     Opcode
-	Flags      SendFlags
-	Imm        uint32 // host byte order
-	RKey       uint32 // write, read, atomics
-	RemoteAddr uint64 // write, read, atomics
-	CompareAdd uint64 // atomics: the value compared with, or added
-	Swap       uint64 // compare-and-swap: the value stored
-	NumSGE     uint32 // how many of SGE are used
-	_          uint32
-	SGE        [MaxSGE]SGE
-}
-
-// RecvWR is one receive work request.
-type RecvWR struct {
-	ID     uint64
-	NumSGE uint32
-	_      uint32
-	SGE    [MaxSGE]SGE
-}
-
-// WCOpcode says what completed (enum ibv_wc_opcode). It is undefined when the
-// completion failed.
-type WCOpcode uint32
-
-// The opcodes of completions. Those of receives have the bit of WCRecv.
-const (
-	WCSend        WCOpcode = 0
-	WCWrite       WCOpcode = 1
-	WCRead        WCOpcode = 2
-	WCCompareSwap WCOpcode = 3
-	WCFetchAdd    WCOpcode = 4
-	WCRecv        WCOpcode = 1 << 7
-	WCRecvWithImm WCOpcode = 1<<7 + 1
-)
-
-// WC is one completion, laid out as struct ibv_wc so that the device's library
-// writes it straight into the caller's slice.
-type WC struct {
-	ID        uint64
-	Status    WCStatus
-	Opcode    WCOpcode
-	VendorErr uint32
-	ByteLen   uint32 // of a receive
-	immBE     uint32
-	QPN       uint32
-	SrcQP     uint32
-	Flags     uint32
-	PKeyIndex uint16
-	SLID      uint16
-	SL        uint8
-	PathBits  uint8
-	_         uint16
-}
-
-// Err is nil for a success and a [*WCError] for anything else.
-func (w *WC) Err() error {
-	if w.Status == WCSuccess {
-		return nil
-	}
-	return &WCError{Status: w.Status, Opcode: w.Opcode, VendorErr: w.VendorErr, QPN: w.QPN}
-}
 
 // Endpoint is all that one side of a queue pair must know of the other.
 type Endpoint struct {
@@ -239,6 +188,3 @@ type Endpoint struct {
 	LID uint16 // 0 on Ethernet
 	MTU MTU    // the most that its port carries
 }
-
-// Imm is the immediate data of a receive, in host byte order.
-func (w *WC) Imm() uint32 { return bits.ReverseBytes32(w.immBE) }

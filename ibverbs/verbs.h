@@ -3,17 +3,20 @@
 #ifndef RDMAXFER_VERBS_H
 #define RDMAXFER_VERBS_H
 
+#include <errno.h>
 #include <infiniband/verbs.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define RX_MAX_SGE 4
 
-// Work requests as Go lays them out (SendWR, RecvWR): flat, no pointers.
+// Work requests as Go lays them out (SendWR, RecvWR): flat, no pointers to Go.
 struct rx_send_wr {
 	uint64_t id;
 	uint32_t opcode, flags, imm, rkey;
 	uint64_t remote_addr, compare_add, swap;
+	uint64_t ah; // struct ibv_ah *, UD alone
+	uint32_t remote_qpn, remote_qkey;
 	uint32_t num_sge, pad;
 	struct ibv_sge sge[RX_MAX_SGE];
 };
@@ -33,8 +36,6 @@ struct rx_symbols {
 	int (*close_device)(struct ibv_context *);
 	int (*query_device)(struct ibv_context *, struct ibv_device_attr *);
 	int (*query_port)(struct ibv_context *, uint8_t, struct _compat_ibv_port_attr *);
-	ssize_t (*query_gid_table)(struct ibv_context *, struct ibv_gid_entry *, size_t,
-				   uint32_t, size_t); // may be NULL: rdma-core before v32
 	struct ibv_pd *(*alloc_pd)(struct ibv_context *);
 	int (*dealloc_pd)(struct ibv_pd *);
 	struct ibv_mr *(*reg_mr)(struct ibv_pd *, void *, size_t, int);
@@ -48,7 +49,20 @@ struct rx_symbols {
 	void (*ack_cq_events)(struct ibv_cq *, unsigned int);
 	struct ibv_qp *(*create_qp)(struct ibv_pd *, struct ibv_qp_init_attr *);
 	int (*modify_qp)(struct ibv_qp *, struct ibv_qp_attr *, int);
+	int (*query_qp)(struct ibv_qp *, struct ibv_qp_attr *, int, struct ibv_qp_init_attr *);
 	int (*destroy_qp)(struct ibv_qp *);
+	struct ibv_srq *(*create_srq)(struct ibv_pd *, struct ibv_srq_init_attr *);
+	int (*modify_srq)(struct ibv_srq *, struct ibv_srq_attr *, int);
+	int (*destroy_srq)(struct ibv_srq *);
+	struct ibv_ah *(*create_ah)(struct ibv_pd *, struct ibv_ah_attr *);
+	int (*destroy_ah)(struct ibv_ah *);
+	int (*get_async_event)(struct ibv_context *, struct ibv_async_event *);
+	void (*ack_async_event)(struct ibv_async_event *);
+	// May be NULL: the library is older than they are (rdma-core 32, 28 and 34).
+	ssize_t (*query_gid_table)(struct ibv_context *, struct ibv_gid_entry *, size_t,
+				   uint32_t, size_t);
+	struct ibv_mr *(*reg_mr_iova2)(struct ibv_pd *, void *, size_t, uint64_t, unsigned int);
+	struct ibv_mr *(*reg_dmabuf_mr)(struct ibv_pd *, uint64_t, size_t, uint64_t, int, int);
 };
 
 extern struct rx_symbols rx;
@@ -56,50 +70,108 @@ extern struct rx_symbols rx;
 // rx_load opens the library and fills rx. It answers NULL, or a malloc'd reason.
 char *rx_load(void);
 
+// Devices and ports (objects.c).
+int rx_open(const char *name, struct ibv_context **out);
+int rx_close_device(struct ibv_context *ctx);
+// rx_query_device fills attr in part when the kernel or the provider knows the
+// plain attributes alone.
+int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr_ex *attr);
+int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *attr);
+int rx_query_gids(struct ibv_context *ctx, struct ibv_gid_entry *entries, size_t n);
+
+struct rx_event {
+	uint64_t element; // the queue's address, or the port's number
+	uint32_t type, qpn;
+};
+
+// rx_async_nonblock makes the context's descriptor of events non-blocking.
+int rx_async_nonblock(struct ibv_context *ctx);
+// rx_next_event takes and acknowledges one event: 1, or 0 when there is none.
+int rx_next_event(struct ibv_context *ctx, struct rx_event *out);
+
+// Protection domains, memory, address handles.
+int rx_alloc_pd(struct ibv_context *ctx, struct ibv_pd **out);
+int rx_dealloc_pd(struct ibv_pd *pd);
+int rx_reg_mr(struct ibv_pd *pd, void *addr, size_t len, unsigned int access,
+	      struct ibv_mr **out);
+int rx_reg_dmabuf(struct ibv_pd *pd, uint64_t offset, size_t len, uint64_t iova, int fd,
+		  unsigned int access, struct ibv_mr **out);
+int rx_dereg_mr(struct ibv_mr *mr);
+int rx_alloc_mw(struct ibv_pd *pd, int type, struct ibv_mw **out);
+int rx_dealloc_mw(struct ibv_mw *mw);
+
+struct rx_path {
+	uint8_t dgid[16];
+	uint32_t flow_label;
+	uint16_t dlid;
+	uint8_t port, sgid_index, global, hop_limit, traffic_class, sl;
+};
+
+// rx_ah_attr lays a path out as the library has it.
+void rx_ah_attr(struct ibv_ah_attr *attr, const struct rx_path *path);
+int rx_create_ah(struct ibv_pd *pd, const struct rx_path *path, struct ibv_ah **out);
+int rx_destroy_ah(struct ibv_ah *ah);
+
+// Queues (queues.c).
+int rx_create_cq(struct ibv_context *ctx, int depth, struct ibv_comp_channel **ch,
+		 struct ibv_cq **out);
+int rx_destroy_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch);
+int rx_create_srq(struct ibv_pd *pd, uint32_t max_wr, uint32_t max_sge, struct ibv_srq **out);
+int rx_srq_limit(struct ibv_srq *srq, uint32_t limit);
+int rx_destroy_srq(struct ibv_srq *srq);
+
 struct rx_qp_args {
 	struct ibv_cq *send_cq, *recv_cq;
+	struct ibv_srq *srq;
 	uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline;
 	uint32_t type; // enum ibv_qp_type
 };
 
 struct rx_connect_args {
-	uint32_t dest_qpn, rq_psn, sq_psn, access, flow_label;
-	uint8_t dgid[16];
-	uint16_t dlid, pkey_index;
-	uint8_t port, mtu, sgid_index, global, hop_limit, traffic_class, sl;
-	uint8_t max_rd_atomic, max_dest_rd_atomic, min_rnr_timer, timeout, retry_cnt, rnr_retry;
+	struct rx_path path;
+	uint32_t dest_qpn, rq_psn, sq_psn;
+	uint8_t mtu, max_rd_atomic, max_dest_rd_atomic, min_rnr_timer;
+	uint8_t timeout, retry_cnt, rnr_retry;
 };
 
-int rx_open(const char *name, struct ibv_context **out);
-int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *attr);
-int rx_query_gids(struct ibv_context *ctx, struct ibv_gid_entry *entries, size_t n);
-int rx_alloc_pd(struct ibv_context *ctx, struct ibv_pd **out);
-int rx_reg_mr(struct ibv_pd *pd, void *addr, size_t len, int access, struct ibv_mr **out);
-int rx_create_cq(struct ibv_context *ctx, int depth, struct ibv_comp_channel **ch,
-		 struct ibv_cq **out);
 int rx_create_qp(struct ibv_pd *pd, const struct rx_qp_args *a, struct ibv_qp **out,
 		 uint32_t *max_inline);
-int rx_qp_init(struct ibv_qp *qp, uint8_t port, uint16_t pkey_index, uint32_t access);
+int rx_qp_init(struct ibv_qp *qp, uint8_t port, uint16_t pkey_index, uint32_t access,
+	       uint32_t qkey);
 int rx_qp_rtr(struct ibv_qp *qp, const struct rx_connect_args *a);
 int rx_qp_rts(struct ibv_qp *qp, const struct rx_connect_args *a);
 int rx_qp_err(struct ibv_qp *qp);
-
-// Destructors, by the address of their symbol's slot in rx.
-int rx_close_device(struct ibv_context *ctx);
-int rx_dealloc_pd(struct ibv_pd *pd);
-int rx_dereg_mr(struct ibv_mr *mr);
-int rx_destroy_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch);
+int rx_qp_state(struct ibv_qp *qp);
 int rx_destroy_qp(struct ibv_qp *qp);
+
+struct rx_bind {
+	uint64_t id, addr, length;
+	uint32_t flags, access;
+};
+
+// rx_bind_mw posts a bind. The window's rkey is the new one when it returns.
+int rx_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mr *mr, const struct rx_bind *b);
 
 // The hot helpers (post.c).
 int rx_post_send(struct ibv_qp *qp, const struct rx_send_wr *wr, int n, int *posted);
 int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *wr, int n, int *posted);
+int rx_post_srq(struct ibv_srq *srq, const struct rx_recv_wr *wr, int n, int *posted);
 int rx_poll(struct ibv_cq *cq, struct ibv_wc *wc, int n);
-// rx_poll_arm polls, spins up to spin_ns while there is nothing, then, if arm,
-// asks for an event and polls once more. *armed is set when it asked.
+
+enum rx_arm { RX_ARM_NOT, RX_ARM_ALL, RX_ARM_SOLICITED };
+
+// rx_poll_arm polls, spins up to spin_ns while there is nothing, then asks for an
+// event as arm says and polls once more. *armed is set when it asked.
 int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed);
 // rx_drain_events takes every completion event that is waiting in the channel
 // and acknowledges them in one go; it answers how many there were.
 int rx_drain_events(struct ibv_comp_channel *ch);
+
+// neg makes -errno of a failure that set errno, and never 0.
+static inline int rx_neg(int e) { return e ? -e : -EIO; }
+
+// Destructors and modifiers answer an errno, or -1 with errno set: both are seen
+// in providers.
+static inline int rx_answer(int rc) { return rc == 0 ? 0 : rx_neg(rc > 0 ? rc : errno); }
 
 #endif

@@ -13,6 +13,7 @@ package fakeverbs
 static struct ibv_context ctx;
 static struct ibv_qp qp;
 static struct ibv_cq cq;
+static struct ibv_srq srq;
 static struct ibv_send_wr last;
 static struct ibv_sge last_sge;
 static int crossings, room, waiting, status;
@@ -46,6 +47,11 @@ static int post_recv(struct ibv_qp *q, struct ibv_recv_wr *wr, struct ibv_recv_w
 	return 0;
 }
 
+static int post_srq_recv(struct ibv_srq *s, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	return post_recv(NULL, wr, bad);
+}
+
 static int poll_cq(struct ibv_cq *q, int n, struct ibv_wc *wc)
 {
 	int i;
@@ -63,8 +69,10 @@ static void reset(int r, int w, int s)
 {
 	ctx.ops.post_send = post_send;
 	ctx.ops.post_recv = post_recv;
+	ctx.ops.post_srq_recv = post_srq_recv;
 	ctx.ops.poll_cq = poll_cq;
-	qp.context = cq.context = &ctx;
+	qp.context = cq.context = srq.context = &ctx;
+	qp.qp_type = IBV_QPT_RC;
 	crossings = 0;
 	room = r;
 	waiting = w;
@@ -79,6 +87,12 @@ static uint64_t rdma_addr(void) { return last.wr.rdma.remote_addr; }
 static uint32_t imm(void) { return last.imm_data; }
 static uint64_t last_id(void) { return last.wr_id; }
 static uint32_t opcode(void) { return last.opcode; }
+static uint32_t inv_rkey(void) { return last.invalidate_rkey; }
+static uint64_t ud_ah(void) { return (uint64_t)(uintptr_t)last.wr.ud.ah; }
+static uint32_t ud_qpn(void) { return last.wr.ud.remote_qpn; }
+static uint32_t ud_qkey(void) { return last.wr.ud.remote_qkey; }
+static void be(int type) { qp.qp_type = (enum ibv_qp_type)type; }
+static void *srq_of(void) { return &srq; }
 static uint64_t sge_addr(void) { return last_sge.addr; }
 static int calls(void) { return crossings; }
 static void nothing(void) {}
@@ -96,6 +110,20 @@ func QP() unsafe.Pointer { return C.qp_of() }
 
 // CQ is the completion queue, a struct ibv_cq.
 func CQ() unsafe.Pointer { return C.cq_of() }
+
+// SRQ is the shared receive queue, a struct ibv_srq.
+func SRQ() unsafe.Pointer { return C.srq_of() }
+
+// Be makes the queue pair one of that type (enum ibv_qp_type), until Reset.
+func Be(typ int) { C.be(C.int(typ)) }
+
+// LastInvalidated is the rkey that the last posted send makes invalid.
+func LastInvalidated() uint32 { return uint32(C.inv_rkey()) }
+
+// LastDatagram is where the last posted send of a UD queue pair goes.
+func LastDatagram() (ah uint64, qpn, qkey uint32) {
+	return uint64(C.ud_ah()), uint32(C.ud_qpn()), uint32(C.ud_qkey())
+}
 
 // Calls is how often the queues were called since Reset.
 func Calls() int { return int(C.calls()) }

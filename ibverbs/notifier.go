@@ -1,0 +1,89 @@
+package ibverbs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// notifier is a descriptor of the library in Go's netpoller: whoever waits for it
+// holds no thread. Waiting is for one goroutine at a time.
+type notifier struct {
+	file     *os.File
+	raw      syscall.RawConn
+	watching context.Context // whose end wakes the waiter
+	unwatch  func() bool
+}
+
+// open takes a dup of fd, which is non-blocking already: the library closes its
+// own, and closing that number twice would close somebody else's file.
+func (n *notifier) open(fd int, name string) error {
+	dup, err := dupCloexec(fd)
+	if err != nil {
+		return fmt.Errorf("%s: dup: %w", name, err)
+	}
+	n.file = os.NewFile(uintptr(dup), name)
+	if n.raw, err = n.file.SyscallConn(); err != nil {
+		n.file.Close()
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// wait calls take until that reports true, parked while there is nothing to read.
+// An interrupt, also one that came before, answers os.ErrDeadlineExceeded, once.
+func (n *notifier) wait(ctx context.Context, take func(fd uintptr) bool) error {
+	n.watch(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := n.raw.Read(take)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if err := n.file.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return os.ErrDeadlineExceeded
+	case errors.Is(err, os.ErrClosed):
+		return ErrClosed
+	}
+	// A removed device shows as EPOLLERR alone, which Go calls "not pollable".
+	return fmt.Errorf("%w (%v)", ErrDeviceGone, err)
+}
+
+// watch arranges for the end of ctx to wake the waiter. Waiting with the same
+// context again costs nothing.
+func (n *notifier) watch(ctx context.Context) {
+	if n.watching == ctx {
+		return
+	}
+	if n.unwatch != nil {
+		n.unwatch()
+		n.unwatch = nil
+	}
+	n.watching = ctx
+	if ctx.Done() != nil {
+		n.unwatch = context.AfterFunc(ctx, n.interrupt)
+	}
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// interrupt wakes the waiter, or the next one.
+func (n *notifier) interrupt() { _ = n.file.SetReadDeadline(past) }
+
+func (n *notifier) close() error {
+	if n.unwatch != nil {
+		n.unwatch()
+	}
+	return n.file.Close()
+}

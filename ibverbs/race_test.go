@@ -1,0 +1,6 @@
+//go:build race
+
+package ibverbs
+
+// raceDetector: it allocates where the program does not.
+const raceDetector = true

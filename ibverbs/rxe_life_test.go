@@ -1,0 +1,465 @@
+//go:build rxe
+
+package ibverbs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// How objects end, what is left, and what a device says by itself.
+
+// TestDrain: every request that was posted is seen to complete, and nothing of the
+// queue pair comes after.
+func TestDrain(t *testing.T) {
+	s := connected(t)
+	a, b := s[0], s[1]
+	for i := range 10 {
+		b.recv(t, uint64(i), 0, 8)
+	}
+	for range 3 {
+		a.send(t, a.wr(OpSend, 0, 8, nil, 0))
+		a.ok(t)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var fine, flushed int
+	err := b.qp.Drain(ctx, func(wc *WC) {
+		switch {
+		case wc.Err() == nil:
+			fine++
+		case wc.Status == WCFlushErr:
+			flushed++
+		default:
+			t.Errorf("%v", wc.Err())
+		}
+	})
+	if err != nil || fine != 3 || flushed != 7 {
+		t.Errorf("%v: %d fine, %d flushed", err, fine, flushed)
+	}
+	if state, err := b.qp.State(); state != QPStateErr || err != nil {
+		t.Errorf("%v, %v", state, err)
+	}
+	closed(t, b.qp)
+	if n, err := b.cq.Poll(make([]WC, 1)); n != 0 || err != nil {
+		t.Errorf("after the end: %d, %v", n, err)
+	}
+	// A full send queue still has room for the marker.
+	for range 16 {
+		if _, err := a.qp.PostSend([]SendWR{a.wr(OpSend, 0, 8, nil, 0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.qp.Drain(ctx, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestQueueFull(t *testing.T) {
+	s := connected(t)
+	wrs := make([]SendWR, 4096)
+	for i := range wrs {
+		wrs[i] = s[0].wr(OpWrite, 0, 1, s[1], 0)
+	}
+	n, err := s[0].qp.PostSend(wrs)
+	if n < 16 || n == len(wrs) || !errors.Is(err, syscall.ENOMEM) || !strings.Contains(err.Error(), "poll completions") {
+		t.Errorf("%d posted, %v", n, err)
+	}
+}
+
+// process reads what this process holds: descriptors, pinned and resident KiB.
+func process(t *testing.T) (fds, pinned, resident int) {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		w := strings.Fields(lines.Text())
+		if len(w) < 2 {
+			continue
+		}
+		n, _ := strconv.Atoi(w[1])
+		switch w[0] {
+		case "VmPin:":
+			pinned = n
+		case "VmRSS:":
+			resident = n
+		}
+	}
+	return len(d) - 1, pinned, resident
+}
+
+// TestTenThousandConnectionsLeakNothing connects and closes again and again.
+func TestTenThousandConnectionsLeakNothing(t *testing.T) {
+	ctx, gid := openTest(t)
+	a, b := newSide(t, ctx, 0), newSide(t, ctx, 0)
+	cycle := func() {
+		mr, err := a.pd.AllocMR(8192, AccessLocalWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cq, err := ctx.CreateCQ(4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := QPConfig{SendCQ: cq, RecvCQ: cq, MaxSend: 1, MaxRecv: 1, GIDIndex: gid.Index}
+		p, err := a.pd.PrepareQP(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := b.pd.PrepareQP(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pe, qe := p.Endpoint(), q.Endpoint()
+		x, err := p.Connect(qe, ConnectParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := q.Connect(pe, ConnectParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []interface{ Close() error }{x, y, cq, mr} {
+			closed(t, c)
+		}
+	}
+	cycles := 10_000
+	if raceDetector {
+		cycles = 200
+	}
+	for range 100 {
+		cycle()
+	}
+	fds, pinned, resident := process(t)
+	for range cycles - 100 {
+		cycle()
+	}
+	fds2, pinned2, resident2 := process(t)
+	if fds2 > fds || pinned2 > pinned {
+		t.Errorf("%d descriptors, then %d; %d KiB pinned, then %d", fds, fds2, pinned, pinned2)
+	}
+	// 1 KiB a cycle would be 10 MiB. (Freed memory stays with the C library's heap.)
+	if grown := resident2 - resident; grown > cycles/10 && !raceDetector {
+		t.Errorf("resident memory grew from %d to %d KiB", resident, resident2)
+	}
+}
+
+// TestAThousandQueuePairs live at once and all carry a message.
+func TestAThousandQueuePairs(t *testing.T) {
+	ctx, gid := openTest(t)
+	s := newSide(t, ctx, 0)
+	cq, err := ctx.CreateCQ(4000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, cq) })
+	const n = 1000
+	qps := make([]*QP, 0, n)
+	t.Cleanup(func() {
+		for _, q := range qps {
+			closed(t, q)
+		}
+	})
+	conf := QPConfig{SendCQ: cq, RecvCQ: cq, MaxSend: 1, MaxRecv: 1, GIDIndex: gid.Index}
+	for len(qps) < n {
+		p, err := s.pd.PrepareQP(conf)
+		if err != nil {
+			t.Fatalf("queue pair %d: %v", len(qps), err)
+		}
+		q, err := s.pd.PrepareQP(conf)
+		if err != nil {
+			t.Fatalf("queue pair %d: %v", len(qps)+1, err)
+		}
+		pe, qe := p.Endpoint(), q.Endpoint()
+		x, err := p.Connect(qe, ConnectParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := q.Connect(pe, ConnectParams{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		qps = append(qps, x, y)
+	}
+	for i, q := range qps {
+		wr := RecvWR{ID: uint64(i), NumSGE: 1}
+		wr.SGE[0] = s.mr.SGE(8*i, 8)
+		if _, err := q.PostRecv([]RecvWR{wr}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range qps {
+		wr := SendWR{ID: n, Opcode: OpSend, Flags: SendSignaled, NumSGE: 1}
+		wr.SGE[0] = s.mr.SGE(8*n, 8)
+		if _, err := q.PostSend([]SendWR{wr}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	got := make(map[uint64]int)
+	wcs := make([]WC, 64)
+	for left := 2 * n; left > 0; {
+		k, err := cq.WaitPoll(wait, wcs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range wcs[:k] {
+			if wcs[i].Err() != nil {
+				t.Fatal(wcs[i].Err())
+			}
+			got[wcs[i].ID]++
+		}
+		left -= k
+	}
+	if len(got) != n+1 || got[n] != n {
+		t.Errorf("%d receives of %d, %d sends", len(got)-1, n, got[n])
+	}
+}
+
+// event waits for an event of a type; others that a change of the link brings with
+// it may come before.
+func event(t *testing.T, ctx *Context, want EventType) Event {
+	t.Helper()
+	wait, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		e, err := ctx.NextEvent(wait)
+		if err != nil {
+			t.Fatalf("waiting for %v: %v", want, err)
+		}
+		if e.Type == want {
+			return e
+		}
+	}
+}
+
+// TestPortEvents: the link goes down and comes up again.
+func TestPortEvents(t *testing.T) {
+	ctx, gid := openTest(t)
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	for _, c := range []context.Context{short, short} { // ended while waiting, and before
+		if e, err := ctx.NextEvent(c); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%+v, %v", e, err)
+		}
+	}
+	run(t, "ip", "link", "set", gid.Netdev, "down")
+	if e := event(t, ctx, EventPortErr); e.Port != 1 {
+		t.Errorf("%+v", e)
+	}
+	run(t, "ip", "link", "set", gid.Netdev, "up")
+	if e := event(t, ctx, EventPortActive); e.Port != 1 {
+		t.Errorf("%+v", e)
+	}
+	awaitAddress(t, ctx)
+}
+
+// awaitAddress waits until the address is in the device's table again.
+func awaitAddress(t *testing.T, ctx *Context) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		port, err := ctx.QueryPort(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := findTestGID(ctx); err == nil && port.State == PortActive {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is %v and has no GID for %s", testDevice, port.State, testAddr)
+		}
+	}
+}
+
+// TestDeviceRemoved: who waits is told, and everything can still be closed. Kernels
+// before 7 keep a removed device until the last user has closed it.
+func TestDeviceRemoved(t *testing.T) {
+	if kernel() < 700 {
+		t.Log("this kernel removes no device that is in use")
+		return
+	}
+	_, gid := openTest(t)
+	t.Cleanup(func() {
+		run(t, "rdma", "link", "add", testDevice, "type", "rxe", "netdev", gid.Netdev)
+		ctx, err := Open(testDevice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closed(t, ctx)
+		awaitAddress(t, ctx)
+	})
+	t.Run("in use", func(t *testing.T) {
+		s := connected(t)
+		a := s[0]
+		waited := make(chan error)
+		go func() {
+			_, err := a.cq.WaitPoll(context.Background(), make([]WC, 1))
+			waited <- err
+		}()
+		run(t, "rdma", "link", "delete", testDevice)
+		if err := <-waited; !errors.Is(err, ErrDeviceGone) || !strings.Contains(err.Error(), testDevice) {
+			t.Errorf("waiting: %v", err)
+		}
+		event(t, a.pd.ctx, EventDeviceFatal)
+		wait, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if e, err := a.pd.ctx.NextEvent(wait); !errors.Is(err, ErrDeviceGone) {
+			t.Errorf("events after the end: %+v, %v", e, err)
+		}
+		if _, err := a.pd.AllocMR(4096, 0); !errors.Is(err, ErrDeviceGone) {
+			t.Errorf("registering: %v", err)
+		}
+	})
+}
+
+// TestProbes: what the kernel is known to have must be found, and what it lacks be
+// said in a type.
+func TestProbes(t *testing.T) {
+	ctx, _ := openTest(t)
+	attr, err := ctx.QueryDevice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(name string, err error, there bool) {
+		t.Helper()
+		if there && err != nil || !there && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s on kernel %d: %v, want it there: %v", name, kernel(), err, there)
+		}
+	}
+	for range 2 { // the second answer is the remembered one
+		want("read-only registration", ctx.CanRegisterReadOnly(), kernel() >= 602)
+		want("on-demand paging", ctx.CanODP(AccessLocalWrite|AccessRemoteRead, ODPSend|ODPRead), kernel() >= 700)
+	}
+	if attr.ODP.Supported != (kernel() >= 700) {
+		t.Errorf("on-demand paging: %+v", attr.ODP)
+	}
+	pd, err := ctx.AllocPD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, pd)
+	_, err = pd.RegisterDMABuf(0, 0, 4096, 0, AccessLocalWrite)
+	want("dma-buf", err, false)
+	if _, err := pd.AllocMR(4096, AccessRemoteWrite); err == nil || !strings.Contains(err.Error(), "AccessLocalWrite") {
+		t.Errorf("remote write without local: %v", err)
+	}
+	mr, err := pd.AllocMR(4096, AccessLocalWrite|AccessRelaxedOrdering)
+	if err != nil {
+		t.Fatalf("relaxed ordering, which is optional: %v", err)
+	}
+	closed(t, mr)
+}
+
+func TestHugePagesAndNodes(t *testing.T) {
+	ctx, _ := openTest(t)
+	pd, err := ctx.AllocPD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, pd)
+	pool := func(n string) {
+		if err := os.WriteFile("/proc/sys/vm/nr_hugepages", []byte(n), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	huge := MemoryOptions{HugePages: true, Require: true}
+	pool("0")
+	if err := ctx.CanUseHugePages(); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("an empty pool: %v", err)
+	}
+	if _, err := pd.AllocMROn(1<<20, AccessLocalWrite, huge); err == nil || !strings.Contains(err.Error(), "vm.nr_hugepages=1") {
+		t.Errorf("an empty pool: %v", err)
+	}
+	mr, err := pd.AllocMROn(1<<20, AccessLocalWrite, MemoryOptions{HugePages: true})
+	if err != nil {
+		t.Fatal("huge pages, not required: ", err)
+	}
+	closed(t, mr)
+
+	pool("2")
+	defer pool("0")
+	other, err := Open(testDevice) // an answer is remembered by the device
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, other)
+	if err := other.CanUseHugePages(); err != nil {
+		t.Error(err)
+	}
+	free := func() string {
+		b, err := os.ReadFile(filepath.Join("/sys/kernel/mm/hugepages/hugepages-2048kB", "free_hugepages"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	if mr, err = pd.AllocMROn(3<<20, AccessLocalWrite, huge); err != nil {
+		t.Fatal(err)
+	}
+	if len(mr.Bytes()) != 3<<20 || free() != "0" {
+		t.Errorf("%d bytes, %s pages free of 2", len(mr.Bytes()), free())
+	}
+	closed(t, mr)
+	if free() != "2" {
+		t.Errorf("%s pages free of 2 after the end", free())
+	}
+
+	node := MemoryOptions{OnNode: true, Require: true}
+	if mr, err = pd.AllocMROn(4096, AccessLocalWrite, node); err != nil {
+		t.Fatal("node 0: ", err)
+	}
+	closed(t, mr)
+	node.Node = 63
+	if _, err = pd.AllocMROn(4096, AccessLocalWrite, node); err == nil || !strings.Contains(err.Error(), "NUMA node 63") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRegisterSplit(t *testing.T) {
+	ctx, _ := openTest(t)
+	pd, err := ctx.AllocPD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, pd)
+	buf, err := mapMemory(10<<12, MemoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unmap(buf)
+	list, err := pd.registerSplit(buf, 8192, 20000, AccessLocalWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sizes []int
+	for _, mr := range list {
+		sizes = append(sizes, len(mr.Bytes()))
+		closed(t, mr)
+	}
+	if len(sizes) != 3 || sizes[0] != 16384 || sizes[1] != 16384 || sizes[2] != 8192 {
+		t.Errorf("%v", sizes)
+	}
+	if list, err = pd.RegisterSplit(buf, 4096, AccessLocalWrite); err != nil || len(list) != 1 {
+		t.Fatalf("%d regions, %v", len(list), err)
+	}
+	closed(t, list[0])
+	if _, err := pd.RegisterSplit(buf, 5000, 0); err == nil {
+		t.Error("5000 is no alignment")
+	}
+}
