@@ -13,8 +13,8 @@ import (
 )
 
 func TestDevicesAndPorts(t *testing.T) {
-	devs, err := Devices()
-	if err != nil || len(devs) != 2 || devs[0].Name != "rxe_a" || devs[1].Name != "rxe_b" {
+	devs, err := Devices() // of namespaces on one kernel each lists both
+	if err != nil || len(devs) == 0 || devs[0] != (Device{Name: testDevice, NodeType: 1, Transport: TransportIB}) {
 		t.Fatalf("%v, %v", devs, err)
 	}
 	ctx, gid := openTest(t)
@@ -97,14 +97,18 @@ func TestVerbsMoveBytes(t *testing.T) {
 }
 
 func TestFailedCompletions(t *testing.T) {
+	// Devices say LOC_PROT_ERR. Soft-RoCE forgets the reason in newer kernels.
+	badLKey := WCFlushErr
+	if kernel() < 604 {
+		badLKey = WCStatus(2) // LOC_QP_OP_ERR
+	}
 	for _, c := range []struct {
 		name   string
-		status WCStatus
+		status WCStatus // as soft-RoCE has it, where that differs from what devices say
 		class  Class
 		do     func(t *testing.T, a, b *side)
 	}{
-		// Soft-RoCE forgets the reason; devices say LOC_PROT_ERR.
-		{"bad lkey", WCFlushErr, ClassFlush, func(t *testing.T, a, b *side) {
+		{"bad lkey", badLKey, badLKey.Class(), func(t *testing.T, a, b *side) {
 			b.recv(t, 1, 0, 100)
 			wr := a.wr(OpSend, 0, 100, nil, 0)
 			wr.SGE[0].LKey ^= 0xff
@@ -288,7 +292,12 @@ func TestRefusals(t *testing.T) {
 	}
 	far := prep.Endpoint()
 	far.GID = GID(netip.MustParseAddr("192.0.2.1").As16())
-	if _, err := prep.Connect(far, ConnectParams{}); err == nil || !strings.Contains(err.Error(), "RTR") || !strings.Contains(err.Error(), "192.0.2.1") {
+	// Older kernels look for the way only when something is sent.
+	if qp, err := prep.Connect(far, ConnectParams{}); err == nil {
+		if closed(t, qp); kernel() >= 700 {
+			t.Error("connected to nowhere")
+		}
+	} else if !strings.Contains(err.Error(), "RTR") || !strings.Contains(err.Error(), "192.0.2.1") {
 		t.Errorf("%v", err)
 	}
 	if _, err := prep.Connect(far, ConnectParams{}); !errors.Is(err, ErrClosed) {
