@@ -12,7 +12,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
-.PHONY: build demo test test-unit test-rxe test-testbed lint deps bench-send clean
+.PHONY: build demo test test-unit test-rxe test-testbed lint deps bench-send bench-verbs clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -49,6 +49,12 @@ lint: deps
 # rcopy in turn, in the testbed.
 bench-send: build
 	$(VM) --timeout 1500 -- testbed/bench-send 7
+
+# The wrapper beside perftest: bandwidth, latency, and waiting on events, counted.
+bench-verbs: deps
+	CGO_ENABLED=1 $(GO) build -trimpath -o bin/perf ./ibverbs/internal/perf
+	$(VM) --timeout 2400 -- testbed/bench-verbs 9
+	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 
 deps:
 	@.ci/deps $(PACKAGES)

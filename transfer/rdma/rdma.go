@@ -22,13 +22,15 @@ import (
 const OpSend = "send"
 
 // probeLimit bounds the first round trip over a new queue pair. The device gives
-// up by itself, after its retries, in 0.5 to 4.5 s.
+// up by itself, after its retries, in about 4 s.
 const probeLimit = 6 * time.Second
 
-// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.
-// At the usual 67 ms (14) soft-RoCE on a busy emulated host sends again what was only
-// late (hw_counters/completer_retry_err).
-const ackTimeout = 15
+// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^17 = 0.54 s.
+// Only the end of an extent is acknowledged, and at 134 ms (15) soft-RoCE on a busy
+// emulated host sent every packet twice: what it took for lost was only late
+// (hw_counters/completer_retry_err). A dead path is noticed after the ibverbs default
+// of 6 retries, in 4 s and the time of as many windows.
+const ackTimeout = 17
 
 // headerRoom is what a header takes in a ring, bytes: a cache line.
 const headerRoom = 64
