@@ -6,7 +6,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Debian's and Ubuntu's names of what building, the testbed and the tests use.
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
-	ibverbs-utils rdmacm-utils perftest iperf3 iproute2 iputils-ping nftables kmod \
+	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat rsync iproute2 \
+	iputils-ping nftables kmod dmsetup e2fsprogs \
 	qemu-system-x86 busybox-static cpio util-linux b3sum zstd shellcheck shfmt
 
 # VM runs a command in a machine with soft-RoCE and its two hosts.

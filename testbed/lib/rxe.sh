@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # me is set by the script that sources this
+# shellcheck disable=SC2154,SC2034 # me is set, and faults used, by the scripts that source this
 # What softroce and faults know about rxe devices and the pair's two hosts.
 
 # ip, tc and modprobe may be there, which not every user has on the path.
@@ -7,8 +7,11 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # state is softroce's record of what it made, one line each, written before it is
 # made, so that "down" finds it after a kill at any point: netns NAME, rxe NAME,
-# mtu N, whole.
+# mtu N, rails N, whole.
 state=/run/rdmaxfer-softroce
+
+# faults is what testbed/faults has in force. What it did to a pair goes with that.
+faults=/run/rdmaxfer-faults
 
 record() { printf '%s\n' "$*" >>"$state"; }
 
@@ -22,9 +25,26 @@ recorded() {
   return 1
 }
 
-# The pair's addresses, by host.
-declare -A address=([a]=10.0.0.1 [b]=10.0.0.2)
-declare -A address6=([a]=fd00:aa::1 [b]=fd00:aa::2)
+# What the pair has is called by its end: the host, and a 2 on the second rail.
+# rxe_a2 is host a's second device, v_a2 the network device under it.
+declare -A address=([a]=10.0.0.1 [b]=10.0.0.2 [a2]=10.0.1.1 [b2]=10.0.1.2)
+declare -A address6=([a]=fd00:aa::1 [b]=fd00:aa::2 [a2]=fd00:ab::1 [b2]=fd00:ab::2)
+
+# recorded_value WORD prints what the record's line of that word says.
+recorded_value() {
+  local word value
+  [[ -e $state ]] || return 1
+  while read -r word value; do
+    [[ $word != "$1" ]] || { echo "$value" && return; }
+  done <"$state"
+  return 1
+}
+
+# ends RAILS prints the ends of a pair of so many rails, rail by rail.
+ends() {
+  echo a b
+  (($1 < 2)) || echo a2 b2
+}
 
 require_root() {
   ((EUID == 0)) || die 1 "needs root" "mend: sudo $me ..., or testbed/vm --pair -- CMD, which needs none"
@@ -34,6 +54,15 @@ require_tools() {
   need ip iproute2
   need rdma iproute2
   need modprobe kmod
+}
+
+# "rdma link add", which makes devices, is what 5.1 brought.
+require_kernel_for_rxe() {
+  local major minor release
+  release=$(uname -r)
+  IFS=. read -r major minor _ <<<"$release"
+  ((major > 5 || (major == 5 && ${minor%%[!0-9]*} >= 1))) ||
+    die 1 "kernel $release: rxe devices can be made so from 5.1 on" "mend: boot a newer kernel, or testbed/vm -- CMD"
 }
 
 require_kernel_for_pair() {
@@ -49,32 +78,26 @@ require_shared_mode() {
     die 1 "RDMA is in exclusive network namespace mode" "mend: rdma system set netns shared"
 }
 
-# load_modules MODULE... loads those and what any rxe needs. They stay loaded:
-# by the time of "down" somebody else may use them.
-load_modules() {
-  local module wanted=("$@" rdma_rxe ib_uverbs rdma_ucm)
-  # All in one go, for speed; crc32_generic is only there, and needed, in 6.x.
-  modprobe -qa crc32_generic "${wanted[@]}" || true
-  for module in "${wanted[@]}"; do
-    [[ -e /sys/module/$module ]] ||
-      die 1 "this kernel ($(uname -r)) can't load the module $module" \
-        "mend: apt install linux-modules-extra-$(uname -r) (Ubuntu), or use testbed/vm -- CMD"
-  done
+# load_rxe MODULE... loads those and what any rxe needs. crc32_generic is only
+# there, and needed, in 6.x.
+load_rxe() {
+  modprobe -q crc32_generic || true
+  load_modules rdma_rxe ib_uverbs rdma_ucm "$@"
 }
 
 # lock_state keeps two runs from making the same thing; held until we exit.
 # The directory itself is locked: a lock file would be left behind.
 lock_state() {
   exec {state_lock}<"${state%/*}"
-  flock -w 60 "$state_lock" || die 1 "another testbed/softroce has been at work for a minute"
+  flock -w 60 "$state_lock" || die 1 "another testbed/softroce or testbed/faults has been at work for a minute"
 }
 
 remove_rxe() {
   [[ ! -e /sys/class/infiniband/$1 ]] || rdma link delete "$1"
 }
 
-# add_rxe HOST makes the host's device, await_rxe HOST waits until it is usable.
-add_rxe() { ip netns exec "$1" rdma link add "rxe_$1" type rxe netdev "v_$1"; }
+# add_rxe END makes the end's device, await_rxe END waits until it is usable.
+add_rxe() { ip netns exec "${1%2}" rdma link add "rxe_$1" type rxe netdev "v_$1"; }
 
 await_rxe() {
   await_link "$1"
@@ -86,26 +109,33 @@ require_pair() {
   recorded whole || die 1 "there is no pair" "mend: testbed/softroce pair"
 }
 
-# await_link HOST: a link whose other end came up later carries packets only when
+# await_link END: a link whose other end came up later carries packets only when
 # the kernel's link watcher, which takes its time, has seen that.
 await_link() {
   local deadline=$((SECONDS + 20))
-  until [[ $(ip -n "$1" -o link show "v_$1") == *' state UP '* ]]; do
-    ((SECONDS < deadline)) || die 1 "v_$1 is not up after 20 s" "see: ip -n $1 link"
+  until [[ $(ip -n "${1%2}" -o link show "v_$1") == *' state UP '* ]]; do
+    ((SECONDS < deadline)) || die 1 "v_$1 is not up after 20 s" "see: ip -n ${1%2} link"
     sleep 0.02
   done
 }
 
 # gid_of ADDRESS prints the GID of an address as sysfs writes it.
 gid_of() {
-  case $1 in
-    *.*)
-      local o
-      IFS=. read -ra o <<<"$1"
-      printf '0000:0000:0000:0000:0000:ffff:%02x%02x:%02x%02x\n' "${o[@]}"
-      ;;
-    fd00:aa::*) printf 'fd00:00aa:0000:0000:0000:0000:0000:%04x\n' "0x${1##*:}" ;;
-  esac
+  local o word head tail=() gid=''
+  if [[ $1 == *.* ]]; then
+    IFS=. read -ra o <<<"$1"
+    printf '0000:0000:0000:0000:0000:ffff:%02x%02x:%02x%02x\n' "${o[@]}"
+    return
+  fi
+  # "::" stands for as many zero words as are missing of eight.
+  IFS=: read -ra head <<<"${1%%::*}"
+  [[ $1 != *::* ]] || IFS=: read -ra tail <<<"${1#*::}"
+  while ((${#head[@]} + ${#tail[@]} < 8)); do head+=(0); done
+  for word in "${head[@]}" "${tail[@]}"; do
+    printf -v word '%04x' "0x$word"
+    gid+=:$word
+  done
+  echo "${gid:1}"
 }
 
 # gid_index DEVICE ADDRESS prints the index of the address's RoCE v2 GID.
@@ -133,6 +163,29 @@ await_gid() {
     ((SECONDS < deadline)) || die 1 "$1 has no RoCE v2 GID for $2 after 20 s" "see: rdma link; ip -all netns exec ip addr"
     sleep 0.02
   done
+}
+
+# netdev_addresses NETDEV prints those that are usable: a tentative one may yet
+# turn out to be somebody else's.
+netdev_addresses() {
+  ip -o addr show dev "$1" | awk '/ tentative| dadfailed/ { next } { sub("/.*", "", $4); print $4 }'
+}
+
+# require_addresses NETDEV: a device on any other could be made, and not be used.
+require_addresses() {
+  [[ $(ip -o link show dev "$1") =~ [,\<]UP[,\>] ]] || die 1 "$1 is down" "mend: ip link set $1 up"
+  [[ -n $(ip -o addr show dev "$1") ]] || die 1 "$1 has no address" "mend: ip addr add ADDRESS/LENGTH dev $1"
+}
+
+# await_up NETDEV waits until the device that "up" made on it is usable: the port
+# is active, and each address of the netdev is a GID.
+await_up() {
+  local device=rxe_$1 deadline=$((SECONDS + 20)) one
+  while [[ $(ip -o addr show dev "$1") == *' tentative'* || $(port_state "$device") != ACTIVE ]]; do
+    ((SECONDS < deadline)) || die 1 "$1 is not usable after 20 s: it has no carrier, or its address is not settled" "see: ip addr show dev $1"
+    sleep 0.02
+  done
+  for one in $(netdev_addresses "$1"); do await_gid "$device" "$one"; done
 }
 
 port_state() {

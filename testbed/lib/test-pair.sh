@@ -14,13 +14,58 @@ world() {
   true
 }
 
+# one_of VALUE CHOICE...
+one_of() {
+  local choice
+  for choice in "${@:2}"; do [[ $1 != "$choice" ]] || return 0; done
+  return 1
+}
+
+# mends: what brings a module, by distribution and kernel.
+mends() {
+  local id place release want
+  # shellcheck source=modules.sh
+  source "$testbed/lib/modules.sh"
+  while read -r id place release want; do
+    check "mend: $id $place $release" contains "$(module_mend rdma_rxe "$release" "$id" "$place")" "$want"
+  done <<'MENDS'
+debian whole 6.1.0-50-amd64 --reinstall linux-image-6.1.0-50-amd64,
+debian none 6.12.107+deb13-amd64 apt install linux-image-6.12.107+deb13-amd64,
+debian without 6.12.107+deb13-cloud-amd64 Debian's cloud kernel (6.12.107+deb13-cloud-amd64) has no rdma_rxe
+debian whole 6.1.0-50-cloud-arm64 apt install linux-image-arm64 and boot that
+ubuntu whole 6.8.0-45-generic apt install linux-modules-extra-6.8.0-45-generic,
+ubuntu whole 6.14.0-1015-aws apt install linux-modules-extra-6.14.0-1015-aws,
+ubuntu none 6.8.0-45-generic apt install linux-modules-6.8.0-45-generic linux-modules-extra-6.8.0-45-generic,
+ubuntu without 6.11.0-1018-azure Ubuntu's kernel for this cloud (6.11.0-1018-azure) has no rdma_rxe
+ubuntu whole 5.15.0-1040-kvm apt install linux-image-generic and boot that
+fedora whole 6.15.4-200.fc42.x86_64 testbed/vm -- CMD
+MENDS
+}
+
+# devices prints their names in one line.
+devices() { (cd /sys/class/infiniband && echo *); }
 counter() { cat "/sys/class/infiniband/$1/ports/1/hw_counters/$2"; }
 
-modprobe -a rdma_rxe veth # stay loaded; what they add to the world is not ours
+# shellcheck disable=SC2016 # expanded by that shell
+capture unshare --mount sh -c 'mount -t tmpfs none /lib/modules && exec "$0" pair' "$softroce"
+check 'no modules: the mend' contains "$status $errors" '1 testbed/softroce: the running kernel'
+check 'no modules: nothing is left' equals "$(ls /run/rdmaxfer* 2>/dev/null)" ''
+capture env PATH=/nowhere "$BASH" "$softroce" pair
+check 'no rdma tool: the mend' contains "$status $errors" '2 testbed/softroce: rdma not found
+  mend: apt install iproute2'
+modprobe -a rdma_rxe ib_uverbs rdma_ucm veth # stay loaded; what they add to the world is not ours
 before=$(world)
 
+mends
 capture "$softroce" status
 check 'status: no pair' equals "$status" 1
+for word in '--rails 3' '--rails' '--mtu 100' '--mtu x' --bogus; do
+  # shellcheck disable=SC2086 # words
+  capture "$softroce" pair $word
+  check "usage: pair $word" contains "$status $errors" '2 testbed/softroce: '
+done
+capture setpriv --reuid 65534 --clear-groups "$softroce" pair
+check 'not root' contains "$status $errors" '1 testbed/softroce: needs root'
 capture "$softroce" exec a true
 check 'exec: no pair' equals "$status" 1
 check 'exec: the mend' contains "$errors" 'softroce pair'
@@ -31,14 +76,76 @@ check "a foreign namespace is refused" contains "$errors" 'ip netns del a'
 ip netns del a
 check 'and nothing is left' equals "$(world)" "$before"
 
-# Killed in the middle, at its first namespace: down finds the rest.
 # shellcheck disable=SC2016 # expanded by that shell
-capture bash -c 'rdma() { :; }; ip() { command ip "$@"; [[ $* != "netns add b" ]] || kill -KILL $$; }
+capture bash -c 'ip() { [[ $* != *"rdma link add rxe_b"* ]] || return 9; command ip "$@"; }
   source "$0" pair' "$softroce"
-check 'pair killed in the middle' equals "$status" 137
-check 'pair killed in the middle left something' differs "$(world)" "$before"
-capture "$softroce" down
-check 'down removes it' equals "$(world)" "$before"
+check 'pair: what fails on the way' differs "$status" 0
+check 'pair: what fails on the way leaves nothing' equals "$(world)" "$before"
+
+# step N COMMAND... runs softroce with COMMAND and kills it before its N-th ip or
+# rdma command, each link of a batch being one; what that is to make is recorded,
+# and not made.
+step() {
+  # shellcheck disable=SC2016 # expanded by that shell
+  capture bash -c '
+    left=$1
+    step() { [[ $BASH_SUBSHELL != 0 || $((--left)) != 0 ]] || kill -KILL $$; }
+    rdma() { step; command rdma "$@"; }
+    ip() {
+      local line
+      if [[ $* != "-batch -" ]]; then step; command ip "$@"; return; fi
+      while read -r -a line; do step; command ip "${line[@]}"; done
+    }
+    shopt -s lastpipe # the batches run in this shell, and are counted
+    source "$0" "${@:2}"' "$softroce" "$@"
+}
+
+# killed_at_every_step: whatever the step, down takes away what there is; and when
+# down itself is killed, the next one does.
+killed_at_every_step() {
+  local n wrong=''
+  for ((n = 1; n < 60; n++)); do
+    step "$n" pair --rails 2
+    ((status == 137)) || break
+    "$softroce" down || wrong+=" $n"
+    [[ $(world) == "$before" ]] || wrong+=" $n"
+  done
+  check 'pair: killed at each of its steps, down removes it' equals "$wrong" ''
+  check 'pair: there were more than 12 steps' test "$n" -gt 12
+  check 'pair: a last step, after which it is whole' equals "$status" 0
+  wrong=''
+  for ((n = 1; n < 30; n++)); do
+    "$softroce" pair >/dev/null
+    step "$n" down
+    ((status == 137)) || break
+    "$softroce" down || wrong+=" $n"
+    [[ $(world) == "$before" ]] || wrong+=" $n"
+  done
+  check 'down: killed at each of its steps, down finishes it' equals "$wrong" ''
+  check 'down: there were more than 4 steps' test "$n" -gt 4
+  check 'down: a last step, after which nothing is left' equals "$(world)" "$before"
+}
+killed_at_every_step
+
+# Two at once: one waits for the other.
+pids=() rcs=''
+for _ in 1 2 3; do
+  "$softroce" pair --rails 2 2>/tmp/errors &
+  pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" && rcs+=0 || rcs+=1; done
+check 'three pairs at once' equals "$rcs $(devices)" '000 rxe_a rxe_a2 rxe_b rxe_b2'
+capture "$softroce" status
+check 'three pairs at once: it is whole' equals "$status" 0
+"$softroce" pair &
+pids=($!)
+"$softroce" down
+wait "${pids[@]}"
+rc=0
+"$softroce" status >/dev/null || rc=$?
+check 'pair and down at once: one or the other' one_of "$rc $(devices)" '0 rxe_a rxe_b' '1 *'
+"$softroce" down
+check 'pair and down at once: nothing is left' equals "$(world)" "$before"
 
 capture "$softroce" pair
 check 'pair' equals "$status" 0
@@ -87,12 +194,41 @@ kill "$sleeper"
 capture "$softroce" down
 check 'down again' equals "$status $errors" '0 '
 
-capture "$softroce" pair --mtu 1500
-check 'pair --mtu 1500' contains "$status $("$softroce" exec a -- ibv_devinfo -d rxe_a)" 'active_mtu:		1024'
+capture "$softroce" pair --mtu 1500 --rails 2
+for end in a a2 b b2; do
+  check "pair --mtu 1500 --rails 2: rxe_$end" contains "$status $(ibv_devinfo -d "rxe_$end")" 'active_mtu:		1024'
+done
+capture "$softroce" exec a -- busybox ping -c 1 -W 5 10.0.1.2
+check 'the second rail, IPv4' equals "$status" 0
+capture "$softroce" exec b -- busybox ping -c 1 -W 5 fd00:ab::1
+check 'the second rail, IPv6' equals "$status" 0
+capture "$softroce" status --json
+check 'status --json: the second rail' contains "$output" '"host":"b","address":"10.0.1.2","address6":"fd00:ab::2","netdev":"v_b2","device":"rxe_b2","port":1,"gid_index":'
 capture "$softroce" pair --mtu 4200
 check 'another MTU makes another pair' contains "$("$softroce" status)" 'MTU 4200'
+check 'and another number of rails' equals "$(devices)" 'rxe_a rxe_b'
+
 capture "$softroce" up --netdev other
-check 'up on a network device' test -e /sys/class/infiniband/rxe_other
+check 'up: a netdev that is down' contains "$status $errors" 'mend: ip link set other up'
+ip link set other addrgenmode none
+ip link set other up
+capture "$softroce" up --netdev other
+check 'up: a netdev without an address' contains "$status $errors" 'mend: ip addr add'
+capture "$softroce" up --netdev nowhere
+check 'up: no such netdev' equals "$status" 1
+ip addr add 10.9.0.1/24 dev other
+ip addr add fd09::9/64 dev other
+capture "$softroce" up --netdev other
+check 'up' equals "$status $errors" '0 '
+capture "$softroce" status
+check 'up: IPv4 is usable when it is done' contains "$output" '10.9.0.1 gid '
+check 'up: IPv6 too' contains "$output" 'fd09::9 gid '
+capture "$softroce" up --netdev other
+check 'up again' equals "$status $errors" '0 '
 capture "$softroce" down
-check 'down removes that too' fails test -e /sys/class/infiniband/rxe_other
+check 'down removes that too' equals "$(devices)" '*'
+rdma link add rxe_b2 type rxe netdev other
+capture "$softroce" pair
+check 'a foreign device is refused' contains "$status $errors" 'mend: rdma link delete rxe_b2'
+check 'and stays' equals "$(devices)" rxe_b2
 verdict
