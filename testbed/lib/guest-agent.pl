@@ -4,14 +4,22 @@
 # and because a shell can't keep bytes, descriptors and statuses apart exactly.
 #
 # A frame is a letter, a length (32 bits, network order) and that many bytes:
-#   host to guest  R command (see run)   I input ("" is its end)
-#   guest to host  H "I am up"   G "the command starts"   O output
-#                  E error output   X status   F failure
+#   host to guest  R specification   C go on   I input ("" is its end)
+#                  Z the terminal's size
+#   guest to host  H "I am up"   P "I am prepared"   O output   E error output
+#                  N count   X status   F failure
+# The specification is a list of key, value: time, cwd, umask, env NAME=VALUE,
+# arg, out, modules, before, tty, count, two. Without any arg this is the second
+# machine of two, which serves the first.
 use strict;
 use warnings;
 use Errno qw(EAGAIN EINTR);
 use Fcntl;
 use POSIX qw(:sys_wait_h);
+
+use lib '/run/testbed/agent';
+require 'guest-job.pl';
+require 'guest-peer.pl';
 
 my $port_path = shift @ARGV;
 sysopen(my $port, $port_path, O_RDWR) or die "open $port_path: $!\n";
@@ -101,38 +109,25 @@ sub prepare {
     }
 }
 
-# run starts the command. Its specification is a list of key, value, each
-# ended by a zero byte: time, cwd, umask, env NAME=VALUE, arg, out, modules, before.
-sub run {
-    my ($text) = @_;
-    my %spec = map { $_ => [] } qw(time cwd umask env arg out modules before);
-    my @words = split /\0/, $text, -1;
-    while (@words >= 2) {
-        my ($key, $value) = splice @words, 0, 2;
-        push @{ $spec{$key} }, $value;
+# counted is how long the machine's tasks have run, in nanoseconds. Where
+# instructions are counted, that is how many they were. Idling is not in it: the
+# clock leaps while the machine waits for its host, differently each time.
+sub counted {
+    my $time = 0;
+    open(my $file, '<', '/proc/schedstat') or return 0;
+    # The seventh of a CPU's numbers is its tasks' time.
+    while (<$file>) { $time += $1 if /^cpu\d+(?: \d+){6} (\d+)/ }
+    return $time;
+}
+
+# await_frame KIND returns the next frame, which is of that kind.
+sub await_frame {
+    my ($want) = @_;
+    while (1) {
+        my ($kind, $data) = next_frame();
+        return $data if defined $kind && $kind eq $want;
+        read_port() if !defined $kind;
     }
-    %ENV = map { split /=/, $_, 2 } @{ $spec{env} };
-    prepare(\%spec);
-    send_frame('G', '');
-    pipe(my $in_r, my $in_w) and pipe(my $out_r, my $out_w) and pipe(my $err_r, my $err_w)
-        or fail("pipe: $!");
-    my $pid = fork() // fail("fork: $!");
-    if ($pid == 0) {
-        POSIX::setsid();
-        umask oct($_) for @{ $spec{umask} };
-        $SIG{PIPE} = 'DEFAULT';
-        POSIX::dup2(fileno $in_r, 0);
-        POSIX::dup2(fileno $out_w, 1);
-        POSIX::dup2(fileno $err_w, 2);
-        my @command = @{ $spec{arg} };
-        no warnings 'exec';
-        exec { $command[0] } @command;
-        my ($error, $status) = ("$!", $!{ENOENT} ? 127 : 126);
-        syswrite(STDERR, "testbed/vm: $command[0]: $error\n");
-        POSIX::_exit($status);
-    }
-    close $_ for $in_r, $out_w, $err_w;
-    return ($pid, $in_w, $out_r, $err_r);
 }
 
 $SIG{PIPE} = 'IGNORE';
@@ -142,52 +137,46 @@ fcntl($_, F_SETFL, O_NONBLOCK) for $wake_r, $wake_w;
 $SIG{CHLD} = sub { syswrite($wake_w, '.') };
 send_frame('H', '');
 
-my ($kind, $spec);
-until (defined $kind) { read_port(); ($kind, $spec) = next_frame() }
-my ($pid, $input, $output, $errors) = run($spec);
-
-my %letter = (fileno($output) => 'O', fileno($errors) => 'E');
-my %stream = (fileno($output) => $output, fileno($errors) => $errors);
-my ($pending, $input_ended, $status) = ('', 0, undef);
-fcntl($input, F_SETFL, O_NONBLOCK);
+my $spec = Job::specification(await_frame('R'));
+%ENV = map { split /=/, $_, 2 } @{ $spec->{env} };
+my $peer = eval { Peer->new('/run/testbed/peer') if @{ $spec->{two} } };
+fail($@) if $@;
+prepare($spec);
+send_frame('P', '');
+await_frame('C');
+my $from = @{ $spec->{count} } ? counted() : undef;
+my $job = eval { Job->start($spec, \&send_frame) if @{ $spec->{arg} } };
+fail($@) if $@;
+my $taking = defined $job;    # input comes, and is taken
 
 while (1) {
     sysread($wake_r, my $wakes, 4096);
     while ((my $child = waitpid(-1, WNOHANG)) > 0) {
-        next if $child != $pid;
-        $status = WIFSIGNALED($?) ? 128 + WTERMSIG($?) : WEXITSTATUS($?);
+        my $status = $?;
+        if (!$job || $child != $job->{pid}) { $peer->ended($child, $status) if $peer; next }
+        send_frame('N', counted() - $from) if defined $from;
+        $job->ended($status);
         # Whatever it left running goes with it, as with a container; then the
         # pipes end, after what is still in them.
         kill 'KILL', -1;
     }
-    last if !%stream && defined $status;
-    # Before select: frames may have come along with the command.
-    while (my ($what, $data) = next_frame()) {
-        next if $what ne 'I';
-        if (!$input)         { next }
-        elsif (length $data) { $pending .= $data }
-        else                 { $input_ended = 1 }
+    last if $job && $job->over();
+    # Before select: frames may have come along with the last one.
+    while (my ($kind, $data) = next_frame()) {
+        $taking = 0 if $kind eq 'I' && !length $data;
+        $job->frame($kind, $data) if $job;
     }
-    if ($input && $input_ended && !length $pending) { close $input; undef $input }
     my ($read, $write) = ('', '');
-    vec($read, $_, 1) = 1 for keys %stream, fileno $wake_r;
+    vec($read, fileno $wake_r, 1) = 1;
     # Input that the command doesn't take stays on the host.
-    vec($read, fileno $port, 1) = 1 if length $pending < 1 << 20 && !$input_ended;
-    vec($write, fileno $input, 1) = 1 if $input && length $pending;
+    vec($read, fileno $port, 1) = 1 if !$job || ($job->thirsty() && ($taking || $job->{terminal}));
+    $job->want(\$read, \$write) if $job;
+    $peer->want(\$read, \$write) if $peer;
     next if select($read, $write, undef, undef) <= 0;
-    for my $fd (keys %stream) {
-        next if !vec($read, $fd, 1);
-        my $got = sysread($stream{$fd}, my $data, 1 << 16);
-        if ($got) { send_frame($letter{$fd}, $data) }
-        elsif (defined $got) { delete $stream{$fd} }
-    }
+    $job->pump($read, $write) if $job;
+    $peer->pump($read, $write) if $peer;
     read_port() if vec($read, fileno $port, 1);
-    if ($input && length $pending && vec($write, fileno $input, 1)) {
-        my $wrote = syswrite($input, $pending);
-        if (defined $wrote) { substr($pending, 0, $wrote) = '' }
-        elsif ($! != EAGAIN && $! != EINTR) { $pending = ''; close $input; undef $input }
-    }
 }
 
-send_frame('X', $status);
+send_frame('X', $job->exit_code());
 idle();

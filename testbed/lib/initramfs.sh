@@ -1,19 +1,22 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # testbed is set by the script that sources this
 # The initramfs: busybox, the few modules that reach the root file system, and
-# the two programs that run before CMD. Everything else comes from the host's
+# the programs that run before CMD. Everything else comes from the host's
 # root, seen through 9p.
 
 # What a boot needs before the root is there. All other modules are loaded
 # from the kernel's own tree once it is mounted (by modprobe, in the guest).
 boot_modules=(virtio_pci virtio_console 9pnet_virtio 9p overlay)
 
+# The machine's own programs, in perl.
+agent_files=(guest-agent.pl guest-job.pl guest-peer.pl)
+
 # initramfs KERNELDIR prints the path of the kernel's initramfs, which is named
 # by what is in it: an edit of this folder makes another one.
 initramfs() {
   local dir=$1 name busybox
   busybox=$(static_busybox) || exit
-  name=initramfs-$(cat "$testbed/lib/initramfs.sh" "$testbed/lib/guest-init" "$testbed/lib/guest-agent.pl" "$busybox" |
+  name=initramfs-$(cat "$testbed/lib/initramfs.sh" "$testbed/lib/guest-init" "${agent_files[@]/#/$testbed/lib/}" "$busybox" |
     sha256sum | cut -c1-16).cpio
   [[ -s $dir/$name ]] || with_cache_lock initramfs_build "$dir" "$name" "$busybox" >&2
   printf '%s\n' "$dir/$name"
@@ -42,11 +45,11 @@ initramfs_build() {
   tmp=$(mktemp -d "$dir/tmp.XXXXXX") || die 2 "can't write in $dir"
   # Errexit is off in here, hence the chain.
   # shellcheck disable=SC2015 # die is meant for any of them
-  mkdir -p "$tmp"/root/{bin,dev,proc,sys,lower,scratch,root,modules} &&
+  mkdir -p "$tmp"/root/{bin,dev,proc,sys,lower,scratch,root,modules,agent} &&
     cp -- "$busybox" "$tmp/root/bin/busybox" &&
     ln -s busybox "$tmp/root/bin/sh" &&
     install -m 755 "$testbed/lib/guest-init" "$tmp/root/init" &&
-    install -m 755 "$testbed/lib/guest-agent.pl" "$tmp/root/agent.pl" || die 2 "can't write in $dir (no space?)"
+    install -m 644 "${agent_files[@]/#/$testbed/lib/}" "$tmp/root/agent/" || die 2 "can't write in $dir (no space?)"
   for module in "${boot_modules[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin modprobe -d "$dir/tree" -S "$release" --show-depends "$module" || echo "missing $module"
   done >"$tmp/order"

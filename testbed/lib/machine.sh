@@ -52,34 +52,35 @@ probe_kvm() {
   mv -- "$answer.$$" "$answer"
 }
 
-# fit_memory prints the machine's memory. QEMU takes what is touched, and the
+# fit_memory prints a machine's memory. QEMU takes what is touched, and the
 # machine's page cache touches all of it in time: no more than three quarters
-# of what this host could give.
+# of what this host could give, for all machines of a run.
 fit_memory() {
-  local available
+  local available wanted=$((4096 / ${#machines[@]}))
   if [[ -n $memory ]]; then
     printf '%s\n' "$memory"
     return
   fi
-  available=$(awk '/^MemAvailable:/ { print int($2 / 1024 * 3 / 4) }' /proc/meminfo)
-  if ((available >= 4096)); then
-    echo 4G
+  available=$(awk -v n="${#machines[@]}" '/^MemAvailable:/ { print int($2 / 1024 * 3 / 4 / n) }' /proc/meminfo)
+  if ((available >= wanted)); then
+    echo "${wanted}M"
   elif ((available >= 512)); then
-    say "this host has little memory: the machine gets ${available}M instead of 4G (--memory)"
+    say "this host has little memory: a machine gets ${available}M instead of ${wanted}M (--memory)"
     echo "${available}M"
   else
-    die 2 "not enough memory for a machine (${available} MB could be used, 512 are needed)"
+    die 2 "not enough memory for a machine (${available} MB could be used, 512 are needed)" \
+      "mend: end something, or insist with --memory"
   fi
 }
 
 # comma_safe PATH: QEMU separates options by commas, and doubles those in values.
 comma_safe() { printf '%s\n' "${1//,/,,}"; }
 
-# machine_command RUN sets qemu to the command, with its console in RUN/console.
-# No network card: what is inside can't disturb anything, and boots faster.
+# machine_command NAME DIR sets qemu to the command, with its console in
+# DIR/console. No network card but the one that joins two machines: what is
+# inside can't disturb anything, and boots faster.
 machine_command() {
-  local run=$1 i append
-  qemu_memory=$(fit_memory) || exit
+  local name=$1 dir=$2 i append
   # A starved host fails the kernel's timer check, which then looks for other
   # timers in vain.
   append="console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check testbed.outs=${#outs[@]}"
@@ -104,13 +105,13 @@ machine_command() {
   if [[ $accel == kvm ]]; then
     qemu+=(-accel kvm -cpu host)
   elif ((deterministic)); then
-    qemu+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -cpu "$emulated")
+    qemu+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -seed 1 -cpu "$emulated")
   else
     qemu+=(-accel "tcg,thread=multi" -cpu "$emulated")
   fi
   qemu+=(
     -kernel "$(kernel_image)" -initrd "$initramfs" -append "$append"
-    -serial "file:$(comma_safe "$run/console")"
+    -serial "file:$(comma_safe "$dir/console")"
     -chardev "socket,id=io,fd={io}" -device virtio-serial-pci
     -device virtserialport,chardev=io,name=testbed
     -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
@@ -118,4 +119,9 @@ machine_command() {
   for i in "${!outs[@]}"; do
     qemu+=(-virtfs "local,path=$(comma_safe "${outs[i]}"),mount_tag=out$i,security_model=none,multidevs=remap")
   done
+  ((${#machines[@]} == 1)) || qemu+=(
+    -netdev "stream,id=link,server=off,addr.type=fd,addr.str={link}"
+    -device "virtio-net-pci,netdev=link,romfile=,host_mtu=4200,mac=02:00:00:00:00:0$name"
+    -chardev "socket,id=peer,fd={peer}" -device virtserialport,chardev=peer,name=testbed-peer
+  )
 }
