@@ -178,7 +178,7 @@ two() {
 
 # typed TEXT types into the shell's terminal, shows TEXT waits until it is there.
 typed() { printf '%b' "$1" >&"$keys"; }
-shows() { within 30 grep -qa -- "$1" screen; }
+shows() { within 30 grep -qsa -- "$1" screen; }
 
 interactive() {
   local driver
@@ -190,7 +190,7 @@ interactive() {
   # What is typed is echoed: expressions tell what was run from what was typed.
   # shellcheck disable=SC2016 # expanded inside
   typed 'stty size; echo $((40 + 2)) $(tty)\r'
-  check 'shell: a terminal of its own' within 60 grep -qa '^42 /dev/pts/' screen
+  check 'shell: a terminal of its own' within 60 grep -qsa '^42 /dev/pts/' screen
   check "shell: the terminal's size" shows '^[^#]*33 99'
   typed "sh -c 'echo slee\"\"ping; exec sleep 1000'\r"
   check 'shell: a command runs' shows '^[^#]*sleeping'
@@ -206,7 +206,7 @@ interactive() {
   # The next one, on two machines, is killed outright.
   # shellcheck disable=SC2016 # expanded inside
   typed 'hostname; echo $((50 + 2)) $(tty)\r'
-  check 'shell: on two machines' within 90 grep -qa '^52 /dev/pts/' screen
+  check 'shell: on two machines' within 90 grep -qsa '^52 /dev/pts/' screen
   check 'shell: raw outside' fails is_cooked
   kill -KILL "$(pgrep -P "$(pgrep -P "$driver")")"
   check 'shell: restored after a kill' within 5 is_cooked

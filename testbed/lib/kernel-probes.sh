@@ -88,14 +88,6 @@ removable() {
   return "$rc"
 }
 
-# bare: rxe is there without crc32_generic having been loaded by hand.
-bare() {
-  [[ ! -e /sys/class/infiniband/rxe_a ]] || rdma link delete rxe_a
-  modprobe -r rdma_rxe || return
-  modprobe -r crc32_generic || true
-  modprobe rdma_rxe && rdma link add rxe_a type rxe netdev v_a
-}
-
 echo "release $(uname -r)" >&2
 tried 'RC: `ibv_rc_pingpong`' pingpong ibv_rc_pingpong
 tried 'UD: `ibv_ud_pingpong`' pingpong ibv_ud_pingpong
@@ -109,7 +101,6 @@ tried 'two hosts as namespaces (`--pair`)' in_namespaces
 undo_namespaces >>$log 2>&1 || true
 tried '`rdma dev set DEV netns NS` (exclusive mode)' moved
 tried 'a device in use can be removed' removable
-tried 'rxe without loading `crc32_generic`' bare
 tried '`netem` (`faults loss`, `delay`, …)' bash -c 'modprobe sch_netem && tc qdisc add dev lo root netem loss 1%'
 tried '`dm-flakey`' modprobe dm_flakey
 tried '`dm-log-writes`' modprobe dm_log_writes
