@@ -7,13 +7,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Debian's and Ubuntu's names of what building, the testbed and the tests use.
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
 	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat rsync iproute2 \
-	iputils-ping nftables kmod dmsetup e2fsprogs \
-	qemu-system-x86 busybox-static cpio util-linux b3sum zstd shellcheck shfmt
+	kmod dmsetup e2fsprogs qemu-system-x86 busybox-static cpio \
+	util-linux procps xz-utils zstd debian-archive-keyring b3sum shellcheck shfmt
 
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
-.PHONY: build demo test test-unit test-rxe test-testbed lint deps bench-send bench-verbs clean
+.PHONY: build demo test test-unit test-rxe test-testbed testbed-table lint deps \
+	bench-send bench-verbs clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -37,6 +38,10 @@ test-rxe: deps
 
 test-testbed: deps
 	testbed/test.sh
+
+# The table of kernels in docs/testbed.md, made by trying; test-testbed checks it.
+testbed-table: deps
+	testbed/kernels --write docs/testbed.md
 
 lint: deps
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt -w: $$out"; exit 1; }

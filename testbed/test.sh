@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# testbed/test.sh tests vm, softroce, faults and peer by running them. It takes
-# as few boots as it can; each check that needs no boot of its own is in
+# testbed/test.sh [SECTION]... tests vm, softroce, faults and peer by running them
+# (the sections are at the end). It takes as few boots as it can; each check that needs no boot of its own is in
 # lib/test-*.sh, which run inside.
 set -euo pipefail
 testbed=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
@@ -10,6 +10,8 @@ source "$testbed/lib/check.sh"
 source "$testbed/lib/common.sh"
 # shellcheck source=lib/gotest.sh
 source "$testbed/lib/gotest.sh"
+# shellcheck source=lib/kernel.sh
+source "$testbed/lib/kernel.sh"
 
 vm=$testbed/vm
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/testbed-test.XXXXXX")
@@ -21,19 +23,19 @@ cd "$scratch"
 inside() {
   local name=$1
   shift
-  capture "$vm" "$@" -- bash "$testbed/lib/test-$name.sh" </dev/null
+  capture "$vm" "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
   grep -vE '^[0-9]+ passed, [0-9]+ failed$' <<<"$output" || true
   passed=$((passed + $(grep -c '^ok  ' <<<"$output" || true)))
   failed=$((failed + $(grep -c '^FAIL  ' <<<"$output" || true)))
   check "$name: all of it ran" contains "$output" ' passed, '
 }
 
-# machines prints the QEMU processes that were started from here.
-machines() { pgrep -f "^qemu-system-x86_64 .*$scratch" || true; }
+# machines [BELOW] prints the QEMU processes that were started from here.
+machines() { pgrep -f "^qemu-system-x86_64 .*$scratch${1:-}" || true; }
 export TMPDIR=$scratch # the machines' own files, by which they are known
 
 # The first boot of all fetches a kernel and probes, and says so: not in a test.
-"$vm" -- true </dev/null
+first_boot() { "$vm" -- true </dev/null; }
 
 # functions tests what needs no machine.
 functions() {
@@ -131,27 +133,155 @@ ends() {
   check 'panic: 125' equals "$status" 125
   check 'panic: what was written before it came' equals "$output" half-way
   check 'panic: the last lines of the console' contains "$errors" 'sysrq triggered crash'
-  local signal pid
-  for signal in TERM INT; do
-    # Bash starts what it puts in the background deaf to INT.
-    env --default-signal=INT "$vm" -- sh -c 'echo up; sleep 1000' >"$signal.log" 2>&1 </dev/null &
-    pid=$!
-    within 60 grep -qs up "$signal.log"
-    kill -"$signal" "$pid"
-    status=0
-    wait "$pid" || status=$?
-    check "$signal: ends as the signal would" equals "$status" $((128 + $(kill -l "$signal")))
-    check "$signal: nothing is left" equals "$(machines)$(ls -d testbed-vm.* 2>/dev/null)" ''
-  done
-  "$vm" -- sh -c 'echo up; sleep 1000' >kill.log 2>&1 </dev/null &
-  pid=$!
-  within 60 grep -qs up kill.log
-  kill -KILL "$pid"
-  wait "$pid" 2>/dev/null || true
-  check 'KILL: no process is left' within 5 none_left
 }
 
-none_left() { [[ -z $(machines) ]]; }
+# side_by_side runs three machines at once, one of them two, which do not meet,
+# and ends each by a signal.
+side_by_side() {
+  local signal pid pids=() options
+  for signal in TERM INT KILL; do
+    mkdir "$signal"
+    options=()
+    [[ $signal != TERM ]] || options=(--two)
+    # Bash starts what it puts in the background deaf to INT.
+    TMPDIR=$scratch/$signal env --default-signal=INT "$vm" "${options[@]}" -- \
+      sh -c "echo '$signal' >/dev/shm/mine; ls /dev/shm; cat /dev/shm/mine; echo up; sleep 1000" \
+      >"$signal/log" 2>&1 </dev/null &
+    pids+=($!)
+  done
+  for signal in TERM INT KILL; do
+    check "$signal: up beside others" within 120 grep -qs up "$signal/log"
+    check "$signal: a world of its own" equals "$(head -n 2 "$signal/log" | tr '\n' ' ')" "mine $signal "
+  done
+  check 'four machines are there' equals "$(machines | wc -l)" 4
+  for signal in TERM INT KILL; do
+    pid=${pids[0]} pids=("${pids[@]:1}")
+    kill -"$signal" "$pid"
+    status=0
+    wait "$pid" 2>/dev/null || status=$?
+    check "$signal: ends as the signal would" equals "$status" $((128 + $(kill -l "$signal")))
+    check "$signal: no process is left" within 5 none_left "$signal"
+    [[ $signal == KILL ]] || check "$signal: no file is left" equals "$(ls -d "$signal"/testbed-vm.* 2>/dev/null)" ''
+  done
+}
+
+none_left() { [[ -z $(machines "/${1:-}") ]]; }
+
+two() {
+  mkdir -p shared
+  inside two --two --out shared
+  capture "$vm" --two -- "$testbed/softroce" exec b -- sh -c 'echo c >/proc/sysrq-trigger' </dev/null
+  check 'a panic of b ends both: 125' equals "$status" 125
+  check 'a panic of b: says which' contains "$errors" 'machine b ended by itself: Kernel panic'
+  check 'a panic of b: nothing is left' equals "$(machines)$(ls -d testbed-vm.* 2>/dev/null)" ''
+}
+
+# typed TEXT types into the shell's terminal, shows TEXT waits until it is there.
+typed() { printf '%b' "$1" >&"$keys"; }
+shows() { within 30 grep -qsa -- "$1" screen; }
+
+interactive() {
+  local driver
+  mkfifo keys
+  script -qefc "stty rows 33 cols 99; stty -g >cooked; tty >terminal; '$vm'; echo \$? >status; stty -g >after; '$vm' --two; read -r _" \
+    screen <keys >/dev/null &
+  driver=$!
+  exec {keys}>keys
+  # What is typed is echoed: expressions tell what was run from what was typed.
+  # shellcheck disable=SC2016 # expanded inside
+  typed 'stty size; echo $((40 + 2)) $(tty)\r'
+  check 'shell: a terminal of its own' within 60 grep -qsa '^42 /dev/pts/' screen
+  check "shell: the terminal's size" shows '^[^#]*33 99'
+  typed "sh -c 'echo slee\"\"ping; exec sleep 1000'\r"
+  check 'shell: a command runs' shows '^[^#]*sleeping'
+  typed '\x03'
+  typed 'echo it was $? indeed\r'
+  check 'shell: Ctrl-C goes inside' shows '^[^#]*it was 130 indeed'
+  stty rows 44 cols 55 -F "$(<terminal)"
+  typed 'stty size\r'
+  check 'shell: a change of size goes inside' shows '^[^#]*44 55'
+  typed 'exit 5\r'
+  check 'shell: its status' within 20 grep -qsx 5 status
+  check 'shell: the terminal is as it was' within 5 cmp -s cooked after
+  # The next one, on two machines, is killed outright.
+  # shellcheck disable=SC2016 # expanded inside
+  typed 'hostname; echo $((50 + 2)) $(tty)\r'
+  check 'shell: on two machines' within 90 grep -qsa '^52 /dev/pts/' screen
+  check 'shell: raw outside' fails is_cooked
+  kill -KILL "$(pgrep -P "$(pgrep -P "$driver")")"
+  check 'shell: restored after a kill' within 5 is_cooked
+  check 'shell: no process is left' within 5 none_left
+  typed '\r'
+  wait "$driver" || true
+  exec {keys}>&-
+  rm -rf testbed-vm.*
+}
+is_cooked() { [[ $(stty -g -F "$(<terminal)") == "$(<cooked)" ]]; }
+
+go_test() {
+  mkdir package
+  cat >package/go.mod <<'GO'
+module example.com/sum
+go 1.21
+GO
+  cat >package/sum.go <<'GO'
+package sum
+
+// Sum is wrong for one input.
+func Sum(data []byte) (n int) {
+	for _, b := range data {
+		n += int(b)
+	}
+	if len(data) == 3 {
+		n++
+	}
+	return n
+}
+GO
+  cat >package/sum_test.go <<'GO'
+package sum
+
+import (
+	"os"
+	"testing"
+)
+
+func TestWhere(t *testing.T) {
+	name, _ := os.Hostname()
+	t.Log("ran on", name, "sum", Sum(nil))
+}
+
+func FuzzSum(f *testing.F) {
+	f.Add([]byte("four"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) == 3 && Sum(data) != int(data[0])+int(data[1])+int(data[2]) {
+			t.Fatal("wrong")
+		}
+	})
+}
+GO
+  cd package
+  capture go test -exec "$vm --" -v -run TestWhere -coverprofile cover.out
+  check 'go test -exec: ran inside' contains "$output" 'ran on testbed sum 0'
+  check 'go test -exec: a coverage profile comes back' contains "$(cat cover.out)" 'example.com/sum/sum.go:4.31,5.25 1 1'
+  capture go test -exec "$vm --" -run none -fuzz FuzzSum -fuzztime 60s
+  check 'go test -exec: the fuzzer fails' equals "$status" 1
+  check 'go test -exec: its input comes back' contains "$(cat testdata/fuzz/FuzzSum/* 2>/dev/null)" '[]byte('
+  cd ..
+}
+
+# The same command in two boots. One instruction in a hundred may differ.
+counts() {
+  local first second
+  for file in first second; do
+    capture "$vm" --deterministic --count "$file" -- sh -c 'head -c 16M /dev/zero | sha256sum' </dev/null
+    check "counted: $file run" equals "$output" '080acf35a507ac9849cfcba47dc2ad83e01b75663a516279c8b9d243b719643e  -'
+  done
+  check 'counted: says what it is good for' contains "$errors" 'with its earlier self, for nothing else'
+  first=$(grep -oE '[0-9]+' first | head -n 1) second=$(grep -oE '[0-9]+' second | head -n 1)
+  check 'counted: something' test "$first" -gt 16000000
+  check "counted: $first and $second are within 1 %" test $(((first > second ? first - second : second - first) * 100)) -le "$first"
+}
 
 refusals() {
   local word
@@ -161,6 +291,10 @@ refusals() {
   done
   capture "$vm" </dev/null
   check 'usage: no command' equals "$status" 2
+  capture "$vm" --pair --two -- true </dev/null
+  check 'usage: --pair and --two' equals "$status" 2
+  capture "$vm" --deterministic --two -- true </dev/null
+  check 'usage: --deterministic and --two' equals "$status" 2
   mkdir bin
   ln -s /usr/bin/* /bin/* bin/ 2>/dev/null || true
   rm bin/qemu-system-x86_64
@@ -170,13 +304,67 @@ refusals() {
   capture env RDMAXFER_CACHE=/proc/nowhere "$vm" -- true </dev/null
   check 'no cache: 2' equals "$status" 2
   check 'no cache: the mend' contains "$errors" RDMAXFER_CACHE
+  capture env RDMAXFER_CACHE="$scratch/empty" RDMAXFER_VM_ARCHIVE=http://127.0.0.1:9/ "$vm" -- true </dev/null
+  check 'no network and no kernel: 2' equals "$status" 2
+  check 'no network and no kernel: the mend' contains "$errors" 'check the network'
+  check 'no network and no kernel: nothing is kept' equals "$(find empty -mindepth 2 ! -name lock)" ''
+  capture full_cache "$vm" -- true </dev/null
+  check 'no space in the cache: 2' equals "$status" 2
+  check 'no space in the cache: the mend' contains "$errors" 'mend: make room there, or set RDMAXFER_CACHE'
 }
 
-functions
-refusals
-one_boot
-statuses
-ends
-inside pair
-inside faults --pair
+# full_cache COMMAND... runs it with a cache on a file system of 1 MiB.
+full_cache() {
+  local as_root=()
+  ((EUID == 0)) || as_root=(sudo -E)
+  mkdir small
+  # shellcheck disable=SC2016 # expanded there
+  "${as_root[@]}" unshare --mount sh -c 'mount -t tmpfs -o size=1M small small && RDMAXFER_CACHE=$PWD/small exec "$@"' sh "$@"
+}
+
+# nobody: outside no right is needed but to read; softroce says that it needs root.
+nobody() {
+  local cache as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+  ((EUID == 0)) || as=()
+  cache=$(cache_dir)
+  mkdir -p nobody/tmp nobody/cache/testbed
+  cp -r -- "$testbed" nobody/
+  # What is fetched and what was found out about this host.
+  cp -rL -- "$cache/kernel-7.$kernel_layout" nobody/cache/testbed/
+  find "$cache" -maxdepth 1 -name 'kvm-*' -exec cp -t nobody/cache/testbed -- {} +
+  chmod 755 .
+  ((EUID != 0)) || chown -R 65534:65534 nobody
+  # No network either: what is in the cache needs none.
+  capture env RDMAXFER_VM_ARCHIVE=http://127.0.0.1:9/ RDMAXFER_CACHE="$scratch/nobody/cache" \
+    TMPDIR="$scratch/nobody/tmp" HOME=/nonexistent "${as[@]}" nobody/testbed/vm -- whoami </dev/null
+  check 'without root, without network: root inside' equals "$status $output" '0 root'
+  ((EUID != 0)) || as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+  capture "${as[@]}" nobody/testbed/softroce pair </dev/null
+  check 'softroce without root: 1' equals "$status" 1
+  check 'softroce without root: the mend' contains "$errors" 'mend: sudo testbed/softroce ..., or testbed/vm'
+  rm -rf nobody
+}
+
+# strangers: what rdma-core's programs do on all kernels is in the table of the
+# manual; a difference is an error on one side or the other.
+strangers() {
+  local program
+  inside strangers --pair
+  for program in ibv_rc_pingpong ibv_ud_pingpong ibv_srq_pingpong rping; do
+    check "$program passes on all kernels" grep -qE "$program.*\| yes \| yes \| yes \|$" "$testbed/../docs/testbed.md"
+  done
+  capture "$testbed/kernels" --check "$testbed/../docs/testbed.md"
+  check 'kernels: the table in docs/testbed.md is true' equals "$status" 0
+}
+
+inside_pair() { inside pair; }
+inside_faults() { inside faults --pair; }
+
+all=(functions refusals first_boot nobody one_boot statuses ends side_by_side two
+  interactive go_test counts inside_pair inside_faults strangers)
+for section in "${@:-${all[@]}}"; do
+  began=$SECONDS
+  "$section"
+  echo "      $section: $((SECONDS - began)) s"
+done
 verdict

@@ -75,7 +75,8 @@ while (1) {
         last if length $inbox < 5 + $length;
         my $data = substr($inbox, 5, $length);
         substr($inbox, 0, 5 + $length) = '';
-        if (my $handle = $stream{$kind}) {
+        if ($stream{$kind} && !$length) { close $stream{$kind} }
+        elsif (my $handle = $stream{$kind}) {
             # A reader that is gone: the command learns it as it would have.
             write_all($handle, $data) or send_frame('S', 'PIPE');
             send_frame('W', pack('aN', $kind, $length));

@@ -15,7 +15,7 @@ use constant {
 
 # specification turns "key, value, each ended by a zero byte" into key => [values].
 sub specification {
-    my %spec = map { $_ => [] } qw(time cwd umask env arg out modules before tty count two);
+    my %spec = map { $_ => [] } qw(time cwd umask env arg out modules before tty count warm two);
     my @words = split /\0/, $_[0], -1;
     while (@words >= 2) {
         my ($key, $value) = splice @words, 0, 2;
@@ -28,7 +28,7 @@ sub specification {
 # bytes of each stream are on their way until "W" frames make room again.
 sub start {
     my ($class, $spec, $send, $window) = @_;
-    my ($size) = @{ $spec->{tty} };
+    my $size = $spec->{tty}[-1];    # the last: relay.pl's
     my (@ours, @theirs);
     if (defined $size) {
         my ($master, $slave) = terminal($size);
@@ -145,7 +145,10 @@ sub pump {
             $self->{send}->($kind, $data);
         }
         # A terminal whose last process is gone says EIO.
-        elsif (defined $got || ($! != EINTR && $! != EAGAIN)) { delete $self->{streams}{$fd} }
+        elsif (defined $got || ($! != EINTR && $! != EAGAIN)) {
+            delete $self->{streams}{$fd};
+            $self->{send}->($kind, '') if $self->{room};
+        }
     }
     my $input = $self->{input};
     return if !$input || !length $self->{pending} || !vec($write, fileno $input, 1);

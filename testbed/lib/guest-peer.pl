@@ -5,7 +5,8 @@
 #
 # A frame on it is a letter, a channel, a length (32 bits each) and the bytes:
 #   to the command     R specification  I input  S signal  K its caller is gone
-#   from the command   O output  E error output  X status  D its streams have ended
+#   from the command   O output  E error output ("" is its end)  X status
+#                      D both have ended
 #   both ways          W room for so much more of a stream
 # A client's socket has the same frames without the channel.
 package Peer;

@@ -42,7 +42,8 @@ initramfs_build() {
   need modprobe kmod
   release=$(cat "$dir/release")
   note "building the initramfs of $release"
-  tmp=$(mktemp -d "$dir/tmp.XXXXXX") || die 2 "can't write in $dir"
+  enough_space "$dir" 20 "building an initramfs"
+  tmp=$(mktemp -d "$dir/tmp.XXXXXX") || die 2 "can't write in $dir" "mend: set RDMAXFER_CACHE"
   # Errexit is off in here, hence the chain.
   # shellcheck disable=SC2015 # die is meant for any of them
   mkdir -p "$tmp"/root/{bin,dev,proc,sys,lower,scratch,root,modules,agent} &&

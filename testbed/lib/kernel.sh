@@ -100,6 +100,7 @@ kernel_fetch() {
   need depmod kmod
   need xz xz-utils
   need zstd zstd
+  enough_space "$cache" 1000 "fetching and unpacking kernel $name"
   rm -rf -- "$cache"/tmp.* # what a killed run left; nobody else is inside the lock
   tmp=$(mktemp -d "$cache/tmp.XXXXXX") || die 2 "can't write in $cache"
   say "fetching kernel $name ($suite) through apt, once; it is kept in $cache"
@@ -119,6 +120,14 @@ kernel_fetch() {
     die 2 "can't write in $cache"
   fi
   rm -rf -- "$tmp"
+}
+
+# enough_space DIR MEGABYTES WHAT: better said before than found half-way.
+enough_space() {
+  local free
+  free=$(df --output=avail -k -- "$1" | tail -n 1)
+  ((free / 1024 >= $2)) || die 2 "no space in $1: $3 takes $2 MB for a while, $((free / 1024)) are free" \
+    "mend: make room there, or set RDMAXFER_CACHE to a directory that has it"
 }
 
 # kernel_unpack NAME SUITE TMP leaves TMP/kernel. The 7.x packages are split

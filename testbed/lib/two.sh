@@ -30,13 +30,13 @@ two_host() {
     "$(port_state "rxe_$host")" "$mtu"
 }
 
-# status_two [--json] prints what "softroce status" does, from both machines.
-# With --here HOST JSON it is asked by the other one.
+# status_two [--json] prints what "softroce status" does, from both machines,
+# and exits. With --here HOST JSON it is asked by the other one.
 status_two() {
   local json=0 host here line lines=()
   if [[ ${1:-} == --here ]]; then
     two_host "$2" "$3"
-    return
+    exit
   fi
   [[ ${1:-} != --json ]] || json=1
   read -r here <"$two"
@@ -55,5 +55,5 @@ status_two() {
     ((${#lines[@]} != 2)) || pair=true
     printf '{"pair":%s,"machines":2,"hosts":[%s]}\n' "$pair" "${lines[*]}"
   fi
-  ((${#lines[@]} == 2))
+  exit $((${#lines[@]} == 2 ? 0 : 1))
 }
