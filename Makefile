@@ -13,7 +13,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
-.PHONY: build demo test test-unit test-rxe test-testbed testbed-table lint deps \
+.PHONY: build demo test test-unit test-rxe test-testbed test-long testbed-table lint deps \
 	bench-send bench-verbs clean
 
 build: deps
@@ -31,15 +31,21 @@ test-unit: deps
 	$(GO) vet ./... && $(GO) vet -tags rxe ./... && CGO_ENABLED=0 $(GO) vet ./...
 	$(GO) test -race -timeout 5m ./...
 	CGO_ENABLED=0 $(GO) test -timeout 5m ./cmd/... ./transfer/... ./tcpfallback/...
+	GOOS=darwin CGO_ENABLED=0 $(GO) build ./ibverbs
+
+test-testbed: deps
+	testbed/test.sh core
 
 # The same packages on real soft-RoCE, in one boot of the testbed's machine.
 test-rxe: deps
 	.ci/test-rxe
 
-test-testbed: deps
-	testbed/test.sh
+# What takes longer: every fault and peer, other kernels, the race detector on rxe.
+test-long: deps
+	testbed/test.sh rest
+	.ci/test-rxe --long
 
-# The table of kernels in docs/testbed.md, made by trying; test-testbed checks it.
+# The table of kernels in docs/testbed.md, made by trying; test-long checks it.
 testbed-table: deps
 	testbed/kernels --write docs/testbed.md
 

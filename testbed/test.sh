@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# testbed/test.sh [SECTION]... tests vm, softroce, faults and peer by running them
-# (the sections are at the end). It takes as few boots as it can; each check that needs no boot of its own is in
-# lib/test-*.sh, which run inside.
+# testbed/test.sh [core|rest|SECTION]... tests vm, softroce, faults and peer by running
+# them: all of it, or the sections that are named (they are at the end). It takes as few
+# boots as it can; each check that needs no boot of its own is in lib/test-*.sh, which
+# run inside.
 set -euo pipefail
 testbed=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=lib/check.sh
@@ -360,9 +361,19 @@ strangers() {
 inside_pair() { inside pair; }
 inside_faults() { inside faults --pair; }
 
-all=(functions refusals first_boot nobody one_boot statuses ends side_by_side two
-  interactive go_test counts inside_pair inside_faults strangers)
-for section in "${@:-${all[@]}}"; do
+# What a change most often breaks, and the rest.
+core=(functions refusals first_boot one_boot statuses ends two)
+rest=(first_boot nobody side_by_side interactive go_test counts inside_pair inside_faults strangers)
+sections=()
+for section in "${@:-core rest}"; do
+  case $section in
+    core) sections+=("${core[@]}") ;;
+    rest) sections+=("${rest[@]}") ;;
+    'core rest') sections+=("${core[@]}" "${rest[@]}") ;;
+    *) sections+=("$section") ;;
+  esac
+done
+for section in "${sections[@]}"; do
   began=$SECONDS
   "$section"
   echo "      $section: $((SECONDS - began)) s"

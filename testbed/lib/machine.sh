@@ -88,10 +88,11 @@ machine_command() {
   # QEMU (7.2, seen) can keep a stale translation of kernel code that one CPU
   # patches while another runs it: "Oops: int3" in one of some fifty boots. Nearly
   # all such patching is done while booting and setting up: with one CPU, then.
-  # The agent wakes the others just before the command.
+  # The agent wakes the others just before the command. What would be patched later, the
+  # clock when its watchdog has doubts about it, is left alone.
   # Without address randomisation a program's code is translated once and not
   # once a process: shell scripts run twice as fast.
-  [[ $accel != tcg ]] || append+=" maxcpus=1 norandmaps"
+  [[ $accel != tcg ]] || append+=" maxcpus=1 tsc=reliable norandmaps"
   boot_seconds=90
   [[ $accel != kvm ]] || boot_seconds=30
   qemu=(
