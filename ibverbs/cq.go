@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -30,6 +31,8 @@ type CQ struct {
 	armed   bool // an event was asked for and has not come yet
 	arm     armMode
 	spin    time.Duration
+	polls   uint
+	yielded time.Time
 	woken   atomic.Bool // by Wake, and the waiter was not told yet
 }
 
@@ -84,13 +87,33 @@ func (q *CQ) SetSolicitedOnly(only bool) {
 	q.armed = false // asked for in the other way; asking again is allowed
 }
 
-// Poll takes up to len(wcs) completions without waiting (ibv_poll_cq).
+// Poll takes up to len(wcs) completions without waiting (ibv_poll_cq). A loop of it
+// lets other goroutines run now and then.
 func (q *CQ) Poll(wcs []WC) (int, error) {
 	n := sysPoll(q.h, wcs)
 	if n < 0 {
 		return 0, opError("ibv_poll_cq", n)
 	}
+	if q.polls++; q.polls%pollsAClock == 0 {
+		q.yield()
+	}
 	return n, nil
+}
+
+// A goroutine that polls for 10 ms without going through Go's scheduler is taken for
+// stuck: each time that the runtime's monitor then finds it in C it takes its P away,
+// and it looks every 20 µs. Ping-pongs of polls were up to twice as slow for that. To
+// yield costs more than a poll, since it wakes another thread to look for work.
+const (
+	pollsAClock = 256 // polls for each look at the clock
+	yieldAfter  = 5 * time.Millisecond
+)
+
+func (q *CQ) yield() {
+	if now := time.Now(); now.Sub(q.yielded) > yieldAfter {
+		q.yielded = now
+		runtime.Gosched()
+	}
 }
 
 // WaitPoll takes up to len(wcs) completions and waits until there is at least

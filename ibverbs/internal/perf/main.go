@@ -16,7 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -31,6 +31,7 @@ type run struct {
 	Depth  int  // messages in flight
 	Chain  int  // messages a doorbell at the most
 	Events bool // wait on events instead of polling
+	Spin   int  // microseconds of polling before a wait on events
 }
 
 // hello is what each end tells the other.
@@ -45,7 +46,6 @@ type hello struct {
 const recvDepth = 512
 
 func main() {
-	runtime.LockOSThread()
 	var r run
 	device := flag.String("device", "rxe_a", "RDMA device")
 	local := flag.String("local", "10.0.0.1", "address of its GID")
@@ -57,6 +57,7 @@ func main() {
 	flag.IntVar(&r.Depth, "depth", 128, "messages in flight")
 	flag.IntVar(&r.Chain, "chain", 16, "messages a doorbell at the most")
 	flag.BoolVar(&r.Events, "events", false, "wait on events")
+	flag.IntVar(&r.Spin, "spin", 0, "microseconds of polling before a wait on events")
 	flag.Parse()
 	err := error(nil)
 	if *listen != "" {
@@ -107,7 +108,7 @@ func newEnd(device, local string, r run) (e *end, err error) {
 	if e.cq, err = e.dev.CreateCQ(r.Depth + recvDepth); err != nil {
 		return nil, err
 	}
-	e.cq.SetSpin(0)
+	e.cq.SetSpin(time.Duration(r.Spin) * time.Microsecond)
 	e.prep, err = e.pd.PrepareQP(ibverbs.QPConfig{SendCQ: e.cq, RecvCQ: e.cq, MaxSend: r.Depth, MaxRecv: recvDepth, GIDIndex: gid.Index, Access: all})
 	return e, err
 }
@@ -218,6 +219,13 @@ func active(device, local, to string, r run) error {
 			result["microseconds_"+name] = float64(d.Nanoseconds()) / 1000
 		}
 	}
+	var u syscall.Rusage // of the whole process, start and connecting included
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return err
+	}
+	result["seconds_user"] = time.Duration(u.Utime.Nano()).Seconds()
+	result["seconds_kernel"] = time.Duration(u.Stime.Nano()).Seconds()
+	result["switches_voluntary"], result["switches_involuntary"] = u.Nvcsw, u.Nivcsw
 	if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 		return err
 	}

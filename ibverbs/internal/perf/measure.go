@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -222,8 +223,11 @@ func (p *player) receive(ctx context.Context, i int) error {
 		return nil
 	}
 	for tries := 1; atomic.LoadUint32(p.arrived) != uint32(i+1); tries++ {
-		if tries%(1<<20) == 0 && ctx.Err() != nil {
-			return errTooLong
+		if tries%(1<<14) == 0 {
+			runtime.Gosched() // see yieldAfter in ibverbs
+			if ctx.Err() != nil {
+				return errTooLong
+			}
 		}
 	}
 	if p.outstanding > 1 { // far behind: take what has completed
