@@ -125,10 +125,7 @@ func describeDevice(name, netdev string, usable []rdma.Candidate) []deviceInfo {
 }
 
 func describeGID(g ibverbs.GIDEntry, device string, usable []rdma.Candidate) gidInfo {
-	info := gidInfo{Index: g.Index, Type: g.Type.String(), Addr: g.GID.Addr().String()}
-	if l, err := net.InterfaceByIndex(g.IfIndex); err == nil {
-		info.Netdev = l.Name
-	}
+	info := gidInfo{Index: g.Index, Type: g.Type.String(), Addr: g.GID.Addr().String(), Netdev: g.Netdev}
 	for _, u := range usable {
 		if u.Device == device && int(u.Port) == g.Port && int(u.GIDIndex) == g.Index {
 			info.Usable = true

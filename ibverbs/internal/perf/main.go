@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -83,6 +84,8 @@ type end struct {
 	peer hello
 	wcs  []ibverbs.WC
 	recv []ibverbs.RecvWR
+
+	posts int // calls of PostSend: doorbells
 }
 
 func newEnd(device, local string, r run) (e *end, err error) {
@@ -202,12 +205,16 @@ func active(device, local, to string, r run) error {
 	if err := e.connect(); err != nil {
 		return err
 	}
+	crossings := runtime.NumCgoCall()
 	result := map[string]any{"test": r.Test, "op": r.Op, "size": r.Size, "iterations": r.Iters, "events": r.Events}
 	if r.Test == "bw" {
 		d, err := e.bandwidth()
 		if err != nil {
 			return err
 		}
+		gib := float64(r.Size) * float64(r.Iters) / (1 << 30)
+		result["crossings_per_gib"] = int64(float64(runtime.NumCgoCall()-crossings) / gib)
+		result["posts_per_gib"] = int64(float64(e.posts) / gib)
 		result["depth"], result["chain"] = r.Depth, r.Chain
 		result["bytes_per_second"] = int64(float64(r.Size) * float64(r.Iters) / d.Seconds())
 	} else {

@@ -76,6 +76,7 @@ func (e *end) bandwidth() (time.Duration, error) {
 		if _, err := e.qp.PostSend(batch); err != nil {
 			return 0, err
 		}
+		e.posts++
 		if posted += len(batch); posted < e.Iters && credits.Free() > 0 {
 			continue
 		}
