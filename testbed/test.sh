@@ -24,7 +24,7 @@ cd "$scratch"
 inside() {
   local name=$1
   shift
-  capture "$vm" "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
+  capture "$vm" --again 2 "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
   grep -vE '^[0-9]+ passed, [0-9]+ failed$' <<<"$output" || true
   passed=$((passed + $(grep -c '^ok  ' <<<"$output" || true)))
   failed=$((failed + $(grep -c '^FAIL  ' <<<"$output" || true)))
@@ -286,7 +286,7 @@ counts() {
 
 refusals() {
   local word
-  for word in --bogus --cpus=0 --memory=x --accel=x --kernel=5 --out=/nonexistent --timeout=; do
+  for word in --bogus --cpus=0 --memory=x --accel=x --kernel=5 --out=/nonexistent --timeout= --again=x; do
     capture "$vm" "$word" -- true </dev/null
     check "usage: $word" equals "$status" 2
   done
@@ -358,12 +358,31 @@ strangers() {
   check 'kernels: the table in docs/testbed.md is true' equals "$status" 0
 }
 
+# again: a machine that says what a failed emulation says, and dies, is started again,
+# as often as it was asked for; one that dies otherwise is not.
+again() {
+  mkdir again
+  cat >again/command <<'COMMAND'
+echo run >>again/runs
+[ "$(wc -l <again/runs)" -lt 2 ] || exit 7
+echo "$1: 0000" >/dev/ttyS0
+echo c >/proc/sysrq-trigger
+sleep 100
+COMMAND
+  capture "$vm" --accel tcg --again 1 --out again -- sh again/command 'Oops: int3' </dev/null
+  check '--again: the second run counts' equals "$status $(wc -l <again/runs)" '7 2'
+  check '--again: says so' contains "$errors" 'emulation failed'
+  rm again/runs
+  capture "$vm" --accel tcg --again 1 --out again -- sh again/command 'Oops: null pointer' </dev/null
+  check '--again: not after a fault of its own' equals "$status $(wc -l <again/runs)" '125 1'
+}
+
 inside_pair() { inside pair; }
 inside_faults() { inside faults --pair; }
 
 # What a change most often breaks, and the rest.
 core=(functions refusals first_boot one_boot statuses ends two)
-rest=(first_boot nobody side_by_side interactive go_test counts inside_pair inside_faults strangers)
+rest=(first_boot nobody again side_by_side interactive go_test counts inside_pair inside_faults strangers)
 sections=()
 for section in "${@:-core rest}"; do
   case $section in

@@ -89,7 +89,8 @@ machine_command() {
   # patches while another runs it: "Oops: int3" in one of some fifty boots. Nearly
   # all such patching is done while booting and setting up: with one CPU, then.
   # The agent wakes the others just before the command. What would be patched later, the
-  # clock when its watchdog has doubts about it, is left alone.
+  # clock when its watchdog has doubts about it, is left alone; what is patched when it
+  # is first used is used in settle.sh.
   # Without address randomisation a program's code is translated once and not
   # once a process: shell scripts run twice as fast.
   [[ $accel != tcg ]] || append+=" maxcpus=1 tsc=reliable norandmaps"
