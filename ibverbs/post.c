@@ -47,8 +47,9 @@ static void fill_send(struct ibv_send_wr *o, const struct rx_send_wr *w, int ud)
 	o->wr.rdma.rkey = w->rkey;
 }
 
-int rx_post_send(struct ibv_qp *qp, const struct rx_send_wr *in, int n, int *posted)
+int rx_post_send(uintptr_t handle, const struct rx_send_wr *in, int n, int *posted)
 {
+	struct ibv_qp *qp = (struct ibv_qp *)handle;
 	struct ibv_send_wr wrs[CHAIN], *bad;
 	int ud = qp->qp_type == IBV_QPT_UD;
 
@@ -98,19 +99,19 @@ static int post_recv(struct ibv_qp *qp, struct ibv_srq *srq, const struct rx_rec
 	return 0;
 }
 
-int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *in, int n, int *posted)
+int rx_post_recv(uintptr_t qp, const struct rx_recv_wr *in, int n, int *posted)
 {
-	return post_recv(qp, NULL, in, n, posted);
+	return post_recv((struct ibv_qp *)qp, NULL, in, n, posted);
 }
 
-int rx_post_srq(struct ibv_srq *srq, const struct rx_recv_wr *in, int n, int *posted)
+int rx_post_srq(uintptr_t srq, const struct rx_recv_wr *in, int n, int *posted)
 {
-	return post_recv(NULL, srq, in, n, posted);
+	return post_recv(NULL, (struct ibv_srq *)srq, in, n, posted);
 }
 
-int rx_poll(struct ibv_cq *cq, struct ibv_wc *wc, int n)
+int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n)
 {
-	int rc = ibv_poll_cq(cq, n, wc);
+	int rc = ibv_poll_cq((struct ibv_cq *)cq, n, wc);
 
 	return rc >= 0 ? rc : -EIO; // providers answer -1 or -2, never an errno
 }
@@ -123,7 +124,7 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed)
+int rx_poll_arm(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed)
 {
 	int rc = rx_poll(cq, wc, n);
 
@@ -136,7 +137,7 @@ int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, in
 	}
 	if (rc != 0 || arm == RX_ARM_NOT)
 		return rc;
-	int e = rx_answer(ibv_req_notify_cq(cq, arm == RX_ARM_SOLICITED));
+	int e = rx_answer(ibv_req_notify_cq((struct ibv_cq *)cq, arm == RX_ARM_SOLICITED));
 	if (e)
 		return e;
 	*armed = 1;
@@ -144,8 +145,9 @@ int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, in
 	return rx_poll(cq, wc, n);
 }
 
-int rx_drain_events(struct ibv_comp_channel *ch)
+int rx_drain_events(uintptr_t handle)
 {
+	struct ibv_comp_channel *ch = (struct ibv_comp_channel *)handle;
 	struct ibv_cq *cq = NULL;
 	void *context;
 	int n = 0;

@@ -366,6 +366,47 @@ func TestProbes(t *testing.T) {
 	closed(t, mr)
 }
 
+// TestOnDemand moves bytes between memory that is not pinned, where there is such.
+func TestOnDemand(t *testing.T) {
+	s := connected(t)
+	a, b := s[0], s[1]
+	const access = AccessOnDemand | AccessLocalWrite | AccessRemoteRead | AccessRemoteWrite
+	if err := a.pd.ctx.CanODP(access, ODPSend|ODPRecv|ODPWrite|ODPRead); kernel() < 700 {
+		if !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%v", err)
+		}
+		return
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	_, before, _ := process(t)
+	for _, s := range []*side{a, b} {
+		mr, err := s.pd.AllocMR(16<<20, access)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed(t, s.mr)
+		s.mr = mr
+	}
+	if _, pinned, _ := process(t); pinned > before {
+		t.Errorf("%d KiB are pinned, and were %d", pinned, before)
+	}
+	copy(a.bytes(5<<20, 8), "pageable")
+	a.send(t, a.wr(OpWrite, 5<<20, 8, b, 9<<20))
+	a.ok(t)
+	b.recv(t, 1, 12<<20, 8)
+	a.send(t, a.wr(OpSend, 5<<20, 8, nil, 0))
+	a.ok(t)
+	b.ok(t)
+	a.send(t, a.wr(OpRead, 1<<20, 8, b, 12<<20))
+	a.ok(t)
+	for _, got := range [][]byte{b.bytes(9<<20, 8), b.bytes(12<<20, 8), a.bytes(1<<20, 8)} {
+		if string(got) != "pageable" {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 func TestHugePagesAndNodes(t *testing.T) {
 	ctx, _ := openTest(t)
 	pd, err := ctx.AllocPD()

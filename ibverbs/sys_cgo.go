@@ -292,17 +292,17 @@ func sysDestroyCQ(cq, ch unsafe.Pointer) int {
 }
 
 func sysPoll(cq unsafe.Pointer, wcs []WC) int {
-	return int(C.rx_poll((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs))))
+	return int(C.rx_poll(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs))))
 }
 
 func sysPollArm(cq unsafe.Pointer, wcs []WC, spinNS int64, arm armMode) (n int, armed bool) {
 	var got C.int
-	rc := C.rx_poll_arm((*C.struct_ibv_cq)(cq), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), C.int(arm), &got)
+	rc := C.rx_poll_arm(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), C.int(arm), &got)
 	return int(rc), got != 0
 }
 
 func sysDrainEvents(ch unsafe.Pointer) int {
-	return int(C.rx_drain_events((*C.struct_ibv_comp_channel)(ch)))
+	return int(C.rx_drain_events(C.uintptr_t(uintptr(ch))))
 }
 
 func sysCreateSRQ(pd unsafe.Pointer, depth, sges int) (unsafe.Pointer, int) {
@@ -369,18 +369,18 @@ func sysDestroyQP(qp unsafe.Pointer) int { return int(C.rx_destroy_qp((*C.struct
 
 func sysPostSend(qp unsafe.Pointer, wrs []SendWR) (posted, rc int) {
 	var n C.int
-	r := C.rx_post_send((*C.struct_ibv_qp)(qp), (*C.struct_rx_send_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	r := C.rx_post_send(C.uintptr_t(uintptr(qp)), (*C.struct_rx_send_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
 	return int(n), int(r)
 }
 
 func sysPostRecv(qp unsafe.Pointer, wrs []RecvWR) (posted, rc int) {
 	var n C.int
-	r := C.rx_post_recv((*C.struct_ibv_qp)(qp), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	r := C.rx_post_recv(C.uintptr_t(uintptr(qp)), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
 	return int(n), int(r)
 }
 
 func sysPostSRQ(srq unsafe.Pointer, wrs []RecvWR) (posted, rc int) {
 	var n C.int
-	r := C.rx_post_srq((*C.struct_ibv_srq)(srq), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
+	r := C.rx_post_srq(C.uintptr_t(uintptr(srq)), (*C.struct_rx_recv_wr)(unsafe.Pointer(unsafe.SliceData(wrs))), C.int(len(wrs)), &n)
 	return int(n), int(r)
 }

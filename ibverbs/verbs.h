@@ -152,20 +152,21 @@ struct rx_bind {
 // rx_bind_mw posts a bind. The window's rkey is the new one when it returns.
 int rx_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mr *mr, const struct rx_bind *b);
 
-// The hot helpers (post.c).
-int rx_post_send(struct ibv_qp *qp, const struct rx_send_wr *wr, int n, int *posted);
-int rx_post_recv(struct ibv_qp *qp, const struct rx_recv_wr *wr, int n, int *posted);
-int rx_post_srq(struct ibv_srq *srq, const struct rx_recv_wr *wr, int n, int *posted);
-int rx_poll(struct ibv_cq *cq, struct ibv_wc *wc, int n);
+// The hot helpers (post.c). Handles come as numbers: cgo would look at what a pointer
+// points to at each call.
+int rx_post_send(uintptr_t qp, const struct rx_send_wr *wr, int n, int *posted);
+int rx_post_recv(uintptr_t qp, const struct rx_recv_wr *wr, int n, int *posted);
+int rx_post_srq(uintptr_t srq, const struct rx_recv_wr *wr, int n, int *posted);
+int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n);
 
 enum rx_arm { RX_ARM_NOT, RX_ARM_ALL, RX_ARM_SOLICITED };
 
 // rx_poll_arm polls, spins up to spin_ns while there is nothing, then asks for an
 // event as arm says and polls once more. *armed is set when it asked.
-int rx_poll_arm(struct ibv_cq *cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed);
+int rx_poll_arm(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed);
 // rx_drain_events takes every completion event that is waiting in the channel
 // and acknowledges them in one go; it answers how many there were.
-int rx_drain_events(struct ibv_comp_channel *ch);
+int rx_drain_events(uintptr_t ch);
 
 // neg makes -errno of a failure that set errno, and never 0.
 static inline int rx_neg(int e) { return e ? -e : -EIO; }

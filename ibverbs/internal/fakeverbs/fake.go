@@ -20,18 +20,20 @@ static int crossings, room, waiting, status;
 
 static int post_send(struct ibv_qp *q, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
+	struct ibv_send_wr *newest = NULL;
+
 	crossings++;
-	for (; wr; wr = wr->next) {
-		if (room == 0) {
-			*bad = wr;
-			return ENOMEM;
-		}
-		room--;
-		last = *wr;
-		if (wr->num_sge)
-			last_sge = wr->sg_list[0];
+	for (; wr && room > 0; wr = wr->next, room--)
+		newest = wr;
+	if (newest) {
+		last = *newest;
+		if (last.num_sge)
+			last_sge = last.sg_list[0];
 	}
-	return 0;
+	if (!wr)
+		return 0;
+	*bad = wr;
+	return ENOMEM;
 }
 
 static int post_recv(struct ibv_qp *q, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
