@@ -21,16 +21,15 @@ import (
 // OpSend is the op whose answers carry the bytes.
 const OpSend = "send"
 
-// probeLimit bounds the first round trip over a new queue pair. The device gives
-// up by itself, after its retries, in about 4 s.
+// probeLimit bounds the first round trip over a new queue pair.
 const probeLimit = 6 * time.Second
 
-// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^17 = 0.54 s.
+// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^16 = 0.27 s.
 // Only the end of an extent is acknowledged, and at 134 ms (15) soft-RoCE on a busy
 // emulated host sent every packet twice: what it took for lost was only late
-// (hw_counters/completer_retry_err). A dead path is noticed after the ibverbs default
-// of 6 retries, in 4 s and the time of as many windows.
-const ackTimeout = 17
+// (hw_counters/completer_retry_err). Longer than needed, and it takes longer, with the
+// 6 retries that are ibverbs' default, to notice that a path is dead.
+const ackTimeout = 16
 
 // headerRoom is what a header takes in a ring, bytes: a cache line.
 const headerRoom = 64
