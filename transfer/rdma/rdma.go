@@ -24,12 +24,11 @@ const OpSend = "send"
 // probeLimit bounds the first round trip over a new queue pair.
 const probeLimit = 6 * time.Second
 
-// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^16 = 0.27 s.
-// Only the end of an extent is acknowledged, and at 134 ms (15) soft-RoCE on a busy
-// emulated host sent every packet twice: what it took for lost was only late
-// (hw_counters/completer_retry_err). Longer than needed, and it takes longer, with the
-// 6 retries that are ibverbs' default, to notice that a path is dead.
-const ackTimeout = 16
+// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.
+// At the usual 67 ms (14) soft-RoCE on a busy emulated host sends again what was only
+// late (hw_counters/completer_retry_err). The longer it is, the later is it noticed
+// that a path is dead: 4 s with the 6 retries that are ibverbs' default.
+const ackTimeout = 15
 
 // headerRoom is what a header takes in a ring, bytes: a cache line.
 const headerRoom = 64
