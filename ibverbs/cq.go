@@ -102,8 +102,8 @@ func (q *CQ) Poll(wcs []WC) (int, error) {
 
 // A goroutine that polls for 10 ms without going through Go's scheduler is taken for
 // stuck: each time that the runtime's monitor then finds it in C it takes its P away,
-// and it looks every 20 µs. Ping-pongs of polls were up to twice as slow for that. To
-// yield costs more than a poll, since it wakes another thread to look for work.
+// and it looks every 20 µs (retake in runtime/proc.go). To yield costs more than a
+// poll, since it wakes another thread to look for work.
 const (
 	pollsAClock = 256 // polls for each look at the clock
 	yieldAfter  = 5 * time.Millisecond
@@ -174,7 +174,7 @@ func (q *CQ) Wake() {
 
 // Close destroys the completion queue and its channel (ibv_destroy_cq,
 // ibv_destroy_comp_channel), and with them the completions that nobody polled. It
-// is a [*BusyError] while queue pairs or shared receive queues use it.
+// is a [*BusyError] while queue pairs use it.
 func (q *CQ) Close() error {
 	err := q.close(func(h unsafe.Pointer) int {
 		// Every event that came is acknowledged as it is taken, so what is still in

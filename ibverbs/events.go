@@ -13,14 +13,14 @@ type EventType uint32
 
 // The events.
 const (
-	EventCQErr            EventType = 0  // the queue overran
-	EventQPFatal          EventType = 1  // a queue pair is broken without a completion that says so
-	EventQPReqErr         EventType = 2  // the peer's request was invalid
-	EventQPAccessErr      EventType = 3  // the peer's request was not permitted
-	EventCommEst          EventType = 4  // the first packet came before RTS
-	EventSQDrained        EventType = 5  //
-	EventPathMig          EventType = 6  //
-	EventPathMigErr       EventType = 7  //
+	EventCQErr            EventType = 0 // the queue overran
+	EventQPFatal          EventType = 1 // a queue pair is broken without a completion that says so
+	EventQPReqErr         EventType = 2 // the peer's request was invalid
+	EventQPAccessErr      EventType = 3 // the peer's request was not permitted
+	EventCommEst          EventType = 4 // the first packet came before RTS
+	EventSQDrained        EventType = 5
+	EventPathMig          EventType = 6
+	EventPathMigErr       EventType = 7
 	EventDeviceFatal      EventType = 8  // the device failed or was removed
 	EventPortActive       EventType = 9  // the link came up
 	EventPortErr          EventType = 10 // the link went down

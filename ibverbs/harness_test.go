@@ -105,32 +105,42 @@ func newSide(t *testing.T, ctx *Context, more Access) *side {
 // when the test ends, unless it has done so.
 func connectPair(t *testing.T, a, b *side, aconf, bconf QPConfig) (*QP, *QP) {
 	t.Helper()
-	var preps [2]*PreparedQP
-	var qps [2]*QP
-	for i, s := range []*side{a, b} {
-		c := []QPConfig{aconf, bconf}[i]
-		c.SendCQ, c.RecvCQ = s.cq, s.cq
+	for _, c := range []*QPConfig{&aconf, &bconf} {
 		c.MaxSend, c.MaxRecv = 16, 16
 		c.Access = AccessRemoteRead | AccessRemoteWrite | AccessRemoteAtomic | AccessBindMW
-		var err error
-		if preps[i], err = s.pd.PrepareQP(c); err != nil {
-			t.Fatal(err)
-		}
 	}
-	ends := [2]Endpoint{preps[0].Endpoint(), preps[1].Endpoint()}
-	for i := range preps {
-		qp, err := preps[i].Connect(ends[1-i], ConnectParams{Timeout: 10, Retries: 2, RNRRetries: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
+	aconf.SendCQ, aconf.RecvCQ = a.cq, a.cq
+	bconf.SendCQ, bconf.RecvCQ = b.cq, b.cq
+	x, y := connect(t, a.pd, b.pd, aconf, bconf, ConnectParams{Timeout: 10, Retries: 2, RNRRetries: 1})
+	for _, qp := range []*QP{x, y} {
 		t.Cleanup(func() {
 			if qp.h != nil {
 				closed(t, qp)
 			}
 		})
-		qps[i] = qp
 	}
-	return qps[0], qps[1]
+	return x, y
+}
+
+// connect makes two queue pairs and connects them; they are the caller's to close.
+func connect(t *testing.T, apd, bpd *PD, aconf, bconf QPConfig, params ConnectParams) (x, y *QP) {
+	t.Helper()
+	p, err := apd.PrepareQP(aconf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := bpd.PrepareQP(bconf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pe, qe := p.Endpoint(), q.Endpoint()
+	if x, err = p.Connect(qe, params); err != nil {
+		t.Fatal(err)
+	}
+	if y, err = q.Connect(pe, params); err != nil {
+		t.Fatal(err)
+	}
+	return x, y
 }
 
 func (s *side) send(t *testing.T, wr SendWR) {

@@ -116,23 +116,7 @@ func TestTenThousandConnectionsLeakNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		conf := QPConfig{SendCQ: cq, RecvCQ: cq, MaxSend: 1, MaxRecv: 1, GIDIndex: gid.Index}
-		p, err := a.pd.PrepareQP(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := b.pd.PrepareQP(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pe, qe := p.Endpoint(), q.Endpoint()
-		x, err := p.Connect(qe, ConnectParams{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		y, err := q.Connect(pe, ConnectParams{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		x, y := connect(t, a.pd, b.pd, conf, conf, ConnectParams{})
 		for _, c := range []interface{ Close() error }{x, y, cq, mr} {
 			closed(t, c)
 		}
@@ -176,23 +160,7 @@ func TestAThousandQueuePairs(t *testing.T) {
 	})
 	conf := QPConfig{SendCQ: cq, RecvCQ: cq, MaxSend: 1, MaxRecv: 1, GIDIndex: gid.Index}
 	for len(qps) < n {
-		p, err := s.pd.PrepareQP(conf)
-		if err != nil {
-			t.Fatalf("queue pair %d: %v", len(qps), err)
-		}
-		q, err := s.pd.PrepareQP(conf)
-		if err != nil {
-			t.Fatalf("queue pair %d: %v", len(qps)+1, err)
-		}
-		pe, qe := p.Endpoint(), q.Endpoint()
-		x, err := p.Connect(qe, ConnectParams{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		y, err := q.Connect(pe, ConnectParams{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		x, y := connect(t, s.pd, s.pd, conf, conf, ConnectParams{})
 		qps = append(qps, x, y)
 	}
 	for i, q := range qps {
