@@ -27,7 +27,7 @@ const probeLimit = 6 * time.Second
 // ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.
 // At the usual 67 ms (14) soft-RoCE on a busy emulated host sends again what was only
 // late (hw_counters/completer_retry_err). The longer it is, the later is it noticed
-// that a path is dead: 4 s with the 6 retries that are ibverbs' default.
+// that a path is dead: 4 to 7 s with the 6 retries that are ibverbs' default.
 const ackTimeout = 15
 
 // headerRoom is what a header takes in a ring, bytes: a cache line.
