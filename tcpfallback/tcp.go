@@ -1,5 +1,5 @@
 // Package tcpfallback makes lanes of TCP connections, for hosts that have no RDMA
-// between them. Payload travels in the clear beside 32-byte headers; what it is
+// between them. Payload travels in the clear beside 48-byte headers; what it is
 // checked against, the digests, travels in the session's TLS.
 //
 // A method is how the sending end moves an extent from the file to the socket;

@@ -147,7 +147,7 @@ func (s *Source) lookup(r wire.Request) (*sourceFile, error) {
 	}
 	f := s.files[r.File]
 	want := min(s.extentSize, f.entry.Size-r.Offset)
-	if r.Offset < 0 || r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
+	if r.Count != 0 || r.Offset < 0 || r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
 		return nil, fmt.Errorf("%w: a request for %d bytes at %d of a file of %d", wire.ErrMalformed, r.Length, r.Offset, f.entry.Size)
 	}
 	return f, nil

@@ -106,6 +106,7 @@ func TestSourceServesItsExtentsAlone(t *testing.T) {
 		{wire.Request{Offset: wire.MaxSize, Length: kib}, false},
 		{wire.Request{Offset: -kib, Length: kib}, false},
 		{wire.Request{File: 1, Offset: 0, Length: kib}, false},
+		{wire.Request{Count: 1, Offset: 0, Length: kib}, false},
 		{wire.Request{File: 1 << 31, Offset: 0, Length: kib}, false},
 	} {
 		ok, err := s.Read(c.r, buf[:min(c.r.Length, kib)])

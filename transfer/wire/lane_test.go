@@ -12,9 +12,9 @@ func TestLaneHeadersLieAsDocumented(t *testing.T) {
 	for i := range b {
 		b[i] = 0xee // what a header does not set must not show through
 	}
-	r := Request{ID: 0x01020304, File: 5, Length: 0x00100000, Offset: 0x0a0000000000}
+	r := Request{ID: 0x01020304, File: 5, Length: 0x00100000, RKey: 0x0b0c, Offset: 0x0a0000000000, Addr: 0x0d}
 	r.Put(b[:])
-	if got, want := hex.EncodeToString(b[:]), "52584c52"+"01020304"+"00000005"+"00100000"+"00000a0000000000"+"0000000000000000"; got != want {
+	if got, want := hex.EncodeToString(b[:]), "52584c52"+"01020304"+"00000005"+"00000000"+"00100000"+"00000b0c"+"00000a0000000000"+"000000000000000d"+"0000000000000000"; got != want {
 		t.Errorf("request %s, want %s", got, want)
 	}
 	if got, err := ParseRequest(b[:]); got != r || err != nil {
@@ -23,9 +23,9 @@ func TestLaneHeadersLieAsDocumented(t *testing.T) {
 	for i := range b {
 		b[i] = 0xee
 	}
-	a := Answer{ID: 0xfffffffe, Length: MaxExtent}
+	a := Answer{ID: 0xfffffffe, Length: MaxExtent, RKey: 0x0e, Addr: 0x0f}
 	a.Put(b[:])
-	if got, want := hex.EncodeToString(b[:]), "52584c41"+"fffffffe"+"00000000"+"01000000"+"00000000000000000000000000000000"; got != want {
+	if got, want := hex.EncodeToString(b[:]), "52584c41"+"fffffffe"+"00000000"+"01000000"+"0000000e"+"00000000"+"000000000000000f"+"00000000000000000000000000000000"; got != want {
 		t.Errorf("answer %s, want %s", got, want)
 	}
 	if got, err := ParseAnswer(b[:]); got != a || err != nil {
@@ -58,7 +58,9 @@ func TestParseRequestRefuses(t *testing.T) {
 		"a byte long":     append(good(), 0),
 		"an answer":       func() []byte { b := good(); (&Answer{}).Put(b); return b }(),
 		"magic":           flip(3),
-		"padding":         flip(31),
+		"padding":         flip(47),
+		"too big a pack":  set(Request{Count: MaxPack + 1}),
+		"part of a pack":  set(Request{Count: 2, Offset: 1}),
 		"length":          set(Request{Length: MaxExtent + 1}),
 		"file":            set(Request{File: MaxEntries}),
 		"offset":          set(Request{Offset: MaxSize + 1}),
@@ -95,8 +97,9 @@ func TestParseAnswerRefuses(t *testing.T) {
 		"a byte long":       append(good(), 0),
 		"a request":         func() []byte { b := good(); (&Request{}).Put(b); return b }(),
 		"magic":             flip(0),
-		"padding":           flip(16),
-		"more padding":      flip(24),
+		"padding":           flip(20),
+		"more padding":      flip(32),
+		"last padding":      flip(47),
 		"length":            set(Answer{Length: MaxExtent + 1}),
 		"status":            set(Answer{Status: statusEnd}),
 		"bytes of a failed": set(Answer{Status: StatusFailed, Length: 1}),

@@ -4,7 +4,7 @@
 // There are two languages. Control messages travel inside the session's TLS
 // connection: a frame is the length of what follows (uint32, big endian), one
 // byte of [Kind], and a CBOR body (RFC 8949) decoded strictly. Lane headers are
-// 32 bytes, fixed, and travel beside the payload on a lane; see [Request] and
+// 48 bytes, fixed, and travel beside the payload on a lane; see [Request] and
 // [Answer]. What comes from a peer is hostile until it was checked: every length
 // and count is bounded here, before anything is allocated for it.
 package wire
@@ -31,6 +31,7 @@ const (
 	MaxLanes      = 64
 	MaxEntries    = 1 << 24  // of a manifest
 	MaxExtent     = 16 << 20 // bytes of one extent
+	MaxPack       = 1 << 12  // entries of one pack
 	MaxSize       = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
