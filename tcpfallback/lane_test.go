@@ -61,11 +61,14 @@ func file(t *testing.T, size int) (path string, content []byte) {
 
 func open(t *testing.T, path string) *transfer.Source {
 	t.Helper()
-	s, err := transfer.OpenSource([]string{path})
+	s, err := transfer.OpenSource([]string{path}, transfer.SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	if _, err := s.Next(); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -192,6 +195,9 @@ func TestTruncatedSource(t *testing.T) {
 	eachMethod(t, func(t *testing.T, method string) {
 		path, _ := file(t, 2*extent)
 		src := open(t, path)
+		if f, err := src.File(wire.Request{Length: extent}); f == nil || err != nil {
+			t.Fatal(f, err)
+		}
 		if err := os.Truncate(path, extent/2); err != nil {
 			t.Fatal(err)
 		}

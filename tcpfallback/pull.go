@@ -64,7 +64,7 @@ func (p *puller) ask(ctx context.Context, f transfer.Feed) error {
 				return err
 			}
 		}
-		r := wire.Request{ID: p.nextID, File: e.File, Length: uint32(e.Len), Offset: e.Off}
+		r := e.Request(p.nextID)
 		var head [wire.HeaderSize]byte
 		r.Put(head[:])
 		p.out = append(p.out, head[:]...)

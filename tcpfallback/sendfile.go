@@ -16,14 +16,15 @@ import (
 // (sendfile): no copy by the CPU on the sending side. The digest is taken from
 // the page cache beside it, through buf. A file that was truncated after its
 // header was sent breaks the lane: the receiver waits for bytes that don't exist.
-type sendfileOut struct {
-	buf  []byte
-	head [wire.HeaderSize]byte
-}
+// What is no range of one file goes as copy does.
+type sendfileOut struct{ copyOut }
 
 func (*sendfileOut) name() string { return "sendfile" }
 
 func (m *sendfileOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
+	if !src.Plain(r) {
+		return m.copyOut.answer(conn, src, r)
+	}
 	file, err := src.File(r)
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ func newMethod(name string, extentSize int) (method, error) {
 	case "", "auto", "copy":
 		return &copyOut{buf: make([]byte, extentSize)}, nil
 	case "sendfile":
-		return &sendfileOut{buf: make([]byte, extentSize)}, nil
+		return &sendfileOut{copyOut{buf: make([]byte, extentSize)}}, nil
 	}
 	return nil, fmt.Errorf("no TCP method %q (there are %v)", name, slices.Clone(Methods))
 }

@@ -55,7 +55,7 @@ func (silent) File(transfer.FileResult) {}
 // send moves files to the receiver, by way of addr.
 func (h *hosts) send(addr, method, verify string, paths ...string) (sent, received error) {
 	h.t.Helper()
-	src, err := transfer.OpenSource(paths)
+	src, err := transfer.OpenSource(paths, transfer.SourceOptions{})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,13 +27,42 @@ func into(t *testing.T, o Overwrite) (*Directory, string) {
 	return d, dir
 }
 
-func create(t *testing.T, d *Directory, e wire.Entry) Landing {
+// stage begins a transfer into a directory.
+func stage(t *testing.T, d *Directory) *staging {
 	t.Helper()
-	l, err := d.Create(&e)
+	s, err := d.Begin([16]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.(*staging)
+}
+
+// staged is the path of an entry's part.
+func staged(dir string, e *wire.Entry) string {
+	return filepath.Join(dir, stagingPrefix+"07"+strings.Repeat("00", 15), fmt.Sprintf("%x", partKey(e))+partSuffix)
+}
+
+func create(t *testing.T, s *staging, e wire.Entry) Landing {
+	t.Helper()
+	_, err := s.Check(&e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Create(&e)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// commitOne commits one file and ends the transfer.
+func commitOne(t *testing.T, s *staging, l Landing) error {
+	t.Helper()
+	err := s.Commit([]Landing{l})[0]
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+	return err
 }
 
 func write(t *testing.T, path, words string) {
@@ -63,17 +94,18 @@ func TestCommitGivesNameModeAndTimes(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
 	when := time.Date(1969, 7, 20, 20, 17, 40, 123456789, time.UTC) // before 1970: negative
 	e := wire.Entry{Path: "f", Size: 5, Mode: 0o6751, MTimeNS: when.UnixNano()}
-	l := create(t, d, e)
+	s := stage(t, d)
+	l := create(t, s, e)
 	l.WriteAt([]byte("lo"), 3)
 	l.WriteAt([]byte("hel"), 0)
 	if _, err := os.Lstat(filepath.Join(dir, "f")); err == nil {
 		t.Error("it has its name before it is whole")
 	}
-	st, err := os.Stat(filepath.Join(dir, partName(&e)))
+	st, err := os.Stat(staged(dir, &e))
 	if err != nil || st.Mode() != 0o600 {
 		t.Errorf("the part: %v, %v; want it private", st, err)
 	}
-	if err := l.Commit(); err != nil {
+	if err := commitOne(t, s, l); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, map[string]string{"f": "hello"})
@@ -85,9 +117,13 @@ func TestCommitGivesNameModeAndTimes(t *testing.T) {
 
 func TestAbortLeavesNothing(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
-	l := create(t, d, wire.Entry{Path: "f", Size: 5})
+	s := stage(t, d)
+	l := create(t, s, wire.Entry{Path: "f", Size: 5})
 	l.WriteAt([]byte("hello"), 0)
 	l.Abort()
+	if err := s.Close(true); err != nil { // there is nothing to keep
+		t.Error(err)
+	}
 	wantFiles(t, dir, nil)
 }
 
@@ -104,12 +140,13 @@ func TestRenameDecides(t *testing.T) {
 		{OverwriteAlways, time.Unix(1<<31, 0), CodeOK},
 	} {
 		d, dir := into(t, c.o)
-		l := create(t, d, wire.Entry{Path: "f", Size: 3, Mode: 0o600, MTimeNS: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()})
+		s := stage(t, d)
+		l := create(t, s, wire.Entry{Path: "f", Size: 3, Mode: 0o600, MTimeNS: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()})
 		l.WriteAt([]byte("new"), 0)
 		f := filepath.Join(dir, "f")
 		write(t, f, "precious")
 		os.Chtimes(f, c.mtime, c.mtime)
-		err := l.Commit()
+		err := commitOne(t, s, l)
 		want := "new"
 		if c.code != CodeOK {
 			want = "precious"
@@ -133,8 +170,10 @@ func TestCreateRefusesWhatItCantReplace(t *testing.T) {
 		if err := make(filepath.Join(dir, "f")); err != nil {
 			t.Fatal(err)
 		}
-		_, err := d.Create(&wire.Entry{Path: "f"})
+		s := stage(t, d)
+		_, err := s.Check(&wire.Entry{Path: "f"})
 		wantCode(t, err, CodeExists, "not a regular file")
+		s.Close(false)
 		if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 			t.Errorf("%s: %v are left", name, entries)
 		}
@@ -146,10 +185,11 @@ func TestRenameDoesNotFollow(t *testing.T) {
 	d, dir := into(t, OverwriteAlways)
 	outside := filepath.Join(t.TempDir(), "outside")
 	write(t, outside, "precious")
-	l := create(t, d, wire.Entry{Path: "f", Size: 3})
+	s := stage(t, d)
+	l := create(t, s, wire.Entry{Path: "f", Size: 3})
 	l.WriteAt([]byte("new"), 0)
 	os.Symlink(outside, filepath.Join(dir, "f"))
-	if err := l.Commit(); CodeOf(err) != CodeExists {
+	if err := commitOne(t, s, l); CodeOf(err) != CodeExists {
 		t.Error(err)
 	}
 	if b, _ := os.ReadFile(outside); string(b) != "precious" {
@@ -160,26 +200,51 @@ func TestRenameDoesNotFollow(t *testing.T) {
 func TestStalePartIsUsedAgainFromNothing(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
 	e := wire.Entry{Path: "f", Size: 2, Mode: 0o600}
-	write(t, filepath.Join(dir, partName(&e)), "what a killed receiver left")
-	l := create(t, d, e)
+	s := stage(t, d)
+	write(t, staged(dir, &e), "what a killed receiver left")
+	l := create(t, s, e)
 	l.WriteAt([]byte("ok"), 0)
-	if err := l.Commit(); err != nil {
+	if err := commitOne(t, s, l); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, map[string]string{"f": "ok"})
 }
 
-func TestPartInUseIsRefused(t *testing.T) {
+func TestTransferInUseIsRefused(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
-	e := wire.Entry{Path: "f", Size: 5, Mode: 0o600}
-	l := create(t, d, e)
+	s := stage(t, d)
+	l := create(t, s, wire.Entry{Path: "f", Size: 5, Mode: 0o600})
 	l.WriteAt([]byte("hello"), 0)
-	_, err := d.Create(&e)
+	_, err := d.Begin([16]byte{7})
 	wantCode(t, err, CodeExists, "another rdmaxfer")
-	if err := l.Commit(); err != nil { // and the first was not disturbed
+	if err := commitOne(t, s, l); err != nil { // and the first was not disturbed
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, map[string]string{"f": "hello"})
+}
+
+// TestHiddenDirectoryMustBeOurs: it is neither followed nor used if others can write
+// to it.
+func TestHiddenDirectoryMustBeOurs(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"a file":           func(p string) error { return os.WriteFile(p, nil, 0o600) },
+		"a symlink out":    func(p string) error { return os.Symlink("/tmp", p) },
+		"a FIFO":           func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"open for others":  func(p string) error { return errors.Join(os.Mkdir(p, 0o700), os.Chmod(p, 0o770)) },
+		"somebody else's":  func(p string) error { return errors.Join(os.Mkdir(p, 0o700), os.Chown(p, 1, 1)) },
+		"a symlink within": func(p string) error { return os.Symlink(".", p) },
+	} {
+		if os.Geteuid() != 0 && name == "somebody else's" {
+			continue // only root can make that
+		}
+		d, dir := into(t, OverwriteAlways)
+		if err := make(filepath.Join(dir, stagingPrefix+"07"+strings.Repeat("00", 15))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Begin([16]byte{7}); err == nil {
+			t.Errorf("%s: taken for the transfer's own", name)
+		}
+	}
 }
 
 // TestPartMustBeAPart puts other things where the part belongs. None is followed,
@@ -198,12 +263,13 @@ func TestPartMustBeAPart(t *testing.T) {
 		"a socket":           func(dir, part string) error { return unix.Mknod(part, unix.S_IFSOCK|0o600, 0) },
 	} {
 		d, dir := into(t, OverwriteAlways)
+		s := stage(t, d)
 		precious := filepath.Join(dir, "precious")
 		write(t, precious, "precious")
-		if err := make(dir, filepath.Join(dir, partName(&e))); err != nil {
+		if err := make(dir, staged(dir, &e)); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := d.Create(&e); err == nil {
+		if l, err := s.Create(&e); err == nil {
 			t.Errorf("%s: taken for a part", name)
 			l.Abort()
 		}
@@ -216,38 +282,17 @@ func TestPartMustBeAPart(t *testing.T) {
 	}
 }
 
-// TestReplacedPartIsNotMistaken: somebody else's file under the part's name gets
-// neither the times nor the name of the one that was received, nor is it removed.
-func TestReplacedPartIsNotMistaken(t *testing.T) {
-	for name, end := range map[string]func(Landing) error{
-		"commit": Landing.Commit,
-		"abort":  func(l Landing) error { l.Abort(); return nil },
-	} {
-		d, dir := into(t, OverwriteNever)
-		e := wire.Entry{Path: "f", Size: 5, Mode: 0o600, MTimeNS: 1}
-		l := create(t, d, e)
-		l.WriteAt([]byte("hello"), 0)
-		part := filepath.Join(dir, partName(&e))
-		os.Remove(part)
-		write(t, part, "stranger")
-		if err := end(l); name == "commit" {
-			wantCode(t, err, CodeExists, "replaced")
-		}
-		wantFiles(t, dir, map[string]string{partName(&e): "stranger"})
-		if st, err := os.Stat(part); err != nil || st.ModTime().UnixNano() == 1 {
-			t.Errorf("%s: the stranger's file has the time of the one that was received", name)
-		}
-	}
-}
-
 func TestNoFileLandsAsAPart(t *testing.T) {
 	d, dir := into(t, OverwriteAlways)
+	s := stage(t, d)
 	victim := wire.Entry{Path: "victim", Size: 5, Mode: 0o600}
-	l := create(t, d, victim)
+	l := create(t, s, victim)
 	l.WriteAt([]byte("right"), 0)
-	_, err := d.Create(&wire.Entry{Path: partName(&victim), Size: 5})
-	wantCode(t, err, CodeUsage, "parts")
-	if err := l.Commit(); err != nil {
+	for _, path := range []string{strings.TrimPrefix(staged(dir, &victim), dir+"/"), s.name, stagingPrefix + "x"} {
+		_, err := s.Check(&wire.Entry{Path: path, Size: 5})
+		wantCode(t, err, CodeUsage, "on their way")
+	}
+	if err := commitOne(t, s, l); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, map[string]string{"victim": "right"})
@@ -256,7 +301,8 @@ func TestNoFileLandsAsAPart(t *testing.T) {
 func TestNamesOf255BytesLand(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
 	name := strings.Repeat("n", 255)
-	if err := create(t, d, wire.Entry{Path: name, Mode: 0o600}).Commit(); err != nil {
+	s := stage(t, d)
+	if err := commitOne(t, s, create(t, s, wire.Entry{Path: name, Mode: 0o600})); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, dir, map[string]string{name: ""})
@@ -264,10 +310,10 @@ func TestNamesOf255BytesLand(t *testing.T) {
 
 func TestWhatDoesNotFitIsRefusedAtOnce(t *testing.T) {
 	d, dir := into(t, OverwriteNever)
-	_, err := d.Create(&wire.Entry{Path: "f", Size: wire.MaxSize})
+	s := stage(t, d)
+	_, err := s.Check(&wire.Entry{Path: "f", Size: wire.MaxSize})
 	wantCode(t, err, CodeLocalIO, "free", "--into")
-	_, err = d.Create(&wire.Entry{Path: "d/f"})
-	wantCode(t, err, CodeUsage, "directories")
+	s.Close(true)
 	wantFiles(t, dir, nil)
 }
 
@@ -283,11 +329,12 @@ func TestOpenDirectoryRefuses(t *testing.T) {
 // TestFailedCommitLeavesNothing: the file's name is that of a directory by then.
 func TestFailedCommitLeavesNothing(t *testing.T) {
 	d, dir := into(t, OverwriteAlways)
-	l := create(t, d, wire.Entry{Path: "f"})
+	s := stage(t, d)
+	l := create(t, s, wire.Entry{Path: "f"})
 	if err := os.Mkdir(filepath.Join(dir, "f"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, l.Commit(), CodeExists)
+	wantCode(t, commitOne(t, s, l), CodeExists)
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Errorf("%v", entries)
 	}

@@ -233,7 +233,7 @@ func TestSourceThatFailsOnTheWay(t *testing.T) {
 				return nil
 			}
 			e := newEngine(t, meddle, [2]string{"f", random(20 * mib)})
-			path = e.Source.files[0].path
+			path = e.Source.walk.roots[0]
 			s, r := e.run(t, t.Context(), t.Context())
 			wantCode(t, s.err, CodeLocalIO, words)
 			wantCode(t, r.err, CodeLocalIO, words)

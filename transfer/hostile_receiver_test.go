@@ -44,7 +44,7 @@ func (b *badReceiver) finish() *end {
 	return b.end
 }
 
-var welcome = &wire.Welcome{Version: wire.Version, ExtentSize: DefaultExtentSize}
+var welcome = &wire.Welcome{Version: wire.Version, ExtentSize: DefaultExtentSize, Entries: 100}
 
 func repeat(n int, m wire.Message) (list []wire.Message) {
 	for range n {
@@ -96,7 +96,7 @@ func TestSenderRefusesStrangeGreetings(t *testing.T) {
 		code  Code
 		words string
 	}{
-		"version":         {&wire.Welcome{Version: 2, ExtentSize: mib}, CodeOther, "version 2"},
+		"version":         {&wire.Welcome{Version: 99, ExtentSize: mib}, CodeOther, "version 99"},
 		"not Welcome":     {&wire.Ping{}, CodeConnect, "is gone"},
 		"something else":  {&wire.Plan{}, CodeOther, "instead of Welcome"},
 		"no reason given": {&wire.Abort{}, CodeOther, "peer"},
@@ -154,7 +154,9 @@ func TestSenderKeepsToWhatItsUserSaid(t *testing.T) {
 func TestFailuresWithoutACodeAreFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := againstSender(t, t.Context(), TransportAuto)
-		bad.say(welcome, &wire.FileFailed{File: 0, Reason: "because"}, &wire.FileFailed{File: 1}, &wire.Receipt{File: 1}, &wire.Done{})
+		bad.say(welcome, &wire.Plan{})
+		await[*wire.ManifestEnd](bad.hostile)
+		bad.say(&wire.FileFailed{File: 0, Reason: "because"}, &wire.FileFailed{File: 1}, &wire.Receipt{File: 1}, &wire.Done{})
 		wantCode(t, bad.finish().err, CodeOther, "none of 2", "because")
 	})
 }
@@ -187,9 +189,9 @@ func TestSenderInTheQueueWaits(t *testing.T) {
 func TestReasonOfAnyBytesArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := againstSender(t, t.Context(), TransportAuto)
-		bad.Source.files[0].path = "/data/\xff\x1b/a"
 		bad.say(welcome, &wire.Plan{})
 		await[*wire.ManifestEnd](bad.hostile)
+		bad.Source.files[0].path = "/data/\xff\x1b/a"
 		bad.Source.Fail(wire.Request{}, errors.New("it broke"))
 		failed := await[*wire.FileFailed](bad.hostile)
 		wantCode(t, errors.New(failed.Reason), CodeOther, "/data/", "it broke")

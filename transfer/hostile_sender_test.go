@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -34,7 +35,15 @@ func TestReceiverRefusesWhatNoSenderSays(t *testing.T) {
 		"digests of a later file":      {a, sums(7, "hello", 0)},
 		"digests before it landed":     {a, sums(0, "hello", 0)},
 		"a voucher for no file":        {&wire.Vouch{}},
-		"a voucher before it landed":   {a, &wire.Vouch{}},
+		"a voucher before it landed":   {entry(0, "a", mib), &wire.Vouch{}},
+		"a stream of half an extent":   {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: 5}},
+		"a stream that shrinks":        {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: mib}, &wire.Grown{}},
+		"a stream after its end":       {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: mib, End: true}, &wire.Grown{Size: 2 * mib}},
+		"a file that grows":            {entry(0, "a", mib), &wire.Grown{Size: 2 * mib}},
+		"in no directory":              {entry(0, "d/a", 5)},
+		"in a directory that was left": {&wire.Entry{Path: "d", Kind: wire.Dir}, entry(1, "a", 5), entry(2, "d/a", 5)},
+		"in a file":                    {a, entry(1, "a/b", 5)},
+		"a word about no entry":        {&wire.FileFailed{File: 3}},
 		"a negative range of digests":  {entry(0, "a", 0), sums(0, "", 1<<31)},
 		"a digest of a file of none":   {entry(0, "a", 0), sums(0, "", 0)},
 	} {
@@ -45,6 +54,7 @@ func TestReceiverRefusesWhatNoSenderSays(t *testing.T) {
 			if !errors.Is(end.err, wire.ErrMalformed) {
 				t.Errorf("%s: %v", name, end.err)
 			}
+			os.Remove(filepath.Join(bad.dir, "d")) // a directory is made when it comes
 			wantFiles(t, bad.dir, nil)
 		})
 	}
@@ -52,13 +62,13 @@ func TestReceiverRefusesWhatNoSenderSays(t *testing.T) {
 
 func TestReceiverRefusesStrangeGreetings(t *testing.T) {
 	version := hello(VerifyBLAKE3)
-	version.Version++
+	version.Version = 99
 	for name, c := range map[string]struct {
 		m     wire.Message
 		code  Code
 		words string
 	}{
-		"version":        {version, CodeOther, "version 2"},
+		"version":        {version, CodeOther, "version 99"},
 		"verification":   {hello("md5"), CodeUsage, "md5"},
 		"no Hello":       {entry(0, "a", 1), CodeOther, "before Hello"},
 		"it gives up":    {&wire.Abort{Code: 7, Reason: "never mind"}, CodeOther, "before Hello"},
@@ -94,7 +104,7 @@ func TestReceiverPutsUpWithIdleTalk(t *testing.T) {
 		bad := againstReceiver(t, t.Context(), VerifyBLAKE3, nil)
 		write(t, filepath.Join(bad.dir, "exists"), "precious")
 		bad.say(&wire.LaneAnswer{ID: 1}, &wire.LaneAnswer{ID: 1}, &wire.LaneAnswer{ID: 99}, &wire.LaneDown{ID: 99},
-			&wire.FileFailed{File: 5}, entry(0, "f", int64(len(content))), entry(1, "exists", 5), &wire.ManifestEnd{Files: 2})
+			entry(0, "f", int64(len(content))), entry(1, "exists", 5), &wire.ManifestEnd{Files: 2})
 		bad.say(sums(1, "hello", 0), &wire.Vouch{File: 1}, &wire.FileFailed{File: 1}) // of one that has failed
 		bad.serve(2, content)
 		await[*wire.Landed](bad.hostile)
@@ -183,10 +193,11 @@ func TestRefusalsAreCountedFromTheFirst(t *testing.T) {
 func TestVoucherIsAWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := againstReceiver(t, t.Context(), VerifyBLAKE3, nil)
-		bad.say(entry(0, "f", 5), &wire.ManifestEnd{Files: 1})
-		for _, digests := range []*wire.Digests{{}, sums(0, "hello", 0)} {
+		content := random(mib)
+		bad.say(entry(0, "f", mib), &wire.ManifestEnd{Files: 1})
+		for _, digests := range []*wire.Digests{{}, sums(0, content, 0)} {
 			time.Sleep(stallLimit * 2 / 3)
-			bad.serve(1, "hello")
+			bad.serve(1, content)
 			await[*wire.Landed](bad.hostile)
 			time.Sleep(stallLimit * 2 / 3)
 			bad.say(digests, &wire.Vouch{})
@@ -197,7 +208,7 @@ func TestVoucherIsAWord(t *testing.T) {
 		if err := bad.finish().err; err != nil {
 			t.Error(err)
 		}
-		wantFiles(t, bad.dir, map[string]string{"f": "hello"})
+		wantFiles(t, bad.dir, map[string]string{"f": content})
 	})
 }
 
@@ -245,14 +256,13 @@ func TestLaneThatTheSenderNeverOpens(t *testing.T) {
 	})
 }
 
-func TestDigestsBeforeTheWholeFile(t *testing.T) {
+// TestDigestsOfWhatWasNotAskedFor take no memory.
+func TestDigestsOfWhatWasNotAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content := random(3 * mib)
 		bad := againstReceiver(t, t.Context(), VerifyBLAKE3, nil)
-		bad.say(entry(0, "f", int64(len(content))))
-		bad.serve(1, content)
+		bad.say(entry(0, "f", 100*mib))
 		synctest.Wait()
-		bad.say(sums(0, content, 0))
+		bad.say(sums(0, random(mib), 0, DefaultDepth-1), sums(0, "", DefaultDepth))
 		if err := bad.finish().err; !errors.Is(err, wire.ErrMalformed) {
 			t.Error(err)
 		}
@@ -272,7 +282,7 @@ func TestFailedFileIsAskedForNoMore(t *testing.T) {
 		if more := len(bad.lane.requests); n != DefaultDepth || more > 0 {
 			t.Errorf("%d requests, and %d after the file had failed", n, more)
 		}
-		wantFiles(t, bad.dir, nil)
 		bad.finish()
+		wantFiles(t, bad.dir, nil)
 	})
 }

@@ -3,7 +3,6 @@ package transfer
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -12,303 +11,424 @@ import (
 // up: a link that corrupts now and then is put up with, one that always does is not.
 const maxAttempts = 3
 
-// inbound is one file on its way in.
+// inbound is one file or stream on its way in.
 type inbound struct {
-	entry   wire.Entry
-	landing Landing
+	entry wire.Entry
+	dir   *inboundDir // that it lands in; nil for the destination itself
 
-	mu       sync.Mutex
-	settled  bool           // committed or given up; nothing more is written
-	left     int            // extents that have not landed
-	landed   []bool         // by extent number, as far as extents have come
-	mine     []Digest       // the same; empty when nothing is verified
-	theirs   map[int]Digest // as the sender said
-	attempts int
+	mu      sync.Mutex
+	landing Landing // from the first bytes on
+	settled bool    // ready to be committed, or given up; nothing more is written
+	size    int64   // bytes; of a stream, as far as it has grown
+	total   int     // extents; -1 while a stream has not ended
+	here    int     // extents that landed and were not found damaged
+	got     bitmap  // the same, by number
+	asked   int     // highest extent number that was ever asked for, plus one
+	arrived map[int]*arrival
+	sums    []Digest // of extents that were verified
+	below   int      // of a stream: extents before it are here for good
+	waiting int      // vouchers that the sender owes
+	rounds  int      // vouchers that came too early, or without digests
+	voucher *wire.Vouch
 }
 
-func (f *inbound) extents(size int64) int { return int((f.entry.Size + size - 1) / size) }
-
-// grow makes room for extent n. A manifest may claim files of any size: memory is
-// taken for what has come alone. f.mu is held.
-func (f *inbound) grow(n int, verify bool) {
-	if more := n + 1 - len(f.landed); more > 0 {
-		f.landed = append(f.landed, make([]bool, more)...)
-	}
-	if more := n + 1 - len(f.mine); verify && more > 0 {
-		f.mine = append(f.mine, make([]Digest, more)...)
-	}
+// arrival is an extent of which one digest is known and the other is not.
+type arrival struct {
+	mine, theirs *Digest
+	attempts     int
 }
 
-// entry makes a place for a file of the manifest.
-func (p *pull) entry(e *wire.Entry) error {
-	p.mu.Lock()
-	if p.manifest || int(e.File) != len(p.files) {
-		p.mu.Unlock()
-		return fmt.Errorf("%w: entry %d is out of order", wire.ErrMalformed, e.File)
-	}
-	if p.paths[e.Path] {
-		p.mu.Unlock()
-		return fmt.Errorf("%w: two entries of path %+q", wire.ErrMalformed, e.Path)
-	}
-	f := &inbound{entry: *e}
-	p.files[e.File] = f
-	p.paths[e.Path] = true
-	p.open++
-	p.mu.Unlock()
+// bitmap has a bit for each number that was ever set.
+type bitmap []uint64
 
-	landing, err := p.Sink.Create(e)
+func (b bitmap) has(n int) bool { return n/64 < len(b) && b[n/64]&(1<<(n%64)) != 0 }
+
+func (b *bitmap) set(n int) {
+	for len(*b) <= n/64 { // memory is taken for what has come, not for what a manifest claims
+		*b = append(*b, 0)
+	}
+	(*b)[n/64] |= 1 << (n % 64)
+}
+
+func (b bitmap) clear(n int) { b[n/64] &^= 1 << (n % 64) }
+
+func (f *inbound) whole() bool { return f.here == f.total }
+
+// hashSize is the size that an extent's digest is taken with: of a stream it is not
+// known in time.
+func (f *inbound) hashSize() int64 {
+	if f.entry.Kind == wire.Stream {
+		return -1
+	}
+	return f.entry.Size
+}
+
+func (f *inbound) extent(n int, size int64) Extent {
+	off := int64(n) * size
+	return Extent{File: f.entry.File, Off: off, Len: int(min(size, f.size-off))}
+}
+
+// place gives where a file lands, made when its first bytes come; nil when nobody
+// wants them any more.
+func (p *pull) place(f *inbound) Landing {
+	f.mu.Lock()
+	var err error
+	switch {
+	case f.settled:
+		f.mu.Unlock()
+		return nil
+	case f.landing == nil:
+		f.landing, err = p.dest.Create(&f.entry)
+		f.settled = err != nil
+	}
+	l := f.landing
+	f.mu.Unlock()
 	if err != nil {
-		p.fail(e.File, err, true)
+		p.giveUp(f, err, true)
 		return nil
 	}
-	n := f.extents(p.sched.extentSize)
-	f.mu.Lock()
-	f.landing = landing
-	f.left = n
-	f.theirs = make(map[int]Digest)
-	f.mu.Unlock()
-	if p.Progress != nil {
-		p.Progress.Total.Add(e.Size)
-	}
-	p.sched.add(e.File, e.Size)
-	if n == 0 {
-		return p.tellLanded(f)
-	}
-	return nil
-}
-
-// tellLanded asks the sender to vouch for a file.
-func (p *pull) tellLanded(f *inbound) error {
-	p.owe(f.entry.File)
-	return p.s.Send(&wire.Landed{File: f.entry.File})
-}
-
-func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.manifest || int(m.Files) != len(p.files) {
-		return fmt.Errorf("%w: the manifest ends with %d files of %d", wire.ErrMalformed, len(p.files), m.Files)
-	}
-	p.manifest = true
-	p.checkDone()
-	return nil
-}
-
-// checkDone closes done when every file is settled. p.mu is held.
-func (p *pull) checkDone() {
-	if p.manifest && p.open == 0 {
-		close(p.done)
-		p.open = -1 // once
-	}
-}
-
-func (p *pull) file(n uint32) *inbound {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.files[n]
+	return l
 }
 
 // land takes the bytes of one extent from a lane: their digest while they are
 // warm, then the file.
 func (p *pull) land(e Extent, b []byte) error {
+	if e.Count > 0 {
+		return p.landPack(e, b)
+	}
 	f := p.file(e.File)
-	f.mu.Lock()
-	settled := f.settled
-	f.mu.Unlock()
-	if settled {
+	if f == nil {
 		return nil
 	}
-	var d Digest
-	if p.verify {
-		d = hashExtent(b, e.Off, f.entry.Size)
+	l := p.place(f)
+	if l == nil {
+		return nil
 	}
-	if _, err := f.landing.WriteAt(b, e.Off); err != nil {
+	var d *Digest
+	if p.verify {
+		sum := hashExtent(b, e.Off, f.hashSize())
+		d = &sum
+	}
+	if _, err := l.WriteAt(b, e.Off); err != nil {
 		p.fail(e.File, err, true)
 		return nil
 	}
 	if p.Progress != nil {
 		p.Progress.Moved.Add(int64(len(b)))
 	}
-	n := int(e.Off / p.sched.extentSize)
+	return p.landed(f, int(e.Off/p.sched.extentSize), d)
+}
+
+// landed notes that an extent is there.
+func (p *pull) landed(f *inbound, n int, d *Digest) error {
+	f.mu.Lock()
+	if f.settled || f.got.has(n) {
+		f.mu.Unlock()
+		return nil
+	}
+	f.got.set(n)
+	f.here++
+	var err error
+	if d != nil {
+		a := f.arrival(n)
+		a.mine = d
+		err = f.compare(n, a, p.sched)
+	}
+	return p.step(f, err)
+}
+
+// arrival gives what is known of an extent. f.mu is held.
+func (f *inbound) arrival(n int) *arrival {
+	if f.arrived == nil {
+		f.arrived = make(map[int]*arrival)
+	}
+	if f.arrived[n] == nil {
+		f.arrived[n] = new(arrival)
+	}
+	return f.arrived[n]
+}
+
+// compare looks at both digests of an extent, if both are there. A damaged extent is
+// asked for again; the error says that it was too often. f.mu is held.
+func (f *inbound) compare(n int, a *arrival, sched *scheduler) error {
+	switch {
+	case a.mine == nil || a.theirs == nil:
+		return nil
+	case *a.mine == *a.theirs:
+		for len(f.sums) <= n {
+			f.sums = append(f.sums, Digest{})
+		}
+		f.sums[n] = *a.mine
+		delete(f.arrived, n)
+		return nil
+	}
+	return f.again(n, a, sched)
+}
+
+// again asks for a damaged extent once more. f.mu is held.
+func (f *inbound) again(n int, a *arrival, sched *scheduler) error {
+	if a.attempts++; a.attempts >= maxAttempts {
+		return errorf(CodeIntegrity, "%s: the extent at %d arrived damaged %d times: the path between the hosts, or memory, corrupts data",
+			Printable(f.entry.Path), int64(n)*sched.extentSize, a.attempts)
+	}
+	a.mine, a.theirs = nil, nil
+	f.got.clear(n)
+	f.here--
+	sched.giveBack([]Extent{f.extent(n, sched.extentSize)})
+	return nil
+}
+
+// step goes on with a file after something was learnt of it: f.mu is held, and
+// released.
+func (p *pull) step(f *inbound, err error) error {
+	file := f.entry.File
+	tell := err == nil && !f.settled && f.whole() && f.waiting == 0
+	if tell {
+		f.waiting++
+	}
+	kept := f.keep(p.verify)
+	f.mu.Unlock()
+	if err != nil {
+		p.fail(file, err, true)
+		return nil
+	}
+	if kept > 0 {
+		if err := p.s.Send(&wire.Kept{File: file, Below: uint32(kept)}); err != nil {
+			return err
+		}
+	}
+	if !tell {
+		return nil
+	}
+	p.owe(file)
+	return p.s.Send(&wire.Landed{File: file})
+}
+
+// keepEvery is how many extents of a stream are told of at a time.
+const keepEvery = 8
+
+// keep gives the number below which every extent of a stream is here for good, if
+// there is news; else 0. f.mu is held.
+func (f *inbound) keep(verify bool) int {
+	if f.entry.Kind != wire.Stream {
+		return 0
+	}
+	n := f.below
+	for f.got.has(n) && (!verify || f.arrived[n] == nil) {
+		n++
+	}
+	if n-f.below < keepEvery {
+		return 0
+	}
+	f.below = n
+	return n
+}
+
+// refused gives back what the sender could not serve.
+func (p *pull) refused(e Extent) {
+	if e.Count <= 1 {
+		p.sched.unpack(e)
+		p.owe(e.File)
+		return
+	}
+	for _, m := range p.sched.unpack(e) {
+		if p.file(m.file) != nil {
+			p.sched.again(m.file, m.size)
+		}
+	}
+}
+
+// landPack takes the bytes of a pack.
+func (p *pull) landPack(e Extent, b []byte) error {
+	for _, m := range p.sched.unpack(e) {
+		content := b[:m.size]
+		b = b[m.size:]
+		if f := p.file(m.file); f != nil {
+			if err := p.landWhole(f, content); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// landWhole takes a whole small file.
+func (p *pull) landWhole(f *inbound, b []byte) error {
+	l := p.place(f)
+	if l == nil {
+		return nil
+	}
+	var d *Digest
+	if p.verify {
+		sum := hashExtent(b, 0, f.entry.Size)
+		d = &sum
+	}
+	if _, err := l.WriteAt(b, 0); err != nil {
+		p.fail(f.entry.File, err, true)
+		return nil
+	}
+	if p.Progress != nil {
+		p.Progress.Moved.Add(int64(len(b)))
+	}
+	f.mu.Lock()
+	if f.settled || f.here > 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	f.here = 1
+	if d != nil {
+		f.arrival(0).mine = d
+	}
+	v := f.voucher
+	f.mu.Unlock()
+	if v == nil {
+		p.owe(f.entry.File)
+		return nil
+	}
+	return p.vouchedWhole(f, v)
+}
+
+// vouchedWhole compares a small file that has landed with the sender's word for it.
+func (p *pull) vouchedWhole(f *inbound, v *wire.Vouch) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.grow(n, p.verify)
-	if f.landed[n] || f.settled {
+	f.voucher = v
+	if f.settled || f.here == 0 {
 		return nil
 	}
-	f.landed[n] = true
+	p.said(f.entry.File)
 	if p.verify {
-		f.mine[n] = d
+		a := f.arrival(0)
+		if len(v.Digest) == 0 || Digest(v.Digest) != *a.mine {
+			f.voucher, f.here = nil, 0
+			if a.attempts++; a.attempts < maxAttempts {
+				p.sched.again(f.entry.File, int(f.entry.Size))
+				return nil
+			}
+			err := errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), a.attempts)
+			f.mu.Unlock()
+			p.fail(f.entry.File, err, true)
+			f.mu.Lock()
+			return nil
+		}
+		f.sums = []Digest{*a.mine}
+		f.arrived = nil
 	}
-	if f.left--; f.left > 0 {
-		return nil
-	}
-	return p.tellLanded(f)
+	f.settled = true
+	p.commits.add(commit{file: f})
+	return nil
 }
 
 // digests keeps what the sender says its extents hash to.
 func (p *pull) digests(m *wire.Digests) error {
-	f := p.file(m.File)
-	if f == nil || !p.verify {
+	f, err := p.known(m.File)
+	if err != nil || !p.verify {
 		return fmt.Errorf("%w: digests that nobody asked for", wire.ErrMalformed)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.settled {
-		return nil
-	}
-	if f.left > 0 {
-		return fmt.Errorf("%w: digests of a file that has not landed", wire.ErrMalformed)
-	}
-	for i, n := range m.Extents {
-		if int64(n) >= int64(len(f.mine)) {
-			return fmt.Errorf("%w: a digest of extent %d of %d", wire.ErrMalformed, n, len(f.mine))
-		}
-		f.theirs[int(n)] = Digest(m.Sums[i*wire.DigestSize : (i+1)*wire.DigestSize])
-	}
-	return nil
-}
-
-// vouched compares digests and lets the file have its name, or asks again for
-// what arrived damaged.
-func (p *pull) vouched(file uint32) error {
-	f := p.file(file)
 	if f == nil {
-		return fmt.Errorf("%w: a voucher for file %d", wire.ErrMalformed, file)
+		return nil
 	}
 	f.mu.Lock()
 	if f.settled {
 		f.mu.Unlock()
 		return nil
 	}
-	if f.left > 0 {
+	var bad error
+	for i, n := range m.Extents {
+		n := int(n)
+		if n >= f.asked {
+			f.mu.Unlock()
+			return fmt.Errorf("%w: a digest of extent %d, which was not asked for", wire.ErrMalformed, n)
+		}
+		d := Digest(m.Sums[i*wire.DigestSize : (i+1)*wire.DigestSize])
+		if f.got.has(n) && f.arrived[n] == nil {
+			continue // it is verified
+		}
+		a := f.arrival(n)
+		a.theirs = &d
+		if err := f.compare(n, a, p.sched); err != nil {
+			bad = err
+		}
+	}
+	return p.step(f, bad)
+}
+
+// vouched lets a file have its name, or asks again for what came without a digest.
+func (p *pull) vouched(m *wire.Vouch) error {
+	f, err := p.known(m.File)
+	if f == nil || err != nil {
+		return err
+	}
+	if p.packed(f) {
+		return p.vouchedWhole(f, m)
+	}
+	f.mu.Lock()
+	if f.settled {
+		f.mu.Unlock()
+		return nil
+	}
+	if f.waiting == 0 {
 		f.mu.Unlock()
 		return fmt.Errorf("%w: a voucher for a file that has not landed", wire.ErrMalformed)
 	}
-	p.said(file)
-	damaged := f.damaged(p.sched.extentSize)
-	if len(damaged) > 0 {
-		f.attempts++
+	f.waiting--
+	p.said(m.File)
+	if !f.whole() {
+		return p.step(f, nil) // an extent was found damaged meanwhile: it vouches again
 	}
-	attempts := f.attempts
-	f.settled = len(damaged) == 0
-	f.mu.Unlock()
-
-	switch {
-	case len(damaged) == 0:
-		p.commits.Go(func() { p.commit(f) })
-	case attempts >= maxAttempts:
-		p.fail(file, errorf(CodeIntegrity, "%s: %d extents arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), len(damaged), attempts), true)
-	default:
-		p.sched.giveBack(damaged)
+	if len(f.arrived) == 0 {
+		f.settled = true
+		f.mu.Unlock()
+		p.commits.add(commit{file: f})
+		return nil
 	}
-	return nil
+	if f.rounds++; f.rounds >= maxAttempts {
+		err = errorf(CodeIntegrity, "%s: %d extents arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), len(f.arrived), f.rounds)
+	}
+	for n, a := range f.arrived {
+		if err == nil {
+			err = f.again(n, a, p.sched)
+		}
+	}
+	return p.step(f, err)
 }
 
-// damaged lists the extents whose digests differ and makes them wanted again.
-// f.mu is held.
-func (f *inbound) damaged(extentSize int64) (list []Extent) {
-	for n := range f.mine {
-		if d, ok := f.theirs[n]; ok && d == f.mine[n] {
-			continue
-		}
-		off := int64(n) * extentSize
-		list = append(list, Extent{File: f.entry.File, Off: off, Len: int(min(extentSize, f.entry.Size-off))})
-		f.landed[n] = false
-		f.left++
+// grown hears how far a stream has come.
+func (p *pull) grown(m *wire.Grown) error {
+	f, err := p.known(m.File)
+	if f == nil || err != nil {
+		return err
 	}
-	return list
+	f.mu.Lock()
+	if f.settled {
+		f.mu.Unlock()
+		return nil
+	}
+	if f.entry.Kind != wire.Stream || f.total >= 0 || m.Size < f.size || !m.End && m.Size%p.sched.extentSize != 0 {
+		f.mu.Unlock()
+		return fmt.Errorf("%w: file %d of %d bytes grows to %d", wire.ErrMalformed, m.File, f.size, m.Size)
+	}
+	if p.Progress != nil {
+		p.Progress.Total.Add(m.Size - f.size)
+	}
+	f.size = m.Size
+	if m.End {
+		f.total = int((m.Size + p.sched.extentSize - 1) / p.sched.extentSize)
+	}
+	p.sched.grow(m.File, m.Size, m.End)
+	return p.step(f, nil)
 }
 
 // digest is the whole file's. Everything has landed.
 func (f *inbound) digest() *Digest {
 	var d Digest
-	switch len(f.mine) {
+	switch len(f.sums) {
 	case 0:
 		d = hashExtent(nil, 0, 0)
 	case 1:
-		d = f.mine[0]
+		d = f.sums[0]
 	default:
-		d = mergeExtents(f.mine)
+		d = mergeExtents(f.sums)
 	}
 	return &d
-}
-
-// commit makes a file that is settled durable, names it, and sends its receipt.
-func (p *pull) commit(f *inbound) {
-	if err := f.landing.Commit(); err != nil {
-		p.report(f, err, true)
-		return
-	}
-	var digest *Digest
-	receipt := &wire.Receipt{File: f.entry.File}
-	if p.verify {
-		digest = f.digest()
-		receipt.Digest = digest[:]
-	}
-	if err := p.s.Send(receipt); err != nil {
-		p.cancel(err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.result.Files++
-	p.result.Bytes += f.entry.Size
-	p.finished = time.Now()
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Digest: digest})
-	p.open--
-	p.checkDone()
-}
-
-// settle reports whether it is the caller who ends the file.
-func (f *inbound) settle() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	was := f.settled
-	f.settled = true
-	return !was
-}
-
-// fail gives a file up: it leaves nothing behind, the others go on.
-func (p *pull) fail(file uint32, err error, tellSender bool) {
-	f := p.file(file)
-	if f == nil || !f.settle() {
-		return
-	}
-	p.said(file)
-	p.sched.drop(file)
-	if f.landing != nil {
-		f.landing.Abort()
-	}
-	p.report(f, err, tellSender)
-}
-
-// report counts a file that did not land, and tells whoever must know.
-func (p *pull) report(f *inbound, err error, tellSender bool) {
-	if tellSender {
-		msg := &wire.FileFailed{File: f.entry.File, Code: uint8(CodeOf(err)), Reason: wire.Clip(err.Error())}
-		if serr := p.s.Send(msg); serr != nil {
-			p.cancel(serr)
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.failures.add(err)
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err})
-	p.open--
-	p.checkDone()
-}
-
-// abandon gives up every file that is not settled, after the lanes have ended.
-func (p *pull) abandon() {
-	p.mu.Lock()
-	files := make([]*inbound, 0, len(p.files))
-	for _, f := range p.files {
-		files = append(files, f)
-	}
-	p.mu.Unlock()
-	for _, f := range files {
-		if f.settle() && f.landing != nil {
-			f.landing.Abort()
-		}
-	}
 }

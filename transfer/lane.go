@@ -7,12 +7,18 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Extent is a byte range of one file that travels as a whole: aligned and of a
-// power-of-two size, but for the tail of the file.
+// Extent is what travels as a whole: a byte range of one file, aligned and of a
+// power-of-two size but for the tail of the file, or a pack of whole small files.
 type Extent struct {
-	File uint32 // its number in the manifest
-	Off  int64  // bytes
-	Len  int    // bytes
+	File  uint32 // its number in the manifest; the first, of a pack
+	Off   int64  // bytes
+	Len   int    // bytes
+	Count uint32 // entries that a pack reaches over; 0 for a range of one file
+}
+
+// Request is what a lane asks for e with.
+func (e Extent) Request(id uint32) wire.Request {
+	return wire.Request{ID: id, File: e.File, Count: e.Count, Length: uint32(e.Len), Offset: e.Off}
 }
 
 // Feed is what the receiving end of a lane takes its work from. A feed belongs to

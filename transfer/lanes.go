@@ -251,7 +251,7 @@ func (f *laneFeed) take(e Extent) {
 	}
 	f.taken = append(f.taken, e)
 	f.mu.Unlock()
-	f.p.begin(now)
+	f.p.asks(e, now)
 }
 
 func (f *laneFeed) untake(e Extent) {
@@ -297,8 +297,9 @@ func (f *laneFeed) Land(e Extent, b []byte) error {
 	return err
 }
 
-// Refuse is [Feed].Refuse. Why, the sender owes on the control connection.
+// Refuse is [Feed].Refuse. Why, the sender owes on the control connection; the files of
+// a pack are asked for one by one, to find the one that it means.
 func (f *laneFeed) Refuse(e Extent) {
-	f.p.owe(e.File)
+	f.p.refused(e)
 	f.untake(e)
 }

@@ -129,7 +129,7 @@ func (l *memLane) ask(ctx context.Context, f Feed) error {
 			}
 		}
 		l.inFlight = append(l.inFlight, e)
-		l.requests <- wire.Request{File: e.File, Length: uint32(e.Len), Offset: e.Off}
+		l.requests <- e.Request(0)
 	}
 	return nil
 }
@@ -197,7 +197,7 @@ func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) 
 		write(t, path, f[1])
 		paths = append(paths, path)
 	}
-	source, err := OpenSource(paths)
+	source, err := OpenSource(paths, SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

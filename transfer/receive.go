@@ -50,17 +50,19 @@ type pull struct {
 	greeted chan struct{} // closed when there is a Hello
 	done    chan struct{} // closed when every file is settled
 
+	dest       Destination
+	commits    commits
+	committing sync.WaitGroup
+
 	mu       sync.Mutex
-	files    map[uint32]*inbound
-	paths    map[string]bool      // of files
+	files    map[uint32]*inbound  // that have not settled
 	owed     map[uint32]time.Time // files about which the sender owes a word, since when
-	open     int                  // files that are not settled
-	manifest bool
+	open     int                  // len(files), or -1 when done is closed
+	manifest manifest
 	failures failures
 	result   Result
 	started  time.Time // first request
-	finished time.Time // last file durable
-	commits  sync.WaitGroup
+	end      time.Time // last entry durable
 	lanes    lanes
 }
 
@@ -76,12 +78,13 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		cancel:   cancel,
 		done:     make(chan struct{}),
 		files:    make(map[uint32]*inbound),
-		paths:    make(map[string]bool),
+		manifest: newManifest(),
 		owed:     make(map[uint32]time.Time),
 		greeted:  make(chan struct{}),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
+	p.commits.init()
 	ended, gone := s.attend(p.converse)
 	err := p.run(ctx, ended, gone)
 	cancel(err)
@@ -93,8 +96,13 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	s.Close()
 	// Nothing of a lane, and no message, may touch a landing once it is given up.
 	<-gone
-	p.commits.Wait()
+	p.finishCommits()
 	p.abandon()
+	if p.dest != nil {
+		if cerr := p.dest.Close(err != nil); cerr != nil && err == nil {
+			err = cerr
+		}
+	}
 	if err == nil {
 		err = p.failures.sum(p.result.Files)
 	}
@@ -114,6 +122,7 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 		return context.Cause(ctx)
 	}
 	p.lanes.running.Go(func() { p.watch(ctx) })
+	p.committing.Go(p.commitAll)
 	opened := make(chan error, 1)
 	p.lanes.running.Go(func() { opened <- p.lanes.openFirst(ctx) })
 	for {
@@ -173,7 +182,12 @@ func (p *pull) greet() error {
 	p.hello = hello
 	p.verify = hello.Verify == VerifyBLAKE3
 	p.result.Verify = hello.Verify
-	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
+	dest, err := p.Sink.Begin(hello.Transfer)
+	if err != nil {
+		return err
+	}
+	p.dest = dest
+	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted})
 }
 
 func (p *pull) handle(m wire.Message) error {
@@ -189,8 +203,13 @@ func (p *pull) handle(m wire.Message) error {
 	case *wire.Digests:
 		return p.digests(m)
 	case *wire.Vouch:
-		return p.vouched(m.File)
+		return p.vouched(m)
+	case *wire.Grown:
+		return p.grown(m)
 	case *wire.FileFailed:
+		if _, err := p.known(m.File); err != nil {
+			return err
+		}
 		p.fail(m.File, errorf(peerCode(m.Code), "peer: %s", Printable(m.Reason)), false)
 	case *wire.Abort:
 		return p.s.fromPeer(m)
@@ -219,9 +238,9 @@ func (p *pull) watch(ctx context.Context) {
 // conclude tells the sender the result, and waits for it to hang up: closing first
 // could reset the connection before the last message was read.
 func (p *pull) conclude(gone <-chan struct{}) error {
-	p.commits.Wait()
-	if p.finished.After(p.started) && !p.started.IsZero() { // else nothing landed, or empty files alone
-		p.result.Elapsed = p.finished.Sub(p.started)
+	p.finishCommits()
+	if p.end.After(p.started) && !p.started.IsZero() { // else nothing landed, or empty files alone
+		p.result.Elapsed = p.end.Sub(p.started)
 	}
 	err := p.s.Send(&wire.Done{
 		Files:       uint32(p.result.Files),
@@ -233,6 +252,12 @@ func (p *pull) conclude(gone <-chan struct{}) error {
 	}
 	linger(gone)
 	return nil
+}
+
+// finishCommits waits until everything that was ready has its name, or has failed.
+func (p *pull) finishCommits() {
+	p.commits.close()
+	p.committing.Wait()
 }
 
 // owe notes that the sender has to say what became of a file: to vouch for it, or
@@ -264,16 +289,24 @@ func (p *pull) checkOwed(now time.Time) {
 	}
 	p.mu.Unlock()
 	for _, file := range late {
-		p.fail(file, errorf(CodeConnect, "%s: the peer lives, but has not said for %v what became of it: its storage hangs, or somebody meddles with the lanes",
-			Printable(p.file(file).entry.Path), stallLimit), true)
+		if f := p.file(file); f != nil {
+			p.fail(file, errorf(CodeConnect, "%s: the peer lives, but has not said for %v what became of it: its storage hangs, or somebody meddles with the lanes",
+				Printable(f.entry.Path), stallLimit), true)
+		}
 	}
 }
 
-// begin starts the clock at the first request.
-func (p *pull) begin(now time.Time) {
+// asks notes that an extent is asked for, and starts the clock at the first.
+func (p *pull) asks(e Extent, now time.Time) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.started.IsZero() {
 		p.started = now
+	}
+	f := p.files[e.File]
+	p.mu.Unlock()
+	if f != nil && e.Count == 0 {
+		f.mu.Lock()
+		f.asked = max(f.asked, int(e.Off/p.sched.extentSize)+1)
+		f.mu.Unlock()
 	}
 }

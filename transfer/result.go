@@ -20,6 +20,8 @@ type FileResult struct {
 	Size   int64   // bytes
 	Digest *Digest // of the whole file; nil when nothing was verified
 	Err    error   // nil when it landed
+	// Skipped says what it is that is left out of a tree; it is no failure.
+	Skipped string
 }
 
 // Result sums a transfer up, by the receiver's clock.

@@ -5,29 +5,49 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // scheduler hands out extents, each to one lane at a time: files in the order of
-// the manifest, what came back from a dead lane first.
+// the manifest, small ones in packs, what came back from a dead lane first.
 type scheduler struct {
 	extentSize int64
 
 	mu       sync.Mutex
-	files    []*pendingFile // with extents that nobody asked for yet
+	files    []*pendingFile // with extents that nobody asked for yet, by number
 	returned []Extent
 	dropped  map[uint32]bool
+	packs    map[uint32][]packed // that are under way, by their first file
 	ended    bool
 	changed  chan struct{} // closed and renewed when there may be something new
 }
 
+// pendingFile is a file, or a stream as far as it has grown.
 type pendingFile struct {
-	file uint32
-	size int64
-	next int64
+	file    uint32
+	through uint32 // from file to here there is nothing else that has bytes
+	size    int64
+	next    int64 // bytes that were handed out
+	open    bool  // a stream that may grow
 }
 
+// packed is a small file's place in a pack.
+type packed struct {
+	file uint32
+	size int
+}
+
+// maxPacked is the size of a file, bytes, up to which it travels with others.
+const maxPacked = 256 << 10
+
 func newScheduler(extentSize int) *scheduler {
-	return &scheduler{extentSize: int64(extentSize), dropped: make(map[uint32]bool), changed: make(chan struct{})}
+	return &scheduler{
+		extentSize: int64(extentSize),
+		dropped:    make(map[uint32]bool),
+		packs:      make(map[uint32][]packed),
+		changed:    make(chan struct{}),
+	}
 }
 
 // notify wakes every Next. The lock is held.
@@ -36,14 +56,40 @@ func (s *scheduler) notify() {
 	s.changed = make(chan struct{})
 }
 
-// add puts a file at the end of the list. An empty one has no extents.
+// small reports whether a file of that size travels in a pack.
+func (s *scheduler) small(size int64) bool { return size > 0 && size <= min(maxPacked, s.extentSize/2) }
+
+// add puts a file at the end of the list. Entries come in the order of their
+// numbers; what has no bytes is added too, with size 0: a pack may reach over it.
 func (s *scheduler) add(file uint32, size int64) {
-	if size == 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.files = append(s.files, &pendingFile{file: file, size: size})
+	if size > 0 {
+		s.files = append(s.files, &pendingFile{file: file, through: file, size: size})
+		s.notify()
+	} else if n := len(s.files); n > 0 && s.files[n-1].through+1 == file {
+		s.files[n-1].through = file
+	}
+}
+
+// grow makes more of a stream available; end says that there will be no more.
+func (s *scheduler) grow(file uint32, size int64, end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.files, func(f *pendingFile) bool { return f.file == file })
+	if i < 0 {
+		if s.dropped[file] {
+			return
+		}
+		// A stream waits in the list from its first bytes on.
+		s.files = append(s.files, &pendingFile{file: file, through: file, open: true})
+		i = len(s.files) - 1
+	}
+	f := s.files[i]
+	f.size, f.open = size, !end
+	if end && f.next == f.size {
+		s.remove(i, i+1)
+	}
 	s.notify()
 }
 
@@ -58,7 +104,26 @@ func (s *scheduler) giveBack(extents []Extent) {
 	s.notify()
 }
 
-// drop forgets a file: no extent of it is handed out any more.
+// again makes a small file available again, alone.
+func (s *scheduler) again(file uint32, size int) {
+	s.mu.Lock()
+	s.packs[file] = []packed{{file, size}}
+	s.mu.Unlock()
+	s.giveBack([]Extent{{File: file, Len: size, Count: 1}})
+}
+
+// unpack gives the files of a pack that has landed, or was refused; nil when it
+// had landed before.
+func (s *scheduler) unpack(e Extent) []packed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	members := s.packs[e.File]
+	delete(s.packs, e.File)
+	return members
+}
+
+// drop forgets a file: no extent of it is handed out any more, unless a pack holds
+// others too.
 func (s *scheduler) drop(file uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,19 +153,54 @@ func (s *scheduler) take() (Extent, bool) {
 	for n := len(s.returned); n > 0; n = len(s.returned) {
 		e := s.returned[n-1]
 		s.returned = s.returned[:n-1]
-		if !s.dropped[e.File] {
+		if e.Count > 1 || !s.dropped[e.File] {
 			return e, true
 		}
 	}
-	if len(s.files) == 0 {
-		return Extent{}, false
+	for i, f := range s.files {
+		switch {
+		case f.next == f.size, f.open && f.size-f.next < s.extentSize:
+			continue // a stream that has nothing new
+		case f.next == 0 && !f.open && s.small(f.size):
+			return s.pack(i), true
+		}
+		e := Extent{File: f.file, Off: f.next, Len: int(min(s.extentSize, f.size-f.next))}
+		if f.next += int64(e.Len); f.next == f.size && !f.open {
+			s.remove(i, i+1)
+		}
+		return e, true
 	}
-	f := s.files[0]
-	e := Extent{File: f.file, Off: f.next, Len: int(min(s.extentSize, f.size-f.next))}
-	if f.next += int64(e.Len); f.next == f.size {
-		s.files = s.files[1:]
+	return Extent{}, false
+}
+
+// pack takes the small files from the ith on that follow each other.
+func (s *scheduler) pack(i int) Extent {
+	first := s.files[i]
+	e := Extent{File: first.file}
+	n := i
+	var members []packed
+	for ; n < len(s.files); n++ {
+		f := s.files[n]
+		if n > i && f.file != s.files[n-1].through+1 || f.open || !s.small(f.size) ||
+			int64(e.Len)+f.size > s.extentSize || f.file-first.file >= wire.MaxPack {
+			break
+		}
+		e.Len += int(f.size)
+		e.Count = f.file - first.file + 1
+		members = append(members, packed{f.file, int(f.size)})
 	}
-	return e, true
+	s.remove(i, n)
+	s.packs[e.File] = members
+	return e
+}
+
+// remove takes files out of the list, mostly from its beginning.
+func (s *scheduler) remove(from, to int) {
+	if from == 0 {
+		s.files = s.files[to:]
+	} else {
+		s.files = slices.Delete(s.files, from, to)
+	}
 }
 
 // next waits for an extent; io.EOF after end.

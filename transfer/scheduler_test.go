@@ -37,12 +37,12 @@ func TestExtentsCoverFilesInOrder(t *testing.T) {
 	s := newScheduler(kib)
 	s.add(0, 2*kib)
 	s.add(1, 0)
-	s.add(2, 1)
+	s.add(2, kib-1)
 	s.add(3, kib+1)
 	wantExtents(t, drain(s),
-		Extent{0, 0, kib}, Extent{0, kib, kib},
-		Extent{2, 0, 1},
-		Extent{3, 0, kib}, Extent{3, kib, 1})
+		Extent{File: 0, Off: 0, Len: kib}, Extent{File: 0, Off: kib, Len: kib},
+		Extent{File: 2, Off: 0, Len: kib - 1},
+		Extent{File: 3, Off: 0, Len: kib}, Extent{File: 3, Off: kib, Len: 1})
 	wantExtents(t, drain(s))
 }
 
@@ -70,7 +70,7 @@ func TestDroppedFileIsNeverHandedOut(t *testing.T) {
 	lost, _ := s.tryNext()
 	s.drop(0)
 	s.giveBack([]Extent{lost})
-	wantExtents(t, drain(s), Extent{1, 0, kib})
+	wantExtents(t, drain(s), Extent{File: 1, Off: 0, Len: kib})
 }
 
 func TestEndEndsEveryWait(t *testing.T) {
@@ -101,7 +101,7 @@ func TestEndEndsEveryWait(t *testing.T) {
 func TestNextWakes(t *testing.T) {
 	for name, wake := range map[string]func(*scheduler){
 		"add":      func(s *scheduler) { s.add(1, 5) },
-		"giveBack": func(s *scheduler) { s.giveBack([]Extent{{1, 0, 5}}) },
+		"giveBack": func(s *scheduler) { s.giveBack([]Extent{{File: 1, Len: 5}}) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newScheduler(kib)
@@ -115,7 +115,7 @@ func TestNextWakes(t *testing.T) {
 			}()
 			synctest.Wait()
 			wake(s)
-			if e := <-got; e != (Extent{1, 0, 5}) {
+			if e := <-got; e.File != 1 || e.Off != 0 || e.Len != 5 {
 				t.Errorf("%s: %v", name, e)
 			}
 		})
@@ -137,4 +137,67 @@ func TestNextEndsWithItsContext(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestSmallFilesArePacked: as many as follow each other, fit, and have only what has
+// no bytes between them.
+func TestSmallFilesArePacked(t *testing.T) {
+	for name, c := range map[string]struct {
+		sizes []int64 // -1 is a stream, which nothing reaches over
+		want  []Extent
+	}{
+		"one":                {[]int64{5}, []Extent{{File: 0, Len: 5, Count: 1}}},
+		"three":              {[]int64{5, 6, 7}, []Extent{{File: 0, Len: 18, Count: 3}}},
+		"empty ones between": {[]int64{5, 0, 0, 7, 0}, []Extent{{File: 0, Len: 12, Count: 4}}},
+		"an empty one first": {[]int64{0, 5, 6}, []Extent{{File: 1, Len: 11, Count: 2}}},
+		"too much":           {[]int64{512, 512, 1}, []Extent{{File: 0, Len: 1024, Count: 2}, {File: 2, Len: 1, Count: 1}}},
+		"a large one between": {[]int64{5, 600, 7}, []Extent{{File: 0, Len: 5, Count: 1},
+			{File: 1, Len: 600}, {File: 2, Len: 7, Count: 1}}},
+		"a stream between": {[]int64{5, -1, 7}, []Extent{{File: 0, Len: 5, Count: 1}, {File: 2, Len: 7, Count: 1}}},
+	} {
+		s := newScheduler(kib)
+		for n, size := range c.sizes {
+			if size >= 0 {
+				s.add(uint32(n), size)
+			}
+		}
+		t.Log(name)
+		wantExtents(t, drain(s), c.want...)
+	}
+}
+
+func TestPackIsUnpackedOnce(t *testing.T) {
+	s := newScheduler(kib)
+	s.add(0, 5)
+	s.add(1, 6)
+	e, _ := s.tryNext()
+	if got := s.unpack(e); len(got) != 2 || got[1] != (packed{1, 6}) {
+		t.Errorf("%v", got)
+	}
+	if got := s.unpack(e); got != nil {
+		t.Errorf("%v, the second time", got)
+	}
+	s.again(1, 6)
+	wantExtents(t, drain(s), Extent{File: 1, Len: 6, Count: 1})
+	if got := s.unpack(Extent{File: 1, Len: 6, Count: 1}); len(got) != 1 {
+		t.Errorf("%v, when it was asked for again", got)
+	}
+}
+
+// TestStreamsGrow: whole extents alone are asked for before the end.
+func TestStreamsGrow(t *testing.T) {
+	s := newScheduler(kib)
+	s.grow(3, kib, false)
+	wantExtents(t, drain(s), Extent{File: 3, Len: kib})
+	wantExtents(t, drain(s))
+	s.grow(3, 3*kib, false)
+	s.grow(3, 3*kib+5, true)
+	wantExtents(t, drain(s), Extent{File: 3, Off: kib, Len: kib}, Extent{File: 3, Off: 2 * kib, Len: kib}, Extent{File: 3, Off: 3 * kib, Len: 5})
+	s.grow(4, kib, false)
+	drain(s)
+	s.grow(4, kib, true)
+	wantExtents(t, drain(s))
+	if len(s.files) != 0 {
+		t.Errorf("%d files are left", len(s.files))
+	}
 }

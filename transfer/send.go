@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -35,12 +37,14 @@ type push struct {
 	cancel  context.CancelCauseFunc
 	lanes   sync.WaitGroup // and everything else that runs beside converse
 
-	// What the receiver may ask for is bounded; only converse looks at these.
-	opened int
-	landed map[uint32]int // how often each file
+	opened  int         // lanes; what the receiver may ask for is bounded. converse's alone
+	granted chan uint32 // how many entries may be sent
 
 	mu       sync.Mutex
-	settled  map[uint32]bool // files with a receipt, or failed
+	settled  int  // entries with a receipt, or failed
+	landed   int  // files among those with a receipt
+	complete bool // the whole manifest was sent
+	unsent   int  // what could not become an entry
 	failures failures
 	result   Result
 	planned  bool
@@ -66,14 +70,15 @@ func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
 		s:       session,
 		ctx:     ctx,
 		cancel:  cancel,
-		landed:  make(map[uint32]int),
-		settled: make(map[uint32]bool),
+		granted: make(chan uint32, 1),
 		detail:  make(map[uint32]string),
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
 	s.Source.verify = s.Verify != VerifyNone
 	s.Source.failed = p.fileFailed
+	s.Source.digests = p.digests
+	s.Source.vouched = p.vouched
 
 	ended, gone := session.attend(p.converse)
 	var err error
@@ -99,7 +104,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
 
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
-	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1}
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1, Transfer: p.Source.identity()}
 	if p.Transport != TransportTCP {
 		p.RDMA.Offer(hello)
 	}
@@ -117,6 +122,7 @@ func (p *push) converse() error {
 		}
 		p.welcome = m
 		p.Source.extentSize = int64(m.ExtentSize)
+		p.grant(m.Entries)
 	case *wire.Abort:
 		return p.s.fromPeer(m)
 	default:
@@ -145,17 +151,17 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		p.endLane(m.ID)
 	case *wire.Plan:
 		p.plan(m)
+	case *wire.More:
+		p.grant(m.Entries)
 	case *wire.Landed:
-		p.landed[m.File]++
-		if int(m.File) >= len(p.Source.files) || p.landed[m.File] > maxAttempts {
-			return false, fmt.Errorf("%w: file %d landed", wire.ErrMalformed, m.File)
-		}
-		p.lanes.Go(func() { p.vouch(m.File) })
+		err = p.hasLanded(m.File)
+	case *wire.Kept:
+		err = p.kept(m)
 	case *wire.Receipt:
 		err = p.receipt(m)
 	case *wire.FileFailed:
-		if int(m.File) >= len(p.Source.files) {
-			return false, fmt.Errorf("%w: file %d failed", wire.ErrMalformed, m.File)
+		if _, err := p.Source.file(m.File); err != nil {
+			return false, err
 		}
 		p.settle(m.File, nil, errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason)))
 	case *wire.Done:
@@ -258,38 +264,143 @@ func (p *push) plan(m *wire.Plan) {
 	}
 }
 
+// grant lets entries with numbers below n be sent. It never waits: the newest word is
+// the one that counts.
+func (p *push) grant(n uint32) {
+	select {
+	case <-p.granted:
+	default:
+	}
+	p.granted <- n
+}
+
+// manifest sends what the walk finds, as far as the receiver has room for it.
 func (p *push) manifest() {
-	if p.Progress != nil {
-		p.Progress.Total.Store(p.Source.Bytes())
-	}
-	for _, f := range p.Source.files {
-		if err := p.s.Send(&f.entry); err != nil {
-			p.cancel(err)
-			return
-		}
-	}
-	end := &wire.ManifestEnd{Files: uint32(len(p.Source.files)), Bytes: p.Source.Bytes()}
-	if err := p.s.Send(end); err != nil {
+	if err := p.list(); err != nil {
 		p.cancel(err)
 	}
+}
+
+func (p *push) list() error {
+	var allowed, n uint32
+	var bytes int64
+	for {
+		found, err := p.Source.walk.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		switch {
+		case p.ctx.Err() != nil:
+			return context.Cause(p.ctx)
+		case err != nil:
+			return err
+		case found.skip != "" || found.err != nil:
+			p.leaveOut(found)
+			continue
+		}
+		for n >= allowed {
+			if err := p.s.Flush(); err != nil {
+				return err
+			}
+			select {
+			case allowed = <-p.granted:
+			case <-p.ctx.Done():
+				return context.Cause(p.ctx)
+			}
+		}
+		n++
+		bytes += found.entry.Size
+		if err := p.entry(found); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	p.complete = true
+	unsent := p.unsent
+	p.mu.Unlock()
+	return p.s.Send(&wire.ManifestEnd{Files: n, Bytes: bytes, Unsent: uint32(unsent)})
+}
+
+// leaveOut reports what does not become an entry.
+func (p *push) leaveOut(found *found) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if found.err != nil {
+		p.unsent++
+		p.failures.add(found.err)
+	}
+	p.Observer.File(FileResult{Path: found.path, Err: found.err, Skipped: found.skip})
+}
+
+// entry makes an entry of what was found, and sends it.
+func (p *push) entry(found *found) error {
+	stream, err := p.Source.openStream(found)
+	f := p.Source.add(found, stream)
+	if p.Progress != nil {
+		p.Progress.Total.Add(f.entry.Size)
+	}
+	if err := p.s.Queue(&f.entry); err != nil {
+		return err
+	}
+	switch {
+	case err != nil:
+		p.Source.fail(f, err)
+	case stream != nil:
+		p.lanes.Go(func() { p.pump(f) })
+	}
+	return nil
+}
+
+// pump reads a stream ahead of the receiver's requests.
+func (p *push) pump(f *sourceFile) {
+	err := f.stream.pump(func(size int64, end bool) error {
+		if p.Progress != nil {
+			p.Progress.Total.Store(max(size, p.Progress.Total.Load()))
+		}
+		return p.s.Send(&wire.Grown{File: f.entry.File, Size: size, End: end})
+	})
+	if err != nil && p.ctx.Err() == nil {
+		p.Source.fail(f, err)
+	}
+}
+
+// hasLanded vouches for a file of which every extent has landed.
+func (p *push) hasLanded(file uint32) error {
+	f, err := p.Source.file(file)
+	if f == nil || err != nil {
+		return err
+	}
+	if f.landed++; f.landed > maxAttempts || f.entry.Kind == wire.Dir || f.entry.Kind == wire.Symlink {
+		return fmt.Errorf("%w: file %d landed", wire.ErrMalformed, file)
+	}
+	p.lanes.Go(func() { p.vouch(f) })
+	return nil
+}
+
+// kept frees what the receiver has of a stream for good.
+func (p *push) kept(m *wire.Kept) error {
+	f, err := p.Source.file(m.File)
+	if f == nil || err != nil {
+		return err
+	}
+	if f.stream == nil {
+		return fmt.Errorf("%w: extents of file %d, which is no stream, are kept", wire.ErrMalformed, m.File)
+	}
+	return f.stream.forget(int(m.Below))
 }
 
 // digestsAMessage keeps a Digests message well below a frame.
 const digestsAMessage = 8192
 
-// vouch sends the digests of a file that has landed and says that it is still the
-// one of the manifest. A file that is not has failed, and was reported.
-func (p *push) vouch(file uint32) {
-	have, ok := p.Source.vouch(file)
-	if !ok {
-		return
+// digests sends the digests of extents that have left.
+func (p *push) digests(file uint32, have map[int]Digest) {
+	if err := p.sendDigests(file, have); err != nil {
+		p.cancel(err)
 	}
-	extents := make([]int, 0, len(have))
-	for n := range have {
-		extents = append(extents, n)
-	}
-	slices.Sort(extents)
-	for group := range slices.Chunk(extents, digestsAMessage) {
+}
+
+func (p *push) sendDigests(file uint32, have map[int]Digest) error {
+	for group := range slices.Chunk(slices.Sorted(maps.Keys(have)), digestsAMessage) {
 		m := &wire.Digests{File: file}
 		for _, n := range group {
 			d := have[n]
@@ -297,11 +408,41 @@ func (p *push) vouch(file uint32) {
 			m.Sums = append(m.Sums, d[:]...)
 		}
 		if err := p.s.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vouch sends the digests of a file that has landed and says that it is still the
+// one of the manifest. A file that is not has failed, and was reported.
+func (p *push) vouch(f *sourceFile) {
+	have, ok := p.Source.vouch(f)
+	if !ok {
+		return
+	}
+	err := p.sendDigests(f.entry.File, have)
+	if err == nil {
+		err = p.s.Send(&wire.Vouch{File: f.entry.File})
+	}
+	if err != nil {
+		p.cancel(err)
+	}
+}
+
+// vouched vouches for files that travelled in a pack.
+func (p *push) vouched(files []voucher) {
+	for _, v := range files {
+		m := &wire.Vouch{File: v.file}
+		if v.digest != nil {
+			m.Digest = v.digest[:]
+		}
+		if err := p.s.Queue(m); err != nil {
 			p.cancel(err)
 			return
 		}
 	}
-	if err := p.s.Send(&wire.Vouch{File: file}); err != nil {
+	if err := p.s.Flush(); err != nil {
 		p.cancel(err)
 	}
 }
@@ -316,8 +457,14 @@ func (p *push) fileFailed(file uint32, err error) {
 }
 
 func (p *push) receipt(m *wire.Receipt) error {
-	if int(m.File) >= len(p.Source.files) {
-		return fmt.Errorf("%w: a receipt for file %d", wire.ErrMalformed, m.File)
+	f, err := p.Source.file(m.File)
+	if err != nil {
+		return err
+	}
+	if f != nil && f.entry.Kind != wire.Dir {
+		p.mu.Lock()
+		p.landed++
+		p.mu.Unlock()
 	}
 	var digest *Digest
 	if len(m.Digest) > 0 {
@@ -327,35 +474,36 @@ func (p *push) receipt(m *wire.Receipt) error {
 	return nil
 }
 
-// settle reports one file's end, once.
+// settle reports one entry's end, once.
 func (p *push) settle(file uint32, digest *Digest, err error) {
-	f := p.Source.files[file]
+	f := p.Source.settle(file)
+	if f == nil {
+		return
+	}
 	p.mu.Lock()
-	first := !p.settled[file]
-	if first {
-		p.settled[file] = true
-		if err != nil {
-			p.failures.add(err)
-		}
-		p.Observer.File(FileResult{Path: f.path, Size: f.entry.Size, Digest: digest, Err: err})
+	defer p.mu.Unlock()
+	p.settled++
+	if err != nil {
+		p.failures.add(err)
 	}
-	p.mu.Unlock()
-	if first {
-		f.release()
+	if f.entry.Kind == wire.Dir && err == nil {
+		return
 	}
+	p.Observer.File(FileResult{Path: f.path, Size: f.size(), Digest: digest, Err: err})
 }
 
 func (p *push) done(m *wire.Done) error {
+	entries := p.Source.entries()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.result.Files = int(m.Files)
 	p.result.Bytes = m.Bytes
 	p.result.Elapsed = time.Duration(m.Nanoseconds)
-	if n := len(p.settled); n != len(p.Source.files) {
-		return errorf(CodeOther, "%w: done after %d of %d files", wire.ErrMalformed, n, len(p.Source.files))
+	if !p.complete || p.settled != entries {
+		return errorf(CodeOther, "%w: done after %d of %d entries", wire.ErrMalformed, p.settled, entries)
 	}
-	if n := len(p.settled) - p.failures.n; n != p.result.Files {
-		return errorf(CodeOther, "%w: %d files landed, and there are receipts for %d", wire.ErrMalformed, p.result.Files, n)
+	if p.landed != p.result.Files {
+		return errorf(CodeOther, "%w: %d files landed, and there are receipts for %d", wire.ErrMalformed, p.result.Files, p.landed)
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type Session struct {
 	broken bool   // Receive has met the connection's end; the reading goroutine's
 
 	mu      sync.Mutex // of writing
+	out     []byte     // frames that were queued
 	closed  chan struct{}
 	once    sync.Once
 	aborted atomic.Bool // by the peer
@@ -232,18 +233,46 @@ func (s *Session) beat() {
 	}
 }
 
-// Send writes one message.
-func (s *Session) Send(m wire.Message) error {
+// queueLimit is how much Queue keeps back, bytes.
+const queueLimit = 32 << 10
+
+// Send writes one message, after those that were queued.
+func (s *Session) Send(m wire.Message) error { return s.write(m, 0) }
+
+// Queue keeps a message back, to be written with others: many small ones in one
+// record cost little more than one. Whoever queues calls Flush in the end.
+func (s *Session) Queue(m wire.Message) error { return s.write(m, queueLimit) }
+
+// Flush writes what was queued.
+func (s *Session) Flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flush()
+}
+
+func (s *Session) write(m wire.Message, keep int) error {
 	frame, err := wire.Encode(m)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.out = append(s.out, frame...); len(s.out) < keep {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *Session) flush() error {
+	if len(s.out) == 0 {
+		return nil
+	}
 	if err := s.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
 		return s.lost(err)
 	}
-	if _, err := s.conn.Write(frame); err != nil {
+	_, err := s.conn.Write(s.out)
+	s.out = s.out[:0]
+	if err != nil {
 		return s.lost(err)
 	}
 	return nil

@@ -7,31 +7,57 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Sink is where a receiver lands files. Create is called from one goroutine.
+// Sink is where a receiver lands what senders offer.
 type Sink interface {
-	// Create makes a place for a file, or says with a [Code] why there is none.
-	// What it made is gone again unless Commit succeeds.
-	Create(e *wire.Entry) (Landing, error)
+	// Begin makes room for one transfer. The same transfer, begun again after it was
+	// interrupted, has the same id.
+	Begin(id [16]byte) (Destination, error)
 	// Describe names the sink: "into DIR", "discarded".
 	Describe() string
 	Close() error
 }
 
-// Landing is one file on its way in. WriteAt may be called from several
-// goroutines; Commit or Abort once, after them.
+// Destination is where one transfer lands. Commit is for one goroutine and the rest
+// for another one.
+type Destination interface {
+	// Check says with a [Code] why an entry can't land, before anything is moved. It
+	// answers true when the entry is there already, landed by this transfer before it
+	// was interrupted.
+	Check(e *wire.Entry) (done *Finished, err error)
+	// Mkdir makes a directory, and Finish gives it its mode and times when everything
+	// in it has landed.
+	Mkdir(e *wire.Entry) error
+	Finish(e *wire.Entry) error
+	// Symlink makes a symbolic link.
+	Symlink(e *wire.Entry) error
+	// Create makes a place for a file or a stream.
+	Create(e *wire.Entry) (Landing, error)
+	// Commit makes files durable, together, and gives them their names.
+	Commit([]Landing) []error
+	// Close ends the transfer. What did not land is kept for another try, or goes.
+	Close(keep bool) error
+}
+
+// Finished is what is known of a file that landed before.
+type Finished struct {
+	Digest *Digest // nil when it was not verified
+}
+
+// Landing is one file on its way in. WriteAt may be called from several goroutines;
+// Abort or Leave once, after them, unless it was committed.
 type Landing interface {
 	WriteAt(p []byte, off int64) (int, error)
-	// Commit makes the file durable and gives it its name.
-	Commit() error
 	// Abort leaves nothing behind.
 	Abort()
+	// Leave leaves what has landed for another try.
+	Leave()
 }
 
 // Discard is the sink that keeps nothing: for measuring.
 type Discard struct{}
 
-// Create accepts any file.
-func (Discard) Create(*wire.Entry) (Landing, error) { return nowhere{}, nil }
+// Begin has nothing to make room in.
+func (Discard) Begin([16]byte) (Destination, error) { return nowhere{}, nil }
 
 // Describe says that nothing is kept.
 func (Discard) Describe() string { return "discarded" }
@@ -41,9 +67,16 @@ func (Discard) Close() error { return nil }
 
 type nowhere struct{}
 
+func (nowhere) Check(*wire.Entry) (*Finished, error)   { return nil, nil }
+func (nowhere) Mkdir(*wire.Entry) error                { return nil }
+func (nowhere) Finish(*wire.Entry) error               { return nil }
+func (nowhere) Symlink(*wire.Entry) error              { return nil }
+func (nowhere) Create(*wire.Entry) (Landing, error)    { return nowhere{}, nil }
 func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
-func (nowhere) Commit() error                          { return nil }
+func (nowhere) Commit(l []Landing) []error             { return make([]error, len(l)) }
 func (nowhere) Abort()                                 {}
+func (nowhere) Leave()                                 {}
+func (nowhere) Close(bool) error                       { return nil }
 
 // Overwrite says what happens when the destination exists.
 type Overwrite string

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -8,167 +9,215 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Source is what a sender's lanes serve: the files of the manifest, by number.
-// Its methods may be called from several lanes at once.
+// Source is what a sender's lanes serve: the entries of the manifest, by number. It
+// remembers those alone that are under way. Its methods may be called from several
+// lanes at once.
 type Source struct {
-	files      []*sourceFile
+	walk       *walker
 	extentSize int64
 	verify     bool
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
-	failed     func(file uint32, err error)
+	// What the engine hears. failed: a file is given up. digests: of extents that
+	// have left. vouched: packed files were read whole and have not changed.
+	failed  func(file uint32, err error)
+	digests func(file uint32, have map[int]Digest)
+	vouched func([]voucher)
+
+	mu    sync.Mutex
+	files map[uint32]*sourceFile
+	next  uint32 // number of the next entry
+	over  bool
 }
 
-type sourceFile struct {
-	path  string // on this host
-	entry wire.Entry
-	ctime unix.Timespec
-
-	mu      sync.Mutex
-	file    *os.File
-	err     error          // set: the file is given up
-	have    map[int]Digest // digests that were not sent yet
-	hashed  map[int]bool   // extents whose digest is known
-	allHere sync.Cond      // on mu: hashed grew, or err was set
+// voucher is the sender's word for a packed file.
+type voucher struct {
+	file   uint32
+	digest *Digest // nil when nothing is verified
 }
 
-// OpenSource looks at every path and builds the manifest. Each must be a regular
-// file; their base names must differ, for that is what they land as.
-func OpenSource(paths []string) (*Source, error) {
-	s := &Source{extentSize: DefaultExtentSize, failed: func(uint32, error) {}}
-	seen := make(map[string]string)
-	for i, path := range paths {
-		f, err := openRegular(path)
-		if err != nil {
-			s.Close()
-			return nil, err
-		}
-		sf, err := newSourceFile(path, uint32(i), f)
-		if err == nil && seen[sf.entry.Path] != "" {
-			err = errorf(CodeUsage, "%s and %s would both land as %s: send them one after the other", seen[sf.entry.Path], path, sf.entry.Path)
-		}
-		if err != nil {
-			f.Close()
-			s.Close()
-			return nil, err
-		}
-		seen[sf.entry.Path] = path
-		s.files = append(s.files, sf)
-	}
-	return s, nil
-}
-
-// openRegular opens a file without waiting for the writer of a pipe.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// OpenSource looks at every path, and says what can't be sent. What is in a
+// directory is listed while it is sent.
+func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
+	walk, err := newWalker(paths, opt)
 	if err != nil {
-		return nil, errorf(CodeLocalIO, "source: %w", err)
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		what := "not a regular file"
-		if st.IsDir() {
-			what = "a directory, which this version does not send: pack it first (tar)"
-		}
-		err = errorf(CodeUsage, "source %s is %s", path, what)
-	}
-	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return &Source{
+		walk:       walk,
+		extentSize: DefaultExtentSize,
+		failed:     func(uint32, error) {},
+		digests:    func(uint32, map[int]Digest) {},
+		vouched:    func([]voucher) {},
+		files:      make(map[uint32]*sourceFile),
+	}, nil
 }
 
-func newSourceFile(path string, number uint32, f *os.File) (*sourceFile, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, errorf(CodeLocalIO, "source %s: %w", path, err)
+// add numbers what the walk found. stream is nil, but for one.
+func (s *Source) add(found *found, stream *stream) *sourceFile {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := newSourceFile(found)
+	f.stream = stream
+	f.entry.File = s.next
+	s.next++
+	s.files[f.entry.File] = f
+	if s.over {
+		f.err = errOver
 	}
-	sf := &sourceFile{
-		path:   path,
-		file:   f,
-		ctime:  st.Ctim,
-		have:   make(map[int]Digest),
-		hashed: make(map[int]bool),
-		entry: wire.Entry{
-			File:    number,
-			Path:    filepath.Base(path),
-			Size:    st.Size,
-			Mode:    st.Mode & 0o777,
-			MTimeNS: st.Mtim.Nano(),
-		},
-	}
-	sf.allHere.L = &sf.mu
-	if err := wire.CheckPath(sf.entry.Path); err != nil {
-		return nil, errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
-	}
-	return sf, nil
+	return f
 }
 
-// Close closes every file.
+// Next gives the next entry of the manifest, and lets lanes be asked for it; io.EOF
+// after the last. It is for who serves lanes without a session: a session's engine
+// does it by itself.
+func (s *Source) Next() (wire.Entry, error) {
+	for {
+		found, err := s.walk.next()
+		if err != nil {
+			return wire.Entry{}, err
+		}
+		if found.err != nil {
+			return wire.Entry{}, found.err
+		}
+		if found.skip == "" {
+			return s.add(found, nil).entry, nil
+		}
+	}
+}
+
+// entries is how many there are so far.
+func (s *Source) entries() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.next)
+}
+
+// identity is the same for the same paths of the same host: what an interrupted
+// transfer is found by when the command is given again.
+func (s *Source) identity() (id [16]byte) {
+	h := sha256.New()
+	host, _ := os.Hostname() // without a name the paths must do
+	fmt.Fprintf(h, "%q", host)
+	for i, path := range s.walk.roots {
+		if abs, err := filepath.Abs(path); err == nil && path != StdinPath {
+			path = abs
+		}
+		fmt.Fprintf(h, "%q%q", path, s.walk.names[i])
+	}
+	copy(id[:], h.Sum(nil))
+	return id
+}
+
+// openStream opens what is read once; nil for anything else.
+func (s *Source) openStream(found *found) (*stream, error) {
+	switch {
+	case found.entry.Kind != wire.Stream:
+		return nil, nil
+	case found.path != StdinPath:
+		file, err := openSource(found.path, 0)
+		if err != nil {
+			return nil, err
+		}
+		return newStream(file, int(s.extentSize)), nil
+	case s.walk.opt.Stdin != nil:
+		return newStream(io.NopCloser(s.walk.opt.Stdin), int(s.extentSize)), nil
+	}
+	return newStream(os.Stdin, int(s.extentSize)), nil
+}
+
+// file gives an entry that is under way; nil if it has settled. An entry that the
+// manifest did not have yet is the peer's fault.
+func (s *Source) file(n uint32) (*sourceFile, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n >= s.next {
+		return nil, fmt.Errorf("%w: entry %d of %d", wire.ErrMalformed, n, s.next)
+	}
+	return s.files[n], nil
+}
+
+// settle forgets an entry. It answers nil when it had settled before.
+func (s *Source) settle(n uint32) *sourceFile {
+	s.mu.Lock()
+	f := s.files[n]
+	delete(s.files, n)
+	s.mu.Unlock()
+	if f != nil {
+		f.release()
+	}
+	return f
+}
+
+// Close closes every file. Lanes that still serve find them failed.
 func (s *Source) Close() {
-	for _, f := range s.files {
+	s.walk.close()
+	for _, f := range s.live() {
 		f.release()
 	}
 }
 
-func (f *sourceFile) release() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.file != nil {
-		f.file.Close()
-		f.file = nil
+func (s *Source) live() (list []*sourceFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files {
+		list = append(list, f)
 	}
+	return list
 }
 
-// Bytes is the size of all files together.
-func (s *Source) Bytes() (n int64) {
-	for _, f := range s.files {
-		n += f.entry.Size
+var errOver = errors.New("the transfer has ended")
+
+// giveUp ends whatever waits for digests, or for more of a stream, that will not
+// come any more.
+func (s *Source) giveUp() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	for _, f := range s.live() {
+		f.giveUp()
 	}
-	return n
 }
 
 // Served is how many bytes lanes were given so far.
 func (s *Source) Served() int64 { return s.served.Load() }
 
-// lookup finds what a request asks for, if that is in the manifest. A request
-// for anything else is the peer's fault, and an error that ends the lane.
+// lookup finds the file that r asks for a range of; nil when it has settled. A
+// request for what is not in the manifest is the peer's fault, and an error that
+// ends the lane.
 func (s *Source) lookup(r wire.Request) (*sourceFile, error) {
-	if int(r.File) >= len(s.files) {
-		return nil, fmt.Errorf("%w: a request for file %d of %d", wire.ErrMalformed, r.File, len(s.files))
+	f, err := s.file(r.File)
+	if f == nil || err != nil {
+		return nil, err
 	}
-	f := s.files[r.File]
-	want := min(s.extentSize, f.entry.Size-r.Offset)
-	if r.Count != 0 || r.Offset < 0 || r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
-		return nil, fmt.Errorf("%w: a request for %d bytes at %d of a file of %d", wire.ErrMalformed, r.Length, r.Offset, f.entry.Size)
+	size := f.size()
+	want := min(s.extentSize, size-r.Offset)
+	if r.Count != 0 || f.entry.Kind != wire.File && f.entry.Kind != wire.Stream ||
+		r.Offset < 0 || r.Offset%s.extentSize != 0 || want <= 0 || int64(r.Length) != want {
+		return nil, fmt.Errorf("%w: a request for %d bytes at %d of a file of %d", wire.ErrMalformed, r.Length, r.Offset, size)
 	}
 	return f, nil
 }
 
 // Read fills p with the bytes that r asks for (pread; p has r's length). It
-// answers false when the file has failed: the receiver hears why on the control
+// answers false when a file has failed: the receiver hears why on the control
 // connection. An error is the peer's fault and ends the lane.
 func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
+	if r.Count > 0 {
+		return s.readPack(r, p)
+	}
 	f, err := s.lookup(r)
-	if err != nil {
+	if f == nil || err != nil {
 		return false, err
 	}
-	file := f.open()
-	if file == nil {
+	if err := f.readAt(p, r.Offset); err != nil {
+		s.fail(f, err)
 		return false, nil
 	}
-	if _, err := file.ReadAt(p, r.Offset); err != nil {
-		s.fail(f, f.readError(err, r))
-		return false, nil
-	}
+	f.expect(int(r.Offset / s.extentSize))
 	s.served.Add(int64(len(p)))
 	return true, nil
 }
@@ -176,29 +225,47 @@ func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
 // Sent tells the source that the bytes of r are on their way, as p has them;
 // their digest is taken now, beside the device's or the kernel's work.
 func (s *Source) Sent(r wire.Request, p []byte) {
+	if r.Count > 0 {
+		s.sentPack(r, p)
+		return
+	}
 	if !s.verify {
 		return
 	}
-	f := s.files[r.File]
-	d := hashExtent(p, r.Offset, f.entry.Size)
-	n := int(r.Offset / s.extentSize)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.have[n] = d
-	f.hashed[n] = true
-	f.allHere.Broadcast()
+	f, err := s.file(r.File)
+	if f == nil || err != nil {
+		return
+	}
+	d := hashExtent(p, r.Offset, f.whole())
+	if have := f.hashed(int(r.Offset/s.extentSize), d); have != nil {
+		s.digests(r.File, have)
+	}
 }
 
 // File gives the open file that r asks for, for a lane that lets the kernel move
-// the bytes; nil when the file has failed. Such a lane calls Fail when the file
-// ended early, and Reread when the bytes are on their way.
+// the bytes; nil when the file has failed, or has no descriptor of its own to give:
+// a pack, or a stream, which Read has. Such a lane calls Fail when the file ended
+// early, and Reread when the bytes are on their way.
 func (s *Source) File(r wire.Request) (*os.File, error) {
 	f, err := s.lookup(r)
-	if err != nil {
+	if f == nil || err != nil {
 		return nil, err
 	}
+	file, err := f.open()
+	if err != nil {
+		s.fail(f, err)
+		return nil, nil
+	}
+	f.expect(int(r.Offset / s.extentSize))
 	s.served.Add(int64(r.Length))
-	return f.open(), nil
+	return file, nil
+}
+
+// Plain reports whether r asks for a range of a file that File gives; the rest is
+// for Read.
+func (s *Source) Plain(r wire.Request) bool {
+	f, err := s.file(r.File)
+	return r.Count == 0 && (f == nil || err != nil || f.entry.Kind == wire.File)
 }
 
 // Reread takes the digest of r's bytes for a lane that never saw them. p is room
@@ -207,14 +274,13 @@ func (s *Source) Reread(r wire.Request, p []byte) bool {
 	if !s.verify {
 		return true
 	}
-	f := s.files[r.File]
-	file := f.open()
-	if file == nil {
+	f, err := s.file(r.File)
+	if f == nil || err != nil {
 		return false
 	}
 	p = p[:r.Length]
-	if _, err := file.ReadAt(p, r.Offset); err != nil {
-		s.fail(f, f.readError(err, r))
+	if err := f.readAt(p, r.Offset); err != nil {
+		s.fail(f, err)
 		return false
 	}
 	s.Sent(r, p)
@@ -223,113 +289,82 @@ func (s *Source) Reread(r wire.Request, p []byte) bool {
 
 // Fail gives up the file that r asks for.
 func (s *Source) Fail(r wire.Request, err error) {
-	f := s.files[r.File]
-	s.fail(f, f.readError(err, r))
+	if f, _ := s.file(r.File); f != nil {
+		s.fail(f, f.readError(err, r.Offset+int64(r.Length)))
+	}
 }
 
 // Verifying reports whether digests are taken.
 func (s *Source) Verifying() bool { return s.verify }
 
-func (f *sourceFile) open() *os.File {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil {
-		return nil
-	}
-	return f.file
-}
-
-func (f *sourceFile) readError(err error, r wire.Request) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errorf(CodeLocalIO, "source %s was truncated while it was read: it had %d bytes and ends before %d now (send it again when it is at rest)",
-			f.path, f.entry.Size, r.Offset+int64(r.Length))
-	}
-	return errorf(CodeLocalIO, "reading source %s at %d: %w", f.path, r.Offset, err)
-}
-
 // fail gives a file up once, and reports it once.
 func (s *Source) fail(f *sourceFile, err error) {
-	f.mu.Lock()
-	first := f.err == nil
-	if first {
-		f.err = err
-	}
-	f.allHere.Broadcast()
-	f.mu.Unlock()
-	if first {
+	if f.fail(err) {
 		s.failed(f.entry.File, err)
 	}
 }
 
-// digestLimit is how long a vouching source waits for the digests of extents that
-// are on their way. What never left, for somebody meddled with the requests, is
-// left out, and the receiver asks for it again.
-const digestLimit = 10 * time.Second
-
-// vouch waits until every extent's digest is known, checks that the file is still
-// the one of the manifest, and gives the digests that were not sent yet. It fails
-// the file, and answers false, when the file has changed.
-func (s *Source) vouch(file uint32) (map[int]Digest, bool) {
-	f := s.files[file]
-	f.mu.Lock()
-	if s.verify && f.entry.Size > 0 {
-		extents := int((f.entry.Size + s.extentSize - 1) / s.extentSize)
-		late := false
-		limit := time.AfterFunc(digestLimit, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			late = true
-			f.allHere.Broadcast()
-		})
-		for f.err == nil && len(f.hashed) < extents && !late {
-			f.allHere.Wait()
+// pack lists the files that have bytes among the entries that r reaches over.
+// Entries that have settled are gone from it.
+func (s *Source) pack(r wire.Request) (files []*sourceFile, size int64, gone bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := r.File; n-r.File < r.Count; n++ {
+		f := s.files[n]
+		switch {
+		case n >= s.next:
+			return nil, 0, false, fmt.Errorf("%w: a pack to entry %d of %d", wire.ErrMalformed, n, s.next)
+		case f == nil:
+			gone = true
+		case f.entry.Kind == wire.File && f.entry.Size > 0:
+			files = append(files, f)
+			size += f.entry.Size
 		}
-		limit.Stop()
 	}
-	have, failed := f.have, f.err != nil
-	f.have = make(map[int]Digest)
-	f.mu.Unlock()
-	if failed {
-		return nil, false
-	}
-	if err := f.unchanged(); err != nil {
-		s.fail(f, err)
-		return nil, false
-	}
-	return have, true
+	return files, size, gone, nil
 }
 
-// unchanged compares the file with what the manifest says of it.
-func (f *sourceFile) unchanged() error {
-	var st unix.Stat_t
-	file := f.open()
-	if file == nil {
-		return errorf(CodeLocalIO, "source %s is closed", f.path)
+// readPack fills p with the whole files of a pack. One that can't be read, or is not
+// what the manifest says, fails, and the pack with it: the receiver asks for the
+// others again.
+func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
+	files, size, gone, err := s.pack(r)
+	if err != nil {
+		return false, err
 	}
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return errorf(CodeLocalIO, "source %s: %w", f.path, err)
-	}
-	if st.Size != f.entry.Size || st.Mtim.Nano() != f.entry.MTimeNS || st.Ctim != f.ctime {
-		return errorf(CodeLocalIO, "source %s changed while it was read (%s): send it again when it is at rest", f.path, f.difference(&st))
-	}
-	return nil
-}
-
-func (f *sourceFile) difference(st *unix.Stat_t) string {
-	if st.Size != f.entry.Size {
-		return fmt.Sprintf("it had %d bytes and has %d", f.entry.Size, st.Size)
-	}
-	return "written to at " + time.Unix(st.Mtim.Unix()).Format(time.RFC3339)
-}
-
-// giveUp ends whatever waits for digests that will not come any more.
-func (s *Source) giveUp() {
-	for _, f := range s.files {
-		f.mu.Lock()
-		if f.err == nil {
-			f.err = errors.New("the transfer has ended")
+	if size != int64(r.Length) {
+		if gone {
+			return false, nil
 		}
-		f.allHere.Broadcast()
-		f.mu.Unlock()
+		return false, fmt.Errorf("%w: a request for a pack of %d bytes that has %d", wire.ErrMalformed, r.Length, size)
 	}
+	at := int64(0)
+	for _, f := range files {
+		if err := f.readWhole(p[at:][:f.entry.Size]); err != nil {
+			s.fail(f, err)
+			return false, nil
+		}
+		at += f.entry.Size
+	}
+	s.served.Add(size)
+	return true, nil
+}
+
+// sentPack vouches for the files of a pack: each was compared with the manifest when
+// it had been read.
+func (s *Source) sentPack(r wire.Request, p []byte) {
+	files, size, _, err := s.pack(r)
+	if err != nil || size != int64(len(p)) {
+		return // one has settled meanwhile: the receiver asks again, or wants no more
+	}
+	vouchers := make([]voucher, len(files))
+	for i, f := range files {
+		vouchers[i].file = f.entry.File
+		if s.verify {
+			d := hashExtent(p[:f.entry.Size], 0, f.entry.Size)
+			vouchers[i].digest = &d
+		}
+		p = p[f.entry.Size:]
+	}
+	s.vouched(vouchers)
 }

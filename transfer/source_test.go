@@ -28,7 +28,7 @@ func TestOpenSourceRefuses(t *testing.T) {
 	}{
 		{[]string{at("nowhere")}, CodeLocalIO, "no such file"},
 		{[]string{at("f"), at("nowhere")}, CodeLocalIO, "no such file"},
-		{[]string{at("d")}, CodeUsage, "a directory"},
+		{[]string{"/"}, CodeUsage, "no name"},
 		{[]string{at("fifo")}, CodeUsage, "not a regular file"},
 		{[]string{"/dev/null"}, CodeUsage, "not a regular file"},
 		{[]string{at("f"), at("d/f")}, CodeUsage, "both land as f"},
@@ -37,7 +37,7 @@ func TestOpenSourceRefuses(t *testing.T) {
 		{[]string{at("not\xffUTF-8")}, CodeUsage, `\xff`},
 	} {
 		before := openFiles(t)
-		s, err := OpenSource(c.paths)
+		s, err := OpenSource(c.paths, SourceOptions{})
 		if s != nil {
 			t.Errorf("%q: opened", c.paths)
 		}
@@ -74,11 +74,14 @@ func source(t *testing.T, words string) *testSource {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, words)
-	s, err := OpenSource([]string{path})
+	s, err := OpenSource([]string{path}, SourceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	if _, err := s.Next(); err != nil {
+		t.Fatal(err)
+	}
 	ts := &testSource{Source: s, path: path}
 	s.extentSize = kib
 	s.verify = true
@@ -133,6 +136,9 @@ func TestTruncatedSourceFailsOnce(t *testing.T) {
 		"reread": func(s *testSource) bool { return s.Reread(r, buf) },
 	} {
 		s := source(t, string(make([]byte, 2*kib)))
+		if ok, _ := s.Read(wire.Request{Length: kib}, buf); !ok {
+			t.Fatal("it was not served")
+		}
 		os.Truncate(s.path, kib+1)
 		for range 2 {
 			if touch(s) {
@@ -145,7 +151,7 @@ func TestTruncatedSourceFailsOnce(t *testing.T) {
 		if f, err := s.File(wire.Request{Length: kib}); f != nil || err != nil {
 			t.Errorf("%s: opened after that: %v, %v", name, f, err)
 		}
-		if _, ok := s.vouch(0); ok {
+		if _, ok := s.vouch(s.files[0]); ok {
 			t.Errorf("%s: vouched for", name)
 		}
 		if len(s.failed) != 1 {
@@ -186,7 +192,7 @@ func TestChangedSourceIsNotVouchedFor(t *testing.T) {
 		if err := change(s.path); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := s.vouch(0); ok || len(s.failed) != 1 {
+		if _, ok := s.vouch(s.files[0]); ok || len(s.failed) != 1 {
 			t.Errorf("%s: vouched for, %v", name, s.failed)
 			continue
 		}
@@ -229,42 +235,46 @@ func serveAll(t *testing.T, s *testSource) {
 func TestVouchGivesEachDigestOnce(t *testing.T) {
 	s := source(t, "hello")
 	serveAll(t, s)
-	have, ok := s.vouch(0)
+	have, ok := s.vouch(s.files[0])
 	if !ok || len(have) != 1 || have[0] != hashExtent([]byte("hello"), 0, 5) {
 		t.Errorf("%v, %v", have, ok)
 	}
-	if have, ok = s.vouch(0); !ok || len(have) != 0 {
+	if have, ok = s.vouch(s.files[0]); !ok || len(have) != 0 {
 		t.Errorf("again: %v, %v", have, ok)
 	}
 	serveAll(t, s)
-	if have, ok = s.vouch(0); !ok || len(have) != 1 {
+	if have, ok = s.vouch(s.files[0]); !ok || len(have) != 1 {
 		t.Errorf("after it was served again: %v, %v", have, ok)
 	}
 }
 
-// TestVouchWaitsForDigestsOnTheirWay, but not for those of extents that nobody
-// ever asked this source for.
+// TestVouchWaitsForDigestsOnTheirWay, for a while: who meddles with a lane must not
+// hold it up.
 func TestVouchWaitsForDigestsOnTheirWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := source(t, "hello")
-		go func() {
-			time.Sleep(digestLimit / 2)
-			serveAll(t, s)
-		}()
-		if have, ok := s.vouch(0); !ok || len(have) != 1 {
-			t.Errorf("%v, %v", have, ok)
-		}
-		s = source(t, "hello")
-		if have, ok := s.vouch(0); !ok || len(have) != 0 {
+		r, buf := wire.Request{Length: 5}, make([]byte, 5)
+		if have, ok := s.vouch(s.files[0]); !ok || len(have) != 0 {
 			t.Errorf("never served: %v, %v", have, ok)
 		}
-		s = source(t, "hello")
+		s.Read(r, buf)
+		go func() {
+			time.Sleep(digestLimit / 2)
+			s.Sent(r, buf)
+		}()
+		if have, ok := s.vouch(s.files[0]); !ok || len(have) != 1 {
+			t.Errorf("%v, %v", have, ok)
+		}
+		s.Read(r, buf)
+		if have, ok := s.vouch(s.files[0]); !ok || len(have) != 0 {
+			t.Errorf("never sent: %v, %v", have, ok)
+		}
 		go func() {
 			time.Sleep(digestLimit / 2)
 			s.giveUp()
 		}()
 		began := time.Now()
-		if have, ok := s.vouch(0); ok || time.Since(began) != digestLimit/2 {
+		if have, ok := s.vouch(s.files[0]); ok || time.Since(began) != digestLimit/2 {
 			t.Errorf("given up: %v after %v", have, time.Since(began))
 		}
 		if len(s.failed) > 0 {

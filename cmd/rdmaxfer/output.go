@@ -72,6 +72,10 @@ func (o *output) Planned(p transfer.Plan) {
 func (o *output) File(f transfer.FileResult) {
 	fields := map[string]any{"path": f.Path, "bytes": f.Size, "ok": f.Err == nil}
 	switch {
+	case f.Skipped != "":
+		o.event("skipped", map[string]any{"path": f.Path, "reason": f.Skipped})
+		o.say("left out: %s is %s", transfer.Printable(f.Path), f.Skipped)
+		return
 	case f.Err != nil:
 		fields["error"] = f.Err.Error()
 		fields["code"] = transfer.CodeOf(f.Err)

@@ -156,7 +156,7 @@ func TestRDMACutInTheMiddle(t *testing.T) {
 		fault(t, "cut-rdma", "heal")
 		s.want(transfer.CodeNoRDMA, "lost")
 		r.want(transfer.CodeNoRDMA, "lost")
-		tt.nothingLeft()
+		tt.partsLeft()
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 func sendCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "send",
-		Usage:     "send files to a host that runs rdmaxfer recv",
+		Usage:     "send files, trees and streams to a host that runs rdmaxfer recv",
 		ArgsUsage: "PATH... HOST[:PORT]",
 		Flags: []cli.Flag{
 			keyFileFlag(),
@@ -21,6 +21,8 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto or send"},
 			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "blake3, or none"},
+			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
+			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
 			jsonFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -40,7 +42,8 @@ func send(c *cli.Context) error {
 	if sender.Addr, err = hostPort(args[len(args)-1]); err != nil {
 		return err
 	}
-	if sender.Source, err = transfer.OpenSource(args[:len(args)-1]); err != nil {
+	opt := transfer.SourceOptions{Links: c.Bool("links"), StdinName: c.String("name")}
+	if sender.Source, err = transfer.OpenSource(args[:len(args)-1], opt); err != nil {
 		return err
 	}
 	defer sender.Source.Close()

@@ -79,7 +79,6 @@ func TestSourceMissing(t *testing.T) {
 	tt := newTransfer(t)
 	tt.recv()
 	tt.send(filepath.Join(tt.dir, "nowhere")).want(transfer.CodeLocalIO, "nowhere", "no such file")
-	tt.send(tt.dir).want(transfer.CodeUsage, "a directory")
 }
 
 func TestSourceTruncatedWhileItIsRead(t *testing.T) {
@@ -90,6 +89,7 @@ func TestSourceTruncatedWhileItIsRead(t *testing.T) {
 			r := tt.recv("--discard")
 			s := tt.send("--transport", "tcp", "--method", method, "--verify", "none", src)
 			s.await("plan")
+			s.awaitOpen(src)
 			if err := os.Truncate(src, mib); err != nil {
 				t.Fatal(err)
 			}
@@ -105,6 +105,7 @@ func TestSourceChangedWhileItIsRead(t *testing.T) {
 	r := tt.recv("--discard")
 	s := tt.send("--transport", "tcp", "--verify", "none", src)
 	s.await("plan")
+	s.awaitOpen(src)
 	f, err := os.OpenFile(src, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -138,7 +138,7 @@ func TestPeerGone(t *testing.T) {
 	})
 }
 
-func TestSenderKilledLeavesNoPart(t *testing.T) {
+func TestSenderKilledLeavesOnlyParts(t *testing.T) {
 	eachTransport(t, func(t *testing.T, transport string) {
 		tt := newTransfer(t)
 		src := tt.sparse("src", 1<<30)
@@ -147,6 +147,6 @@ func TestSenderKilledLeavesNoPart(t *testing.T) {
 		r.await("plan")
 		s.signal(syscall.SIGKILL)
 		r.want(transfer.CodeConnect, "is gone")
-		tt.nothingLeft()
+		tt.partsLeft()
 	})
 }

@@ -176,7 +176,7 @@ func (pl *puller) post(e transfer.Extent) {
 	*a = request{extent: e, turn: a.turn + 1, busy: true}
 
 	at := pl.requestHeader(pl.posted % pl.sends)
-	r := wire.Request{ID: uint32(a.turn)<<16 | uint32(i), File: e.File, Length: uint32(e.Len), Offset: e.Off}
+	r := e.Request(uint32(a.turn)<<16 | uint32(i))
 	r.Put(pl.res.mr.Bytes()[at:])
 	wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, NumSGE: 1}
 	wr.SGE[0] = pl.res.mr.SGE(at, wire.HeaderSize)

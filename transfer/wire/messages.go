@@ -25,6 +25,9 @@ const (
 	kindDone
 	kindAbort
 	kindPing
+	kindMore
+	kindGrown
+	kindKept
 )
 
 func newMessage(k Kind) Message {
@@ -61,6 +64,12 @@ func newMessage(k Kind) Message {
 		return new(Abort)
 	case kindPing:
 		return new(Ping)
+	case kindMore:
+		return new(More)
+	case kindGrown:
+		return new(Grown)
+	case kindKept:
+		return new(Kept)
 	}
 	return nil
 }
@@ -85,6 +94,7 @@ type Hello struct {
 	Lanes      uint16      `cbor:"5,keyasint"`
 	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
 	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
+	Transfer   [16]byte    `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
 }
 
 // Welcome is the receiver's answer to Hello.
@@ -92,6 +102,7 @@ type Welcome struct {
 	Version    uint16   `cbor:"1,keyasint"`
 	Session    [16]byte `cbor:"2,keyasint"` // names the session on its lanes; no secret
 	ExtentSize uint32   `cbor:"3,keyasint"`
+	Entries    uint32   `cbor:"4,keyasint"` // of the manifest that may be sent before the first More
 }
 
 // QueuePair is one end of a reliable connection (ibverbs.Endpoint).
@@ -148,19 +159,56 @@ type Plan struct {
 	Reason    string `cbor:"4,keyasint,omitempty"` // why not the other
 }
 
-// Entry is one line of the manifest: a regular file.
+// EntryKind is what an entry of the manifest is.
+type EntryKind uint8
+
+// The kinds of entries.
+const (
+	File    EntryKind = iota // regular, of Size bytes
+	Dir                      // before everything in it; the tree is sent depth first
+	Symlink                  // to Link
+	Stream                   // of a length that Grown tells when it ends
+	entryEnd
+)
+
+// Entry is one line of the manifest.
 type Entry struct {
-	File    uint32 `cbor:"1,keyasint"` // counted from 0, in order
-	Path    string `cbor:"2,keyasint"` // relative, slash-separated
-	Size    int64  `cbor:"3,keyasint"` // bytes
-	Mode    uint32 `cbor:"4,keyasint"` // permission bits
-	MTimeNS int64  `cbor:"5,keyasint"` // nanoseconds since 1970
+	File    uint32    `cbor:"1,keyasint"` // its number, counted from 0, in order
+	Path    string    `cbor:"2,keyasint"` // relative, slash-separated
+	Size    int64     `cbor:"3,keyasint"` // bytes; 0 for what is not a regular file
+	Mode    uint32    `cbor:"4,keyasint"` // permission bits
+	MTimeNS int64     `cbor:"5,keyasint"` // nanoseconds since 1970
+	Kind    EntryKind `cbor:"6,keyasint,omitempty"`
+	Link    string    `cbor:"7,keyasint,omitempty"` // where a symbolic link points
+	Sparse  bool      `cbor:"8,keyasint,omitempty"` // it has holes, and shall keep them
+	Version uint64    `cbor:"9,keyasint,omitempty"` // changes when the source does, though size and time may not
+}
+
+// More lets the sender send the entries with numbers below Entries: what has not
+// settled takes memory at both ends.
+type More struct {
+	Entries uint32 `cbor:"1,keyasint"`
+}
+
+// Grown says how much of a stream the sender has read: whole extents, or all of it.
+type Grown struct {
+	File uint32 `cbor:"1,keyasint"`
+	Size int64  `cbor:"2,keyasint"` // bytes, from the stream's beginning
+	End  bool   `cbor:"3,keyasint"` // there is no more
+}
+
+// Kept says that a stream's extents below Below have landed for good: the sender may
+// forget them.
+type Kept struct {
+	File  uint32 `cbor:"1,keyasint"`
+	Below uint32 `cbor:"2,keyasint"` // an extent's number
 }
 
 // ManifestEnd says that no Entry follows.
 type ManifestEnd struct {
-	Files uint32 `cbor:"1,keyasint"`
-	Bytes int64  `cbor:"2,keyasint"`
+	Files  uint32 `cbor:"1,keyasint"`           // entries, all told
+	Bytes  int64  `cbor:"2,keyasint"`           // without those of streams
+	Unsent uint32 `cbor:"3,keyasint,omitempty"` // what the sender was told to send and could not make an entry of
 }
 
 // Digests are the sender's digests of extents that it has served: 32 bytes each,
@@ -177,9 +225,12 @@ type Landed struct {
 	File uint32 `cbor:"1,keyasint"`
 }
 
-// Vouch follows all the Digests of a file that did not change while it was read.
+// Vouch follows all the Digests of a file that did not change while it was read. For
+// a file that travels in a pack it comes without having been asked for, and has the
+// file's digest with it.
 type Vouch struct {
-	File uint32 `cbor:"1,keyasint"`
+	File   uint32 `cbor:"1,keyasint"`
+	Digest []byte `cbor:"2,keyasint,omitempty"`
 }
 
 // FileFailed says that one file will not arrive, and why; the others go on.
@@ -228,6 +279,9 @@ func (*Receipt) kind() Kind     { return kindReceipt }
 func (*Done) kind() Kind        { return kindDone }
 func (*Abort) kind() Kind       { return kindAbort }
 func (*Ping) kind() Kind        { return kindPing }
+func (*More) kind() Kind        { return kindMore }
+func (*Grown) kind() Kind       { return kindGrown }
+func (*Kept) kind() Kind        { return kindKept }
 
 func (m *Hello) check() error {
 	if len(m.RDMA) > MaxCandidates {
@@ -295,8 +349,22 @@ func (m *Entry) check() error {
 	if m.File >= MaxEntries {
 		return malformed("file number %d", m.File)
 	}
+	if m.Kind >= entryEnd || m.Kind != File && (m.Size != 0 || m.Sparse) || (m.Kind == Symlink) != (m.Link != "") || len(m.Link) > MaxPath {
+		return malformed("an entry of kind %d, %d bytes, that links to %d bytes", m.Kind, m.Size, len(m.Link))
+	}
 	return CheckPath(m.Path)
 }
+
+func (m *More) check() error { return nil }
+
+func (m *Grown) check() error {
+	if m.Size < 0 || m.Size > MaxSize {
+		return malformed("a stream of %d bytes", m.Size)
+	}
+	return nil
+}
+
+func (m *Kept) check() error { return nil }
 
 func (m *ManifestEnd) check() error {
 	if m.Bytes < 0 || m.Files > MaxEntries {
@@ -315,16 +383,21 @@ func (m *Digests) check() error {
 	return nil
 }
 
-func (m *Landed) check() error     { return nil }
-func (m *Vouch) check() error      { return nil }
-func (m *FileFailed) check() error { return texts(m.Reason) }
+func (m *Landed) check() error { return nil }
 
-func (m *Receipt) check() error {
-	if n := len(m.Digest); n != 0 && n != DigestSize {
+func (m *Vouch) check() error { return digest(m.Digest) }
+
+// digest bounds one that may be left out.
+func digest(d []byte) error {
+	if n := len(d); n != 0 && n != DigestSize {
 		return malformed("a digest of %d bytes", n)
 	}
 	return nil
 }
+
+func (m *FileFailed) check() error { return texts(m.Reason) }
+
+func (m *Receipt) check() error { return digest(m.Digest) }
 
 func (m *Done) check() error {
 	if m.Bytes < 0 || m.Nanoseconds < 0 {

@@ -19,23 +19,27 @@ func examples() []Message {
 	qp := QueuePair{QPN: 0xffffff, PSN: 0x123456, GID: gid, LID: 9, MTU: 5}
 	lane := &RDMALane{Candidate: 3, Device: "rxe_a", QP: qp, Op: "send"}
 	return []Message{
-		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMAReason: "none",
+		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMAReason: "none", Transfer: [16]byte{7},
 			RDMA: []Candidate{{Device: "mlx5_0", Port: 1, GIDIndex: 3, GID: gid, LID: 4, MTU: 5, Ethernet: true}}},
-		&Welcome{Version: 1, Session: [16]byte{1, 2, 3}, ExtentSize: 1 << 20},
+		&Welcome{Version: 1, Session: [16]byte{1, 2, 3}, ExtentSize: 1 << 20, Entries: 5},
 		&OpenLane{ID: 1, Depth: 16, RDMA: lane},
 		&LaneAnswer{ID: 1, Reason: "no", RDMA: lane, Method: "copy"},
 		&LaneDown{ID: 1, Reason: "broke"},
 		&Plan{Transport: "tcp", Lane: 1, Lanes: 2, Reason: "no RDMA"},
-		&Entry{File: 1, Path: "dir/file", Size: 1 << 40, Mode: 0o644, MTimeNS: -1},
-		&ManifestEnd{Files: 2, Bytes: 3},
+		&Entry{File: 1, Path: "dir/file", Size: 1 << 40, Mode: 0o644, MTimeNS: -1, Sparse: true, Version: 1 << 63},
+		&Entry{File: 2, Path: "dir/link", Kind: Symlink, Link: "../elsewhere"},
+		&ManifestEnd{Files: 2, Bytes: 3, Unsent: 4},
 		&Digests{File: 1, Extents: []uint32{0, 9}, Sums: append(digest, digest...)},
 		&Landed{File: 1},
-		&Vouch{File: 1},
+		&Vouch{File: 1, Digest: digest},
 		&FileFailed{File: 1, Code: 7, Reason: "it was truncated"},
 		&Receipt{File: 1, Digest: digest},
 		&Done{Files: 1, Bytes: 2, Nanoseconds: 3},
 		&Abort{Code: 4, Reason: "the peer is gone"},
 		&Ping{},
+		&More{Entries: 7},
+		&Grown{File: 1, Size: 1 << 40, End: true},
+		&Kept{File: 1, Below: 9},
 	}
 }
 
@@ -73,11 +77,11 @@ func TestEveryMessageComesBackAsItWas(t *testing.T) {
 
 func TestDecodeAllowsOneFormAlone(t *testing.T) {
 	landed := "0a" // kind
-	welcome := "02" + "a3" + "0101" + "0250" + strings.Repeat("11", 16) + "031a00100000"
+	welcome := "02" + "a4" + "0101" + "0250" + strings.Repeat("11", 16) + "031a00100000" + "0400"
 	for _, c := range []struct{ name, frame string }{
 		{"nothing", ""},
 		{"kind 0", "00a0"},
-		{"a kind that is not there", "11a0"},
+		{"a kind that is not there", "14a0"},
 		{"no body", landed},
 		{"an unknown field", landed + "a201010218ff"},
 		{"a field with a name", landed + "a161316131"},

@@ -1,0 +1,198 @@
+package transfer
+
+import (
+	"sync"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// commits is the queue of what is ready to become durable and get its name. One
+// goroutine works it off, all that has gathered at a time: while a group is synced the
+// next one grows.
+type commits struct {
+	mu     sync.Mutex
+	queue  []commit
+	more   sync.Cond
+	closed bool
+}
+
+// commit is a file, a symbolic link, or a directory whose content is complete.
+type commit struct {
+	file *inbound
+	dir  *inboundDir
+}
+
+// maxGroup bounds a group: its receipts wait for all of it.
+const maxGroup = 2048
+
+func (c *commits) init() { c.more.L = &c.mu }
+
+func (c *commits) add(x commit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, x)
+	c.more.Signal()
+}
+
+// next waits for a group; none when the queue is closed and empty.
+func (c *commits) next() []commit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) == 0 && !c.closed {
+		c.more.Wait()
+	}
+	n := min(len(c.queue), maxGroup)
+	group := c.queue[:n:n]
+	c.queue = c.queue[n:]
+	return group
+}
+
+func (c *commits) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.more.Signal()
+}
+
+// commitAll works the queue off until it is closed.
+func (p *pull) commitAll() {
+	for group := p.commits.next(); len(group) > 0; group = p.commits.next() {
+		p.commitGroup(group)
+		if err := p.s.Flush(); err != nil {
+			p.cancel(err)
+		}
+	}
+}
+
+func (p *pull) commitGroup(group []commit) {
+	var files []*inbound
+	var landings []Landing
+	for _, c := range group {
+		switch {
+		case c.dir != nil:
+		case c.file.entry.Kind == wire.Symlink:
+			p.committed(c.file, p.dest.Symlink(&c.file.entry))
+		default:
+			files = append(files, c.file)
+			landings = append(landings, c.file.landing)
+		}
+	}
+	if len(landings) > 0 {
+		for i, err := range p.dest.Commit(landings) {
+			p.committed(files[i], err)
+		}
+	}
+	for _, c := range group {
+		if c.dir != nil {
+			p.finished(c.dir)
+		}
+	}
+}
+
+// committed sends the receipt of a file that is durable and has its name.
+func (p *pull) committed(f *inbound, err error) {
+	if err != nil {
+		p.report(f, err, true)
+		return
+	}
+	var digest *Digest
+	receipt := &wire.Receipt{File: f.entry.File}
+	if p.verify && f.entry.Kind != wire.Symlink {
+		digest = f.digest()
+		receipt.Digest = digest[:]
+	}
+	if err := p.s.Queue(receipt); err != nil {
+		p.cancel(err)
+	}
+	p.mu.Lock()
+	p.result.Files++
+	p.result.Bytes += f.size
+	p.end = time.Now()
+	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: digest})
+	p.mu.Unlock()
+	p.settled(f)
+	p.release(f.dir)
+}
+
+// finished gives a directory its mode and times: everything in it has settled.
+func (p *pull) finished(d *inboundDir) {
+	f := p.file(d.entry.File)
+	if f == nil {
+		return
+	}
+	f.settle()
+	if err := p.dest.Finish(&d.entry); err != nil {
+		p.report(f, err, true)
+		return
+	}
+	if err := p.s.Queue(&wire.Receipt{File: d.entry.File}); err != nil {
+		p.cancel(err)
+	}
+	p.mu.Lock()
+	p.end = time.Now()
+	p.mu.Unlock()
+	p.settled(f)
+	p.release(d.parent)
+}
+
+// settle reports whether it is the caller who ends the file.
+func (f *inbound) settle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.settled
+	f.settled = true
+	return !was
+}
+
+// fail gives a file up: it leaves nothing behind, the others go on.
+func (p *pull) fail(file uint32, err error, tellSender bool) {
+	if f := p.file(file); f != nil && f.settle() {
+		p.giveUp(f, err, tellSender)
+	}
+}
+
+// giveUp is fail, for who has settled the file.
+func (p *pull) giveUp(f *inbound, err error, tellSender bool) {
+	p.said(f.entry.File)
+	p.sched.drop(f.entry.File)
+	if f.landing != nil {
+		f.landing.Abort()
+	}
+	p.report(f, err, tellSender)
+}
+
+// report counts a file that did not land, and tells whoever must know.
+func (p *pull) report(f *inbound, err error, tellSender bool) {
+	if tellSender {
+		msg := &wire.FileFailed{File: f.entry.File, Code: uint8(CodeOf(err)), Reason: wire.Clip(err.Error())}
+		if serr := p.s.Send(msg); serr != nil {
+			p.cancel(serr)
+		}
+	}
+	p.mu.Lock()
+	p.failures.add(err)
+	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err})
+	p.mu.Unlock()
+	p.settled(f)
+	p.release(f.dir)
+}
+
+// abandon gives up every file that is not settled, after the lanes have ended.
+func (p *pull) abandon() {
+	p.mu.Lock()
+	files := make([]*inbound, 0, len(p.files))
+	for _, f := range p.files {
+		files = append(files, f)
+	}
+	p.mu.Unlock()
+	for _, f := range files {
+		switch {
+		case !f.settle() || f.landing == nil:
+		case f.here > 0:
+			f.landing.Leave()
+		default:
+			f.landing.Abort()
+		}
+	}
+}

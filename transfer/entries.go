@@ -1,0 +1,237 @@
+package transfer
+
+import (
+	"fmt"
+	"hash/maphash"
+	"path"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// entriesOpen is how many entries may be under way: what either end remembers of a
+// manifest, however long it is.
+const entriesOpen = 8192
+
+// inboundDir is a directory in which something has not settled yet.
+type inboundDir struct {
+	entry   wire.Entry
+	parent  *inboundDir
+	pending int  // entries of it that have not settled, and itself while it may get more
+	failed  bool // nothing lands in it
+}
+
+// manifest is what the receiver knows of the sender's. p.mu guards it.
+type manifest struct {
+	seed    maphash.Seed
+	paths   map[uint64]struct{} // hashes of every path, to find one that comes twice
+	entries uint32              // that have come
+	granted uint32              // that may come
+	dirs    []*inboundDir       // that the next entry may be in, outermost first
+	ended   bool
+	unsent  int
+}
+
+func newManifest() manifest {
+	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), granted: entriesOpen}
+}
+
+// admit checks an entry's place in the manifest and gives the directory that it is in.
+func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
+	switch {
+	case m.ended || e.File != m.entries:
+		return nil, fmt.Errorf("%w: entry %d is out of order", wire.ErrMalformed, e.File)
+	case e.File >= m.granted:
+		return nil, fmt.Errorf("%w: entry %d, and only %d may come", wire.ErrMalformed, e.File, m.granted)
+	}
+	h := maphash.String(m.seed, e.Path)
+	if _, twice := m.paths[h]; twice {
+		return nil, fmt.Errorf("%w: two entries of path %+q", wire.ErrMalformed, e.Path)
+	}
+	m.paths[h] = struct{}{}
+	m.entries++
+	parent := path.Dir(e.Path)
+	if parent == "." {
+		return nil, nil
+	}
+	for i := len(m.dirs) - 1; i >= 0; i-- {
+		if m.dirs[i].entry.Path == parent {
+			return m.dirs[i], nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %+q is not in a directory that is being listed", wire.ErrMalformed, e.Path)
+}
+
+// leave takes the directories off the list that nothing more comes in, the innermost
+// first: all that are not dir or around it.
+func (m *manifest) leave(dir *inboundDir) (left []*inboundDir) {
+	for n := len(m.dirs); n > 0 && m.dirs[n-1] != dir; n = len(m.dirs) {
+		left = append(left, m.dirs[n-1])
+		m.dirs = m.dirs[:n-1]
+	}
+	return left
+}
+
+// entry makes a place for an entry of the manifest.
+func (p *pull) entry(e *wire.Entry) error {
+	p.mu.Lock()
+	dir, err := p.manifest.admit(e)
+	if err != nil {
+		p.mu.Unlock()
+		return err
+	}
+	f := &inbound{entry: *e, dir: dir, size: e.Size, total: int((e.Size + p.sched.extentSize - 1) / p.sched.extentSize)}
+	switch {
+	case e.Kind == wire.Stream:
+		f.total = -1
+	case p.sched.small(e.Size):
+		f.total = 1
+	}
+	p.files[e.File] = f
+	p.open++
+	left := p.manifest.leave(dir)
+	lost := dir != nil && dir.failed
+	if dir != nil {
+		dir.pending++
+	}
+	p.mu.Unlock()
+	for _, d := range left {
+		p.release(d)
+	}
+	if lost {
+		p.fail(e.File, errorf(CodeExists, "%s: its directory can't be made", Printable(e.Path)), true)
+	} else if err := p.begin(f); err != nil {
+		p.fail(e.File, err, true)
+		if e.Kind == wire.Dir {
+			p.enter(f, true)
+		}
+	}
+	return nil
+}
+
+// begin starts the landing of an entry.
+func (p *pull) begin(f *inbound) error {
+	e := &f.entry
+	if p.Progress != nil {
+		p.Progress.Total.Add(e.Size)
+	}
+	if _, err := p.dest.Check(e); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case wire.Dir:
+		if err := p.dest.Mkdir(e); err != nil {
+			return err
+		}
+		p.enter(f, false)
+	case wire.Symlink:
+		f.settle()
+		p.commits.add(commit{file: f})
+	case wire.Stream:
+	default:
+		p.sched.add(e.File, e.Size)
+		if e.Size > 0 {
+			return nil
+		}
+		if p.place(f) == nil {
+			return nil // and it was said why
+		}
+		f.mu.Lock()
+		if err := p.step(f, nil); err != nil {
+			p.cancel(err)
+		}
+		return nil
+	}
+	p.sched.add(e.File, 0)
+	return nil
+}
+
+// enter puts a directory on the list of those that the next entry may be in.
+func (p *pull) enter(f *inbound, failed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.manifest.dirs = append(p.manifest.dirs, &inboundDir{entry: f.entry, parent: f.dir, pending: 1, failed: failed})
+}
+
+// release takes one from what a directory waits for. When nothing is left it gets its
+// mode and times.
+func (p *pull) release(d *inboundDir) {
+	if d == nil {
+		return
+	}
+	p.mu.Lock()
+	d.pending--
+	done := d.pending == 0 && !d.failed
+	p.mu.Unlock()
+	if done {
+		p.commits.add(commit{dir: d})
+	}
+}
+
+func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
+	p.mu.Lock()
+	if p.manifest.ended || m.Files != p.manifest.entries {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: the manifest ends with %d entries of %d", wire.ErrMalformed, p.manifest.entries, m.Files)
+	}
+	p.manifest.ended = true
+	for range m.Unsent {
+		p.failures.add(errorf(CodeLocalIO, "the sender could not send %d of its files", m.Unsent))
+	}
+	left := p.manifest.leave(nil)
+	p.checkDone()
+	p.mu.Unlock()
+	for _, d := range left {
+		p.release(d)
+	}
+	return nil
+}
+
+// checkDone closes done when every entry is settled. p.mu is held.
+func (p *pull) checkDone() {
+	if p.manifest.ended && p.open == 0 {
+		close(p.done)
+		p.open = -1 // once
+	}
+}
+
+// file gives an entry that has not settled.
+func (p *pull) file(n uint32) *inbound {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.files[n]
+}
+
+// known is file, for a message of the sender's: one about an entry that never was is
+// an error.
+func (p *pull) known(n uint32) (*inbound, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n >= p.manifest.entries {
+		return nil, fmt.Errorf("%w: a word about entry %d of %d", wire.ErrMalformed, n, p.manifest.entries)
+	}
+	return p.files[n], nil
+}
+
+// packed reports whether a file travels in a pack.
+func (p *pull) packed(f *inbound) bool {
+	return f.entry.Kind == wire.File && p.sched.small(f.entry.Size)
+}
+
+// settled forgets an entry, and lets more come. It is called once for each.
+func (p *pull) settled(f *inbound) {
+	p.mu.Lock()
+	delete(p.files, f.entry.File)
+	p.open--
+	room := p.manifest.entries + entriesOpen - uint32(p.open)
+	more := !p.manifest.ended && room-p.manifest.granted >= entriesOpen/4
+	if more {
+		p.manifest.granted = room
+	}
+	p.checkDone()
+	p.mu.Unlock()
+	if more {
+		if err := p.s.Send(&wire.More{Entries: room}); err != nil {
+			p.cancel(err)
+		}
+	}
+}

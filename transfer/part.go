@@ -1,0 +1,189 @@
+package transfer
+
+import (
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// part is one file on its way into a Directory.
+type part struct {
+	s    *staging
+	name string
+	e    wire.Entry
+
+	mu   sync.Mutex
+	file *os.File // nil when a small file was written whole
+}
+
+const partSuffix = ".part"
+
+// Create makes the part. One that is there was left by a transfer that was interrupted.
+func (s *staging) Create(e *wire.Entry) (Landing, error) {
+	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	name := hex.EncodeToString(partKey(e)) + partSuffix
+	f, err := s.root.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = s.root.OpenFile(name, flags, 0)
+	}
+	if err != nil {
+		return nil, errorf(CodeLocalIO, "part file: %w (is %s writable?)", err, s.path("."))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, errorf(CodeLocalIO, "part file: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
+		f.Close()
+		return nil, errorf(CodeExists, "%s is not a part of a file: remove it", s.path(s.name+"/"+name))
+	}
+	p := &part{s: s, file: f, name: name, e: *e}
+	err = f.Truncate(0)
+	if err == nil && e.Sparse {
+		err = f.Truncate(e.Size)
+	}
+	if err != nil {
+		p.Abort()
+		return nil, p.failed("making room for", err)
+	}
+	return p, nil
+}
+
+// fits says at once what would otherwise be found out when the disk is full.
+func (s *staging) fits(e *wire.Entry) error {
+	if e.Size <= maxPacked || e.Sparse {
+		return nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
+		return errorf(CodeLocalIO, "destination: %w", err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; st.Blocks > 0 && free < e.Size {
+		return errorf(CodeLocalIO, "%s needs %d bytes and %s has %d free: make room, or choose another directory with --into: %w",
+			Printable(e.Path), e.Size, s.path("."), free, syscall.ENOSPC)
+	}
+	return nil
+}
+
+func (p *part) failed(op string, err error) error {
+	mend := ""
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		mend = ": make room, or choose another directory with --into"
+	}
+	return errorf(CodeLocalIO, "%s %s: %w%s", op, p.s.path(p.e.Path), err, mend)
+}
+
+// WriteAt writes at an offset; it never shares a file position. What a file with holes
+// has of zeroes is left out. A small file that is whole is finished and closed: many
+// may wait for their names.
+func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
+	p.mu.Lock()
+	file := p.file
+	p.mu.Unlock()
+	if file == nil {
+		return len(b), nil // it was written whole before
+	}
+	if p.e.Sparse {
+		n, err = writeSparse(file, b, off)
+	} else {
+		n, err = file.WriteAt(b, off)
+	}
+	if err != nil {
+		return n, p.failed("writing", err)
+	}
+	if p.e.Kind == wire.File && int64(n) == p.e.Size && n <= maxPacked {
+		if err := p.finish(); err != nil {
+			return n, err
+		}
+		p.close()
+	}
+	return n, nil
+}
+
+// hole is the unit in which a file's zeroes are looked for, bytes: a page, of which
+// file systems make holes.
+const hole = 4096
+
+// writeSparse writes what is not zero. The file has its length.
+func writeSparse(f *os.File, b []byte, off int64) (int, error) {
+	from := 0 // of what has to be written
+	for at := 0; at < len(b); {
+		n := min(hole-int(off+int64(at))%hole, len(b)-at)
+		if zero(b[at : at+n]) {
+			if from < at {
+				if n, err := f.WriteAt(b[from:at], off+int64(from)); err != nil {
+					return from + n, err
+				}
+			}
+			from = at + n
+		}
+		at += n
+	}
+	if from < len(b) {
+		if n, err := f.WriteAt(b[from:], off+int64(from)); err != nil {
+			return from + n, err
+		}
+	}
+	return len(b), nil
+}
+
+var zeroes [hole]byte
+
+func zero(b []byte) bool { return string(b) == string(zeroes[:len(b)]) }
+
+// finish sets mode and times.
+func (p *part) finish() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return nil
+	}
+	if err := setMeta(p.file, &p.e); err != nil {
+		return p.failed("setting mode and times of", err)
+	}
+	return nil
+}
+
+func (p *part) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != nil {
+		p.file.Close()
+		p.file = nil
+	}
+}
+
+// sync makes the content durable.
+func (p *part) sync() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	file := p.file
+	if file == nil {
+		var err error
+		if file, err = p.s.root.OpenFile(p.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0); err != nil {
+			return p.failed("syncing", err)
+		}
+		defer file.Close()
+	}
+	if err := file.Sync(); err != nil {
+		return p.failed("syncing", err)
+	}
+	return nil
+}
+
+// Abort removes the part.
+func (p *part) Abort() {
+	_ = p.s.root.Remove(p.name)
+	p.close()
+}
+
+// Leave keeps the part.
+func (p *part) Leave() { p.close() }

@@ -1,0 +1,272 @@
+package transfer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// staging is a transfer's place in a Directory: the hidden directory in which its
+// parts grow, locked as long as the transfer lasts.
+type staging struct {
+	d    *Directory
+	name string
+	root *os.Root
+	dir  *os.File // the same directory: its lock, its descriptor for renameat2 and fsync
+	dev  uint64
+}
+
+func (s *staging) path(name string) string { return s.d.path(name) }
+
+func (s *staging) release() {
+	s.dir.Close()
+	s.root.Close()
+}
+
+// Close removes the hidden directory, unless it holds parts that shall be kept.
+func (s *staging) Close(keep bool) error {
+	defer s.release()
+	if !keep {
+		if err := s.d.root.RemoveAll(s.name); err != nil {
+			return errorf(CodeLocalIO, "removing %s: %w", s.path(s.name), err)
+		}
+		return nil
+	}
+	err := s.d.root.Remove(s.name)
+	if err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return errorf(CodeLocalIO, "removing %s: %w", s.path(s.name), err)
+	}
+	return nil
+}
+
+// Check refuses names that are rdmaxfer's own, and what exists.
+func (s *staging) Check(e *wire.Entry) (*Finished, error) {
+	if strings.HasPrefix(e.Path, stagingPrefix) {
+		return nil, errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
+	}
+	if e.Kind == wire.Symlink && !inside(path.Dir(e.Path), e.Link) {
+		return nil, errorf(CodeUsage, "%s links to %s, which is outside of what is sent: it is not made", Printable(e.Path), Printable(e.Link))
+	}
+	if err := s.d.mayLand(e); err != nil {
+		return nil, err
+	}
+	return nil, s.fits(e)
+}
+
+// Mkdir makes a directory that is private until Finish. One that is there is used.
+func (s *staging) Mkdir(e *wire.Entry) error {
+	err := s.d.root.Mkdir(e.Path, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return errorf(CodeLocalIO, "making a directory: %w", err)
+	}
+	return nil
+}
+
+// Finish gives a directory its mode and times.
+func (s *staging) Finish(e *wire.Entry) error {
+	dir, err := s.d.root.Open(e.Path)
+	if err != nil {
+		return errorf(CodeLocalIO, "destination: %w", err)
+	}
+	defer dir.Close()
+	if err := setMeta(dir, e); err != nil {
+		return errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
+	}
+	return s.sync(dir)
+}
+
+// Symlink makes a link. It replaces nothing but another link or a file that may be.
+func (s *staging) Symlink(e *wire.Entry) error {
+	name := hex.EncodeToString(partKey(e)) + ".link"
+	_ = s.root.Remove(name) // of an interrupted transfer
+	if err := s.root.Symlink(e.Link, name); err != nil {
+		return errorf(CodeLocalIO, "making a symbolic link: %w", err)
+	}
+	if err := s.rename(name, e); err != nil {
+		_ = s.root.Remove(name)
+		return err
+	}
+	return nil
+}
+
+// sync makes a file or a directory durable.
+func (s *staging) sync(f *os.File) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if err := f.Sync(); err != nil {
+		return errorf(CodeLocalIO, "syncing %s: %w", Printable(f.Name()), err)
+	}
+	return nil
+}
+
+// few is how many files are worth an fsync each; more are synced with their file
+// system.
+const few = 4
+
+// Commit makes the files durable, gives them their names, and makes those durable.
+// Everything between is done for all of them at a time: a small file does not wait for
+// a disk of its own.
+func (s *staging) Commit(list []Landing) []error {
+	errs := make([]error, len(list))
+	parts := make([]*part, len(list))
+	for i, l := range list {
+		parts[i] = l.(*part)
+		errs[i] = parts[i].finish()
+	}
+	s.each(parts, errs, s.syncParts)
+	dirs := make(map[string]bool)
+	for i, p := range parts {
+		if errs[i] == nil {
+			errs[i] = s.rename(p.name, &p.e)
+		}
+		if errs[i] != nil {
+			p.Abort()
+			parts[i] = nil
+			continue
+		}
+		p.close()
+		dirs[path.Dir(p.e.Path)] = true
+	}
+	if err := s.syncDirs(dirs); err != nil {
+		// The files have their names: nothing takes them away again.
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
+	return errs
+}
+
+// each runs one operation for the parts that have not failed.
+func (s *staging) each(parts []*part, errs []error, op func([]*part) error) {
+	var good []*part
+	for i, p := range parts {
+		if errs[i] == nil {
+			good = append(good, p)
+		}
+	}
+	if err := op(good); err != nil {
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
+}
+
+// syncParts makes contents durable.
+func (s *staging) syncParts(parts []*part) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if len(parts) > few {
+		return s.syncAll()
+	}
+	for _, p := range parts {
+		if err := p.sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncAll makes everything on the destination's file system durable (syncfs(2), which
+// tells of failed writes from Linux 5.8 on).
+func (s *staging) syncAll() error {
+	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
+		return errorf(CodeLocalIO, "syncing the file system of %s: %w", s.path("."), err)
+	}
+	return nil
+}
+
+// syncDirs makes the names in directories durable.
+func (s *staging) syncDirs(dirs map[string]bool) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if len(dirs) > few {
+		return s.syncAll()
+	}
+	for name := range dirs {
+		dir, err := s.d.root.Open(name)
+		if err != nil {
+			return errorf(CodeLocalIO, "syncing a directory: %w", err)
+		}
+		err = s.sync(dir)
+		dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rename gives what lies in the hidden directory its name.
+func (s *staging) rename(name string, e *wire.Entry) error {
+	dir, err := s.d.root.Open(path.Dir(e.Path))
+	if err != nil {
+		return errorf(CodeLocalIO, "destination: %w", err)
+	}
+	defer dir.Close()
+	from, to, base := int(s.dir.Fd()), int(dir.Fd()), path.Base(e.Path)
+	switch s.d.overwrite {
+	case OverwriteNever:
+		err = unix.Renameat2(from, name, to, base, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // some network file systems
+			if err = unix.Linkat(from, name, to, base, 0); err == nil {
+				err = s.root.Remove(name)
+			}
+		}
+	default:
+		if err := s.d.mayLand(e); err != nil {
+			return err
+		}
+		err = unix.Renameat(from, name, to, base)
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return s.d.exists(e.Path)
+	case errors.Is(err, unix.EXDEV):
+		return errorf(CodeLocalIO, "%s is on another file system than %s: receive into that one (--into)", s.path(path.Dir(e.Path)), s.path("."))
+	case err != nil:
+		return errorf(CodeLocalIO, "renaming the part to %s: %w", s.path(e.Path), err)
+	}
+	return nil
+}
+
+// partKey is the same for the same version of the same file alone.
+func partKey(e *wire.Entry) []byte {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%d\x00%d", e.Path, e.Size, e.MTimeNS, e.Version))
+	return h[:16]
+}
+
+// setMeta sets the permission bits (setuid and setgid are dropped) and the times.
+func setMeta(f *os.File, e *wire.Entry) error {
+	if err := unix.Fchmod(int(f.Fd()), e.Mode&0o777); err != nil {
+		return err
+	}
+	if e.Kind == wire.Stream && e.MTimeNS == 0 {
+		return nil
+	}
+	// futimens(3), which Go does not have: utimensat(2) without a path.
+	mtime := unix.NsecToTimespec(e.MTimeNS)
+	both := [2]unix.Timespec{mtime, mtime}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, f.Fd(), 0, uintptr(unsafe.Pointer(&both)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package transfer
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// StdinPath stands for the process's standard input in the paths of a source.
+const StdinPath = "-"
+
+// SourceOptions say what of a tree is sent. The zero value sends files and
+// directories.
+type SourceOptions struct {
+	// Links sends symbolic links as what they are. Without it those below a
+	// directory are left out; a path that is one itself is always followed.
+	Links bool
+	// Stdin is what "-" reads; nil for the process's.
+	Stdin io.Reader
+	// StdinName is what "-" lands as; empty for "stdin".
+	StdinName string
+	// Skip leaves out what it answers true for: a path relative to the directory's
+	// parent, slash-separated, of a directory or another entry. nil leaves nothing out.
+	Skip func(path string, dir bool) bool
+}
+
+// stamp tells one version of a file from another.
+type stamp struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// version is what the receiver knows the version by.
+func (s stamp) version() uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, s.dev, s.ino, s.size, s.mtime, s.ctime)
+	return h.Sum64()
+}
+
+// found is what the walk came upon: an entry without its number, or why there is
+// none.
+type found struct {
+	path  string // on this host
+	entry wire.Entry
+	stamp stamp
+	err   error  // it can't be sent
+	skip  string // what it is, and why it is left out
+}
+
+// walker lists the entries of several paths one after the other, directories depth
+// first and each in the order in which the file system gives it, so that neither a
+// deep tree nor a wide one takes memory. It is for one goroutine.
+type walker struct {
+	opt   SourceOptions
+	roots []string
+	names []string // of roots, as they land
+	at    int
+	stack []*walkDir
+}
+
+// walkDir is a directory that is being listed.
+type walkDir struct {
+	file  *os.File
+	path  string // on this host
+	rel   string // as it lands
+	batch []fs.DirEntry
+}
+
+// walkBatch is how many names of a directory are read at a time.
+const walkBatch = 512
+
+// newWalker looks at every path: each must be there, and of a kind that can be sent.
+// Their base names must differ, for that is what they land as.
+func newWalker(paths []string, opt SourceOptions) (*walker, error) {
+	w := &walker{opt: opt, roots: paths}
+	for _, path := range paths {
+		name, err := w.landsAs(path)
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.Index(w.names, name); i >= 0 {
+			return nil, errorf(CodeUsage, "%s and %s would both land as %s: send them one after the other", paths[i], path, name)
+		}
+		if err := wire.CheckPath(name); err != nil {
+			return nil, errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
+		}
+		w.names = append(w.names, name)
+	}
+	return w, nil
+}
+
+// landsAs gives the name that a path lands under, if it can be read.
+func (w *walker) landsAs(path string) (string, error) {
+	if path == StdinPath {
+		if w.opt.StdinName != "" {
+			return w.opt.StdinName, nil
+		}
+		return "stdin", nil
+	}
+	f, err := openSource(path, 0)
+	if err != nil {
+		return "", err
+	}
+	f.Close()
+	abs, err := filepath.Abs(path) // "." and ".." have a name too
+	if err != nil {
+		return "", errorf(CodeLocalIO, "source: %w", err)
+	}
+	if abs == "/" {
+		return "", errorf(CodeUsage, "source / has no name to land under: send what is in it")
+	}
+	return filepath.Base(abs), nil
+}
+
+// openSource opens a regular file or a directory, without waiting for the writer of
+// a pipe.
+func openSource(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
+	if err != nil {
+		return nil, errorf(CodeLocalIO, "source: %w", err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		err = errorf(CodeLocalIO, "source: %w", err)
+	} else if !st.Mode().IsRegular() && !st.IsDir() {
+		err = errorf(CodeUsage, "source %s is not a regular file (pipe it in: rdmaxfer send - HOST)", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// next gives the next entry; io.EOF after the last.
+func (w *walker) next() (*found, error) {
+	for len(w.stack) > 0 {
+		d := w.stack[len(w.stack)-1]
+		if len(d.batch) == 0 {
+			var err error
+			d.batch, err = d.file.ReadDir(walkBatch)
+			if len(d.batch) == 0 {
+				d.file.Close()
+				w.stack = w.stack[:len(w.stack)-1]
+				if err != nil && !errors.Is(err, io.EOF) {
+					return &found{path: d.path, err: errorf(CodeLocalIO, "source: %w", err)}, nil
+				}
+				continue
+			}
+		}
+		name := d.batch[0].Name()
+		d.batch = d.batch[1:]
+		path, rel := filepath.Join(d.path, name), d.rel+"/"+name
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(d.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
+		}
+		if w.opt.Skip != nil && w.opt.Skip(rel, st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+			continue
+		}
+		return w.found(path, rel, &st), nil
+	}
+	if w.at == len(w.roots) {
+		return nil, io.EOF
+	}
+	path, rel := w.roots[w.at], w.names[w.at]
+	w.at++
+	if path == StdinPath {
+		return &found{path: path, entry: wire.Entry{Path: rel, Kind: wire.Stream, Mode: 0o644}}, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
+	}
+	return w.found(path, rel, &st), nil
+}
+
+// found makes an entry, and descends into a directory.
+func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
+	f := &found{path: path, stamp: stampOf(st)}
+	f.entry = wire.Entry{Path: rel, Mode: st.Mode & 0o777, MTimeNS: st.Mtim.Nano()}
+	if err := wire.CheckPath(rel); err != nil {
+		f.err = errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
+		return f
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		w.regular(f, st)
+	case unix.S_IFDIR:
+		f.entry.Kind = wire.Dir
+		dir, err := os.Open(path)
+		if err != nil {
+			f.err = errorf(CodeLocalIO, "source: %w", err)
+			return f
+		}
+		w.stack = append(w.stack, &walkDir{file: dir, path: path, rel: rel})
+	case unix.S_IFLNK:
+		if !w.opt.Links {
+			f.skip = "a symbolic link (send it with --links)"
+			return f
+		}
+		f.entry.Kind = wire.Symlink
+		var err error
+		if f.entry.Link, err = os.Readlink(path); err != nil {
+			f.err = errorf(CodeLocalIO, "source: %w", err)
+		}
+	default:
+		f.skip = "neither a regular file nor a directory"
+	}
+	return f
+}
+
+// regular tells files that have content though their size is 0, as those of /proc,
+// from empty ones: they are read to their end, whenever that comes.
+func (w *walker) regular(f *found, st *unix.Stat_t) {
+	f.entry.Size = st.Size
+	f.entry.Sparse = st.Blocks*512 < st.Size
+	f.entry.Version = f.stamp.version()
+	if st.Size > 0 || st.Blocks > 0 {
+		return
+	}
+	file, err := openSource(f.path, 0)
+	if err != nil {
+		return // who reads it will say why
+	}
+	defer file.Close()
+	if n, _ := file.Read(make([]byte, 1)); n > 0 {
+		f.entry.Kind, f.entry.Version = wire.Stream, 0
+	}
+}
+
+// close gives up the directories that are open.
+func (w *walker) close() {
+	for _, d := range w.stack {
+		d.file.Close()
+	}
+	w.stack = nil
+}
