@@ -125,6 +125,9 @@ func (w *world) work(l *Ledger, history []record) error {
 			}
 			break
 		}
+		if l.size == 0 {
+			continue // nothing was said yet, and what was there before may come back
+		}
 		w.branches = []branch{{slices.Clone(history), len(history)}, {history, len(history)}}
 		now = 1
 	}

@@ -161,24 +161,26 @@ func (d *simDir) crash() {
 	for _, name := range slices.Sorted(maps.Keys(d.names)) { // in order: a seed is a run
 		if n := d.names[name]; !seen[n] {
 			seen[n] = true
-			n.writeBack(d.rng, true)
+			n.writeBack(d.rng, false)
 			n.cache, n.locked = slices.Clone(n.disk), false
 		}
 	}
 }
 
-// writeBack brings a random choice of what is pending to the disk.
-func (n *simInode) writeBack(rng *rand.Rand, reorder bool) {
+// writeBack brings a random choice of what is pending to the disk. A failed sync
+// loses pages, but no truncation: file systems stop at once when they can't keep
+// their own records.
+func (n *simInode) writeBack(rng *rand.Rand, failedSync bool) {
 	all := n.pending
 	n.pending = nil
-	if reorder && rng.IntN(2) == 0 {
+	if !failedSync && rng.IntN(2) == 0 {
 		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	}
 	keep := rng.Float64()
 	for _, w := range all {
 		switch {
 		case w.data == nil:
-			if rng.Float64() < keep {
+			if failedSync || rng.Float64() < keep {
 				n.disk = n.resize(n.disk, w.off, rng)
 			}
 		case rng.Float64() < keep:
@@ -262,7 +264,18 @@ func (f simFile) Sync() error {
 		f.writeBack(f.dir.rng, true)
 		return err
 	}
-	f.disk, f.pending = slices.Clone(f.cache), nil
+	for _, w := range f.pending { // what was taken for clean is not written again
+		end := w.off + int64(len(w.data))
+		if w.data == nil {
+			f.disk = f.disk[:min(end, int64(len(f.disk)))]
+			continue
+		}
+		if grow := end - int64(len(f.disk)); grow > 0 {
+			f.disk = append(slices.Clone(f.disk), make([]byte, grow)...)
+		}
+		copy(f.disk[w.off:], w.data)
+	}
+	f.pending = nil
 	return nil
 }
 

@@ -13,6 +13,9 @@ func wantPrefix(t *testing.T, b []byte, records []record) {
 	d := holding(b)
 	l := mustOpen(t, d)
 	wantState(t, l, records)
+	if n, _ := l.file.Size(); n != l.size {
+		t.Fatalf("%d bytes, of which %d are good: the torn end is still there", n, l.size)
+	}
 	more := record{kind: kindDigested, key: Key{0xee}, object: Object{1, 1, 1}, digest: [32]byte{1}}
 	appendTo(l, more)
 	must(t, l.Sync())
