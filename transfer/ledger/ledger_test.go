@@ -184,6 +184,27 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
+// TestFailedSyncAtOpen: a receiver was killed before it synced, and the next one finds
+// out that the disk fails. What it read may be in the cache alone.
+func TestFailedSyncAtOpen(t *testing.T) {
+	d := newSim(1)
+	l := mustOpen(t, d)
+	for _, r := range story(8, 40) {
+		appendTo(l, r)
+	}
+	d.fuse, d.blows = 1, blowsKill
+	func() {
+		defer func() { recover() }()
+		t.Errorf("not killed: %v", l.Sync())
+	}()
+	d.kill()
+	d.fuse, d.blows = 0, blowsOnce
+	if _, err := open(d, name, transfer); !errors.Is(err, errSim) || !slices.Equal(d.blown, []string{"sync", "sync"}) {
+		t.Fatalf("%v failed, and Open says %v", d.blown, err)
+	}
+	wantState(t, mustOpen(t, d), nil)
+}
+
 func TestFull(t *testing.T) {
 	l := mustOpen(t, newSim(0))
 	l.AppendPart(Key{1}, Object{})
