@@ -71,13 +71,13 @@ func TestChooserMeasures(t *testing.T) {
 // is compressed once the link is known, and ends as much sooner; the rest never is.
 func TestChooserOnALink(t *testing.T) {
 	const extents, link = 64, 20_000_000
-	lines := text(extent)
-	encoded, _ := new(Encoder).Encode(make([]byte, Bound(extent)), lines)
+	words := text(extent)
+	encoded, _ := new(Encoder).Encode(make([]byte, Bound(extent)), words)
 	for name, c := range map[string]struct {
 		p    []byte
 		want int // bytes on the link: two rounds as they are
 	}{
-		"text":   {lines, 2*round + (extents-2*round/extent)*len(encoded)},
+		"text":   {words, 2*round + (extents-2*round/extent)*len(encoded)},
 		"random": {random(extent), extents * extent},
 	} {
 		synctest.Test(t, func(t *testing.T) {

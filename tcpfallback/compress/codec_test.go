@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"sync"
 	"runtime"
 	"testing"
 
@@ -15,14 +16,16 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// text is bytes that get shorter: numbered lines with a few random ones in each.
-func text(size int) (p []byte) {
-	r := rand.New(rand.NewPCG(uint64(size), 1))
-	for i := 0; len(p) < size; i++ {
+// lines get shorter: they are numbered, with a few random bytes in each.
+var lines = sync.OnceValue(func() (p []byte) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := 0; len(p) < wire.MaxExtent; i++ {
 		p = fmt.Appendf(p, "%d %x the quick brown fox\n", i, r.Uint32())
 	}
-	return p[:size]
-}
+	return p
+})
+
+func text(size int) []byte { return bytes.Clone(lines()[:size]) }
 
 func random(size int) []byte {
 	p := make([]byte, size)
