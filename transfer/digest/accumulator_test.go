@@ -180,6 +180,8 @@ func TestSumFailsOn(t *testing.T) {
 		"a negative size":      {all, -1, ErrOverlap},
 		"an extent twice":      {func(a *Accumulator) { all(a); a.Add(3, nodes[3]) }, size, ErrOverlap},
 		"the tail twice":       {func(a *Accumulator) { all(a); a.Add(19, nodes[19]) }, size, ErrOverlap},
+		"a pair twice":         {func(a *Accumulator) { a.Add(0, nodes[0]); a.Add(1, nodes[1]); a.Add(0, nodes[2]); a.Add(1, nodes[3]) }, 2 * testExtent, ErrOverlap},
+		"a short left one":     {func(a *Accumulator) { a.Add(0, Node{Len: 5}); a.Add(1, nodes[1]) }, testExtent + 5, ErrOverlap},
 		"a block over extents": {func(a *Accumulator) { a.Add(5, nodes[5]); a.AddBlock(0, Node{Len: testBlock}); rest(a) }, size, ErrOverlap},
 		"a short one in the middle": {func(a *Accumulator) {
 			all(a)
