@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -20,6 +21,7 @@ type commits struct {
 // commit is a file, a symbolic link, or a directory whose content is complete.
 type commit struct {
 	file *inbound
+	done *Finished // it had landed before
 	dir  *inboundDir
 }
 
@@ -67,20 +69,31 @@ func (p *pull) commitAll() {
 
 func (p *pull) commitGroup(group []commit) {
 	var files []*inbound
-	var landings []Landing
+	var whole []Whole
 	for _, c := range group {
 		switch {
 		case c.dir != nil:
+		case c.done != nil:
+			p.committed(c.file, c.done.Digest, nil)
 		case c.file.entry.Kind == wire.Symlink:
-			p.committed(c.file, p.dest.Symlink(&c.file.entry))
+			p.committed(c.file, nil, p.dest.Symlink(&c.file.entry))
 		default:
+			w := Whole{Landing: c.file.landing}
+			if p.verify != digest.None {
+				sum, err := c.file.digest()
+				if err != nil { // a bug: everything was verified
+					p.giveUp(c.file, err, true)
+					continue
+				}
+				w.Digest = &sum
+			}
 			files = append(files, c.file)
-			landings = append(landings, c.file.landing)
+			whole = append(whole, w)
 		}
 	}
-	if len(landings) > 0 {
-		for i, err := range p.dest.Commit(landings) {
-			p.committed(files[i], err)
+	if len(whole) > 0 {
+		for i, err := range p.dest.Commit(whole) {
+			p.committed(files[i], whole[i].Digest, err)
 		}
 	}
 	for _, c := range group {
@@ -91,16 +104,14 @@ func (p *pull) commitGroup(group []commit) {
 }
 
 // committed sends the receipt of a file that is durable and has its name.
-func (p *pull) committed(f *inbound, err error) {
+func (p *pull) committed(f *inbound, sum *Digest, err error) {
 	if err != nil {
 		p.report(f, err, true)
 		return
 	}
-	var digest *Digest
 	receipt := &wire.Receipt{File: f.entry.File}
-	if p.verify && f.entry.Kind != wire.Symlink {
-		digest = f.digest()
-		receipt.Digest = digest[:]
+	if sum != nil {
+		receipt.Digest = sum[:]
 	}
 	if err := p.s.Queue(receipt); err != nil {
 		p.cancel(err)
@@ -108,8 +119,9 @@ func (p *pull) committed(f *inbound, err error) {
 	p.mu.Lock()
 	p.result.Files++
 	p.result.Bytes += f.size
+	p.result.Resumed += f.resumed
 	p.end = time.Now()
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: digest})
+	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: sum})
 	p.mu.Unlock()
 	p.settled(f)
 	p.release(f.dir)
@@ -156,7 +168,11 @@ func (p *pull) fail(file uint32, err error, tellSender bool) {
 func (p *pull) giveUp(f *inbound, err error, tellSender bool) {
 	p.said(f.entry.File)
 	p.sched.drop(f.entry.File)
-	if f.landing != nil {
+	switch {
+	case f.landing == nil:
+	case tellSender && CodeOf(err) == CodeLocalIO: // a disk that is full may get room
+		f.landing.Leave()
+	default:
 		f.landing.Abort()
 	}
 	p.report(f, err, tellSender)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/ledger"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -70,11 +71,16 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 		root.Close()
 		return nil, errorf(CodeLocalIO, "destination: %w", err)
 	}
-	s := &staging{d: d, name: name, root: root, dir: dir}
-	if err := s.claim(); err != nil {
+	s := &staging{d: d, name: name, root: root, dir: dir, pending: make(map[*part][]Block), stop: make(chan struct{})}
+	if err = s.claim(); err == nil {
+		s.ledger, err = ledger.Open(d.root, ledger.Name(id), id)
+		err = ledgerError("ledger", err)
+	}
+	if err != nil {
 		s.release()
 		return nil, err
 	}
+	s.checking.Go(s.checkpoints)
 	return s, nil
 }
 
@@ -103,7 +109,6 @@ func (s *staging) claim() error {
 	if err != nil || mine.Ino != named.Ino || mine.Dev != named.Dev {
 		return errorf(CodeExists, "%s was removed or replaced by another program: try again", s.path(s.name))
 	}
-	s.dev = uint64(mine.Dev)
 	return nil
 }
 

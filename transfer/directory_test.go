@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +38,7 @@ func stage(t *testing.T, d *Directory) *staging {
 
 // staged is the path of an entry's part.
 func staged(dir string, e *wire.Entry) string {
-	return filepath.Join(dir, stagingPrefix+"07"+strings.Repeat("00", 15), fmt.Sprintf("%x", partKey(e))+partSuffix)
+	return filepath.Join(dir, stagingPrefix+"07"+strings.Repeat("00", 15), partName(e, partSuffix))
 }
 
 func create(t *testing.T, s *staging, e wire.Entry) Landing {
@@ -58,7 +57,7 @@ func create(t *testing.T, s *staging, e wire.Entry) Landing {
 // commitOne commits one file and ends the transfer.
 func commitOne(t *testing.T, s *staging, l Landing) error {
 	t.Helper()
-	err := s.Commit([]Landing{l})[0]
+	err := s.Commit([]Whole{{Landing: l}})[0]
 	if err := s.Close(false); err != nil {
 		t.Error(err)
 	}

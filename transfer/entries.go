@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"path"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -83,8 +84,11 @@ func (p *pull) entry(e *wire.Entry) error {
 	switch {
 	case e.Kind == wire.Stream:
 		f.total = -1
-	case p.sched.small(e.Size):
+		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
+	case p.packed(f):
 		f.total = 1
+	default:
+		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
 	}
 	p.files[e.File] = f
 	p.open++
@@ -114,8 +118,15 @@ func (p *pull) begin(f *inbound) error {
 	if p.Progress != nil {
 		p.Progress.Total.Add(e.Size)
 	}
-	if _, err := p.dest.Check(e); err != nil {
+	done, err := p.dest.Check(e)
+	if err != nil {
 		return err
+	}
+	if done != nil && e.Kind == wire.File {
+		f.settle()
+		f.resumed = e.Size
+		p.commits.add(commit{file: f, done: done})
+		return nil
 	}
 	switch e.Kind {
 	case wire.Dir:
@@ -128,6 +139,15 @@ func (p *pull) begin(f *inbound) error {
 		p.commits.add(commit{file: f})
 	case wire.Stream:
 	default:
+		if e.Size > blockSize {
+			if l, blocks, err := p.dest.Resume(e); l != nil || err != nil {
+				if err != nil {
+					return err
+				}
+				p.sched.giveBack(f.resume(l, blocks, p.sched.extentSize))
+				return nil
+			}
+		}
 		p.sched.add(e.File, e.Size)
 		if e.Size > 0 {
 			return nil

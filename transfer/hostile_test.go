@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -120,7 +121,7 @@ func sums(file uint32, content string, extents ...uint32) *wire.Digests {
 		off := int(n) * DefaultExtentSize
 		var d Digest
 		if off < len(content) {
-			d = hashExtent([]byte(content[off:min(off+DefaultExtentSize, len(content))]), int64(off), int64(len(content)))
+			d = digest.BLAKE3.Extent([]byte(content[off:min(off+DefaultExtentSize, len(content))]), int64(off)).Sum
 		}
 		m.Extents = append(m.Extents, n)
 		m.Sums = append(m.Sums, d[:]...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -20,22 +21,25 @@ type inbound struct {
 	landing Landing // from the first bytes on
 	settled bool    // ready to be committed, or given up; nothing more is written
 	size    int64   // bytes; of a stream, as far as it has grown
+	resumed int64   // bytes that had landed before
 	total   int     // extents; -1 while a stream has not ended
 	here    int     // extents that landed and were not found damaged
 	got     bitmap  // the same, by number
 	asked   int     // highest extent number that was ever asked for, plus one
 	arrived map[int]*arrival
-	sums    []Digest // of extents that were verified
-	below   int      // of a stream: extents before it are here for good
-	waiting int      // vouchers that the sender owes
-	rounds  int      // vouchers that came too early, or without digests
+	sum     *digest.Accumulator // of extents that were verified; nil for a small file
+	small   Digest              // of a small file
+	below   int                 // of a stream: extents before it are here for good
+	waiting int                 // vouchers that the sender owes
+	rounds  int                 // vouchers that came too early, or without digests
 	voucher *wire.Vouch
 }
 
 // arrival is an extent of which one digest is known and the other is not.
 type arrival struct {
-	mine, theirs *Digest
-	attempts     int
+	mine     *digest.Node
+	theirs   *Digest
+	attempts int
 }
 
 // bitmap has a bit for each number that was ever set.
@@ -53,15 +57,6 @@ func (b *bitmap) set(n int) {
 func (b bitmap) clear(n int) { b[n/64] &^= 1 << (n % 64) }
 
 func (f *inbound) whole() bool { return f.here == f.total }
-
-// hashSize is the size that an extent's digest is taken with: of a stream it is not
-// known in time.
-func (f *inbound) hashSize() int64 {
-	if f.entry.Kind == wire.Stream {
-		return -1
-	}
-	return f.entry.Size
-}
 
 func (f *inbound) extent(n int, size int64) Extent {
 	off := int64(n) * size
@@ -104,10 +99,10 @@ func (p *pull) land(e Extent, b []byte) error {
 	if l == nil {
 		return nil
 	}
-	var d *Digest
-	if p.verify {
-		sum := hashExtent(b, e.Off, f.hashSize())
-		d = &sum
+	var node *digest.Node
+	if p.verify != digest.None {
+		n := p.verify.Extent(b, e.Off)
+		node = &n
 	}
 	if _, err := l.WriteAt(b, e.Off); err != nil {
 		p.fail(e.File, err, true)
@@ -116,11 +111,11 @@ func (p *pull) land(e Extent, b []byte) error {
 	if p.Progress != nil {
 		p.Progress.Moved.Add(int64(len(b)))
 	}
-	return p.landed(f, int(e.Off/p.sched.extentSize), d)
+	return p.landed(f, int(e.Off/p.sched.extentSize), node)
 }
 
 // landed notes that an extent is there.
-func (p *pull) landed(f *inbound, n int, d *Digest) error {
+func (p *pull) landed(f *inbound, n int, node *digest.Node) error {
 	f.mu.Lock()
 	if f.settled || f.got.has(n) {
 		f.mu.Unlock()
@@ -129,10 +124,12 @@ func (p *pull) landed(f *inbound, n int, d *Digest) error {
 	f.got.set(n)
 	f.here++
 	var err error
-	if d != nil {
+	if node != nil {
 		a := f.arrival(n)
-		a.mine = d
+		a.mine = node
 		err = f.compare(n, a, p.sched)
+	} else if f.complete(n) {
+		f.landing.Verified(uint32(n/blockExtents), Digest{})
 	}
 	return p.step(f, err)
 }
@@ -154,15 +151,45 @@ func (f *inbound) compare(n int, a *arrival, sched *scheduler) error {
 	switch {
 	case a.mine == nil || a.theirs == nil:
 		return nil
-	case *a.mine == *a.theirs:
-		for len(f.sums) <= n {
-			f.sums = append(f.sums, Digest{})
+	case a.mine.Sum == *a.theirs:
+		if block, done := f.sum.Add(int64(n), *a.mine); done {
+			f.landing.Verified(uint32(n/blockExtents), block.Sum)
 		}
-		f.sums[n] = *a.mine
 		delete(f.arrived, n)
 		return nil
 	}
 	return f.again(n, a, sched)
+}
+
+// blockExtents is how many extents a block of the ledger has.
+const blockExtents = blockSize / DefaultExtentSize
+
+// complete reports whether the block of extent n is all here.
+func (f *inbound) complete(n int) bool {
+	first := n / blockExtents * blockExtents
+	return first/64 < len(f.got) && f.got[first/64]>>(first%64)&(1<<blockExtents-1) == 1<<blockExtents-1
+}
+
+// resume takes over the blocks that landed before the transfer was interrupted, and
+// gives the extents that are missing, the last first.
+func (f *inbound) resume(l Landing, blocks []Block, extentSize int64) (missing []Extent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.landing = l
+	for _, b := range blocks {
+		f.sum.AddBlock(int64(b.Number), digest.Node{Sum: b.Sum, Len: blockSize})
+		for n := int(b.Number) * blockExtents; n < (int(b.Number)+1)*blockExtents; n++ {
+			f.got.set(n)
+			f.here++
+		}
+		f.resumed += blockSize
+	}
+	for n := f.total - 1; n >= 0; n-- {
+		if !f.got.has(n) {
+			missing = append(missing, f.extent(n, extentSize))
+		}
+	}
+	return missing
 }
 
 // again asks for a damaged extent once more. f.mu is held.
@@ -186,7 +213,7 @@ func (p *pull) step(f *inbound, err error) error {
 	if tell {
 		f.waiting++
 	}
-	kept := f.keep(p.verify)
+	kept := f.keep()
 	f.mu.Unlock()
 	if err != nil {
 		p.fail(file, err, true)
@@ -209,12 +236,12 @@ const keepEvery = 8
 
 // keep gives the number below which every extent of a stream is here for good, if
 // there is news; else 0. f.mu is held.
-func (f *inbound) keep(verify bool) int {
+func (f *inbound) keep() int {
 	if f.entry.Kind != wire.Stream {
 		return 0
 	}
 	n := f.below
-	for f.got.has(n) && (!verify || f.arrived[n] == nil) {
+	for f.got.has(n) && f.arrived[n] == nil {
 		n++
 	}
 	if n-f.below < keepEvery {
@@ -258,11 +285,7 @@ func (p *pull) landWhole(f *inbound, b []byte) error {
 	if l == nil {
 		return nil
 	}
-	var d *Digest
-	if p.verify {
-		sum := hashExtent(b, 0, f.entry.Size)
-		d = &sum
-	}
+	sum := p.verify.Whole(b)
 	if _, err := l.WriteAt(b, 0); err != nil {
 		p.fail(f.entry.File, err, true)
 		return nil
@@ -275,10 +298,7 @@ func (p *pull) landWhole(f *inbound, b []byte) error {
 		f.mu.Unlock()
 		return nil
 	}
-	f.here = 1
-	if d != nil {
-		f.arrival(0).mine = d
-	}
+	f.here, f.small = 1, sum
 	v := f.voucher
 	f.mu.Unlock()
 	if v == nil {
@@ -297,22 +317,17 @@ func (p *pull) vouchedWhole(f *inbound, v *wire.Vouch) error {
 		return nil
 	}
 	p.said(f.entry.File)
-	if p.verify {
-		a := f.arrival(0)
-		if len(v.Digest) == 0 || Digest(v.Digest) != *a.mine {
-			f.voucher, f.here = nil, 0
-			if a.attempts++; a.attempts < maxAttempts {
-				p.sched.again(f.entry.File, int(f.entry.Size))
-				return nil
-			}
-			err := errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), a.attempts)
-			f.mu.Unlock()
-			p.fail(f.entry.File, err, true)
-			f.mu.Lock()
+	if p.verify != digest.None && (len(v.Digest) == 0 || Digest(v.Digest) != f.small) {
+		f.voucher, f.here = nil, 0
+		if f.rounds++; f.rounds < maxAttempts {
+			p.sched.again(f.entry.File, int(f.entry.Size))
 			return nil
 		}
-		f.sums = []Digest{*a.mine}
-		f.arrived = nil
+		err := errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), f.rounds)
+		f.mu.Unlock()
+		p.fail(f.entry.File, err, true)
+		f.mu.Lock()
+		return nil
 	}
 	f.settled = true
 	p.commits.add(commit{file: f})
@@ -322,7 +337,7 @@ func (p *pull) vouchedWhole(f *inbound, v *wire.Vouch) error {
 // digests keeps what the sender says its extents hash to.
 func (p *pull) digests(m *wire.Digests) error {
 	f, err := p.known(m.File)
-	if err != nil || !p.verify {
+	if err != nil || p.verify == digest.None {
 		return fmt.Errorf("%w: digests that nobody asked for", wire.ErrMalformed)
 	}
 	if f == nil {
@@ -419,16 +434,10 @@ func (p *pull) grown(m *wire.Grown) error {
 	return p.step(f, nil)
 }
 
-// digest is the whole file's. Everything has landed.
-func (f *inbound) digest() *Digest {
-	var d Digest
-	switch len(f.sums) {
-	case 0:
-		d = hashExtent(nil, 0, 0)
-	case 1:
-		d = f.sums[0]
-	default:
-		d = mergeExtents(f.sums)
+// digest is the whole file's. Everything has landed, and was verified.
+func (f *inbound) digest() (Digest, error) {
+	if f.sum == nil {
+		return f.small, nil
 	}
-	return &d
+	return f.sum.Sum(f.size)
 }

@@ -1,26 +1,32 @@
 package transfer
 
 import (
-	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/ledger"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // part is one file on its way into a Directory.
 type part struct {
-	s    *staging
-	name string
-	e    wire.Entry
+	s      *staging
+	name   string
+	e      wire.Entry
+	object ledger.Object // which file the part is
+	digest *Digest       // when it is whole
+	known  atomic.Bool   // the ledger has it
 
 	mu   sync.Mutex
 	file *os.File // nil when a small file was written whole
+	done bool     // it has its name, or is gone
+	bad  error    // a sync failed: what was written may be lost
 }
 
 const partSuffix = ".part"
@@ -28,7 +34,7 @@ const partSuffix = ".part"
 // Create makes the part. One that is there was left by a transfer that was interrupted.
 func (s *staging) Create(e *wire.Entry) (Landing, error) {
 	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
-	name := hex.EncodeToString(partKey(e)) + partSuffix
+	name := partName(e, partSuffix)
 	f, err := s.root.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		f, err = s.root.OpenFile(name, flags, 0)
@@ -49,6 +55,9 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 	err = f.Truncate(0)
 	if err == nil && e.Sparse {
 		err = f.Truncate(e.Size)
+	}
+	if err == nil {
+		p.object, err = ledger.ObjectOf(f)
 	}
 	if err != nil {
 		p.Abort()
@@ -161,10 +170,24 @@ func (p *part) close() {
 	}
 }
 
-// sync makes the content durable.
+// Verified leaves it to the next checkpoint to write down that a block has landed.
+func (p *part) Verified(block uint32, sum Digest) {
+	if p.e.Kind != wire.File || p.e.Size <= blockSize || p.s.d.NoSync {
+		return // it begins anew
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.pending[p] = append(p.s.pending[p], Block{Number: block, Sum: sum})
+}
+
+// sync makes the content durable. Once that has failed it fails for ever: the kernel
+// may take pages for clean that it could not write.
 func (p *part) sync() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.done || p.bad != nil {
+		return p.bad
+	}
 	file := p.file
 	if file == nil {
 		var err error
@@ -174,16 +197,41 @@ func (p *part) sync() error {
 		defer file.Close()
 	}
 	if err := file.Sync(); err != nil {
-		return p.failed("syncing", err)
+		p.bad = p.failed("syncing", err)
 	}
-	return nil
+	return p.bad
+}
+
+// lost is the error of an earlier sync.
+func (p *part) lost() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bad
+}
+
+// over closes a part that has its name, or needs none any more.
+func (p *part) over() {
+	p.mu.Lock()
+	p.done = true
+	p.mu.Unlock()
+	p.close()
 }
 
 // Abort removes the part.
 func (p *part) Abort() {
 	_ = p.s.root.Remove(p.name)
-	p.close()
+	p.s.mu.Lock()
+	delete(p.s.pending, p)
+	p.s.mu.Unlock()
+	if p.known.Load() {
+		p.s.ledger.AppendForget(partKey(&p.e))
+	}
+	p.over()
 }
 
-// Leave keeps the part.
-func (p *part) Leave() { p.close() }
+// Leave keeps the part. What has landed is written down when the transfer ends.
+func (p *part) Leave() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.s.left = append(p.s.left, p)
+}

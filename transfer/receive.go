@@ -3,11 +3,13 @@ package transfer
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -43,7 +45,7 @@ type pull struct {
 	s       *Session
 	hello   *wire.Hello
 	session [16]byte
-	verify  bool
+	verify  digest.Kind
 	sched   *scheduler
 	ctx     context.Context // of the transfer; its cause is why it ended early
 	cancel  context.CancelCauseFunc
@@ -99,7 +101,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	p.finishCommits()
 	p.abandon()
 	if p.dest != nil {
-		if cerr := p.dest.Close(err != nil); cerr != nil && err == nil {
+		if cerr := p.dest.Close(err != nil || p.failures.passing); cerr != nil && err == nil {
 			err = cerr
 		}
 	}
@@ -176,18 +178,27 @@ func (p *pull) greet() error {
 	if hello.Version != wire.Version {
 		return errorf(CodeOther, "the sender speaks version %d of the protocol, the receiver %d: install the same rdmaxfer on both", hello.Version, wire.Version)
 	}
-	if hello.Verify != VerifyBLAKE3 && hello.Verify != VerifyNone {
+	verify, err := digest.Parse(hello.Verify)
+	if err != nil {
 		return errorf(CodeUsage, "the sender wants --verify %s, which this receiver does not have", Printable(hello.Verify))
 	}
 	p.hello = hello
-	p.verify = hello.Verify == VerifyBLAKE3
+	p.verify = verify
 	p.result.Verify = hello.Verify
-	dest, err := p.Sink.Begin(hello.Transfer)
+	dest, err := p.Sink.Begin(ledgerID(hello))
 	if err != nil {
 		return err
 	}
 	p.dest = dest
 	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted})
+}
+
+// ledgerID names the transfer among those of this destination. Digests of one kind are
+// of no use to a transfer of another.
+func ledgerID(hello *wire.Hello) (id [16]byte) {
+	h := sha256.Sum256(append(hello.Transfer[:], hello.Verify...))
+	copy(id[:], h[:])
+	return id
 }
 
 func (p *pull) handle(m wire.Message) error {
@@ -246,6 +257,7 @@ func (p *pull) conclude(gone <-chan struct{}) error {
 		Files:       uint32(p.result.Files),
 		Bytes:       p.result.Bytes,
 		Nanoseconds: p.result.Elapsed.Nanoseconds(),
+		Resumed:     p.result.Resumed,
 	})
 	if err != nil {
 		return err

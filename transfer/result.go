@@ -29,6 +29,7 @@ type Result struct {
 	Files   int   // that landed
 	Failed  int   // that did not
 	Bytes   int64 // of the files that landed
+	Resumed int64 // of these, bytes that had landed before the transfer was interrupted
 	Elapsed time.Duration
 	Plan    Plan
 	Verify  string
@@ -48,12 +49,16 @@ type Progress struct {
 
 // failures collects what went wrong with single files.
 type failures struct {
-	n     int
-	first error
+	n       int
+	first   error
+	passing bool // some may be mended: what landed is kept for another try
 }
 
 func (f *failures) add(err error) {
 	f.n++
+	if code := CodeOf(err); code == CodeLocalIO || code == CodeConnect {
+		f.passing = true
+	}
 	if f.first == nil {
 		f.first = err
 	}
@@ -72,12 +77,6 @@ func (f *failures) sum(landed int) error {
 	}
 	return errorf(CodePartial, "%d of %d files did not arrive; the first: %w", f.n, f.n+landed, f.first)
 }
-
-// The verifications that a sender can ask for.
-const (
-	VerifyBLAKE3 = "blake3"
-	VerifyNone   = "none"
-)
 
 // The transport policies.
 const (

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -21,7 +22,7 @@ type Sender struct {
 	Source    *Source
 	Transport string // auto, rdma or tcp
 	Op        string // auto or send
-	Verify    string // blake3 or none
+	Verify    string // blake3, xxh3, crc32c or none
 	RDMA      ServeTransport
 	TCP       ServeTransport
 	Observer  Observer
@@ -62,7 +63,7 @@ func (s *Sender) Send(ctx context.Context) (*Result, error) {
 }
 
 // over runs one transfer over a session and closes that.
-func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
+func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &push{
@@ -75,13 +76,15 @@ func (s *Sender) over(ctx context.Context, session *Session) (*Result, error) {
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
-	s.Source.verify = s.Verify != VerifyNone
+	if s.Source.verify, err = digest.Parse(s.Verify); err != nil {
+		session.Close()
+		return nil, errorf(CodeUsage, "%w", err)
+	}
 	s.Source.failed = p.fileFailed
 	s.Source.digests = p.digests
 	s.Source.vouched = p.vouched
 
 	ended, gone := session.attend(p.converse)
-	var err error
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
@@ -498,6 +501,7 @@ func (p *push) done(m *wire.Done) error {
 	defer p.mu.Unlock()
 	p.result.Files = int(m.Files)
 	p.result.Bytes = m.Bytes
+	p.result.Resumed = m.Resumed
 	p.result.Elapsed = time.Duration(m.Nanoseconds)
 	if !p.complete || p.settled != entries {
 		return errorf(CodeOther, "%w: done after %d of %d entries", wire.ErrMalformed, p.settled, entries)

@@ -30,10 +30,13 @@ type Destination interface {
 	Finish(e *wire.Entry) error
 	// Symlink makes a symbolic link.
 	Symlink(e *wire.Entry) error
+	// Resume gives what is there of a file that a transfer before had begun: nil if
+	// there is nothing.
+	Resume(e *wire.Entry) (Landing, []Block, error)
 	// Create makes a place for a file or a stream.
 	Create(e *wire.Entry) (Landing, error)
 	// Commit makes files durable, together, and gives them their names.
-	Commit([]Landing) []error
+	Commit([]Whole) []error
 	// Close ends the transfer. What did not land is kept for another try, or goes.
 	Close(keep bool) error
 }
@@ -43,10 +46,24 @@ type Finished struct {
 	Digest *Digest // nil when it was not verified
 }
 
+// Block is 16 MiB of a file, at a multiple of that, that landed before.
+type Block struct {
+	Number uint32
+	Sum    Digest // [digest.Node].Sum; zero when nothing is verified
+}
+
+// Whole is a file of which everything has landed.
+type Whole struct {
+	Landing
+	Digest *Digest // nil when nothing is verified
+}
+
 // Landing is one file on its way in. WriteAt may be called from several goroutines;
 // Abort or Leave once, after them, unless it was committed.
 type Landing interface {
 	WriteAt(p []byte, off int64) (int, error)
+	// Verified says that a block was written and is what the sender has.
+	Verified(block uint32, sum Digest)
 	// Abort leaves nothing behind.
 	Abort()
 	// Leave leaves what has landed for another try.
@@ -67,16 +84,18 @@ func (Discard) Close() error { return nil }
 
 type nowhere struct{}
 
-func (nowhere) Check(*wire.Entry) (*Finished, error)   { return nil, nil }
-func (nowhere) Mkdir(*wire.Entry) error                { return nil }
-func (nowhere) Finish(*wire.Entry) error               { return nil }
-func (nowhere) Symlink(*wire.Entry) error              { return nil }
-func (nowhere) Create(*wire.Entry) (Landing, error)    { return nowhere{}, nil }
-func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
-func (nowhere) Commit(l []Landing) []error             { return make([]error, len(l)) }
-func (nowhere) Abort()                                 {}
-func (nowhere) Leave()                                 {}
-func (nowhere) Close(bool) error                       { return nil }
+func (nowhere) Check(*wire.Entry) (*Finished, error)         { return nil, nil }
+func (nowhere) Mkdir(*wire.Entry) error                      { return nil }
+func (nowhere) Finish(*wire.Entry) error                     { return nil }
+func (nowhere) Symlink(*wire.Entry) error                    { return nil }
+func (nowhere) Resume(*wire.Entry) (Landing, []Block, error) { return nil, nil, nil }
+func (nowhere) Verified(uint32, Digest)                      {}
+func (nowhere) Create(*wire.Entry) (Landing, error)          { return nowhere{}, nil }
+func (nowhere) WriteAt(p []byte, _ int64) (int, error)       { return len(p), nil }
+func (nowhere) Commit(l []Whole) []error                     { return make([]error, len(l)) }
+func (nowhere) Abort()                                       {}
+func (nowhere) Leave()                                       {}
+func (nowhere) Close(bool) error                             { return nil }
 
 // Overwrite says what happens when the destination exists.
 type Overwrite string

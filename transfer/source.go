@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -19,7 +20,7 @@ import (
 type Source struct {
 	walk       *walker
 	extentSize int64
-	verify     bool
+	verify     digest.Kind
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
 	// What the engine hears. failed: a file is given up. digests: of extents that
 	// have left. vouched: packed files were read whole and have not changed.
@@ -229,15 +230,15 @@ func (s *Source) Sent(r wire.Request, p []byte) {
 		s.sentPack(r, p)
 		return
 	}
-	if !s.verify {
+	if s.verify == digest.None {
 		return
 	}
 	f, err := s.file(r.File)
 	if f == nil || err != nil {
 		return
 	}
-	d := hashExtent(p, r.Offset, f.whole())
-	if have := f.hashed(int(r.Offset/s.extentSize), d); have != nil {
+	node := s.verify.Extent(p, r.Offset)
+	if have := f.hashed(int(r.Offset/s.extentSize), node.Sum); have != nil {
 		s.digests(r.File, have)
 	}
 }
@@ -271,7 +272,7 @@ func (s *Source) Plain(r wire.Request) bool {
 // Reread takes the digest of r's bytes for a lane that never saw them. p is room
 // for one extent. It answers false when the file has failed.
 func (s *Source) Reread(r wire.Request, p []byte) bool {
-	if !s.verify {
+	if s.verify == digest.None {
 		return true
 	}
 	f, err := s.file(r.File)
@@ -295,7 +296,7 @@ func (s *Source) Fail(r wire.Request, err error) {
 }
 
 // Verifying reports whether digests are taken.
-func (s *Source) Verifying() bool { return s.verify }
+func (s *Source) Verifying() bool { return s.verify != digest.None }
 
 // fail gives a file up once, and reports it once.
 func (s *Source) fail(f *sourceFile, err error) {
@@ -360,8 +361,8 @@ func (s *Source) sentPack(r wire.Request, p []byte) {
 	vouchers := make([]voucher, len(files))
 	for i, f := range files {
 		vouchers[i].file = f.entry.File
-		if s.verify {
-			d := hashExtent(p[:f.entry.Size], 0, f.entry.Size)
+		if s.verify != digest.None {
+			d := s.verify.Whole(p[:f.entry.Size])
 			vouchers[i].digest = &d
 		}
 		p = p[f.entry.Size:]

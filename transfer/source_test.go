@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -84,7 +85,7 @@ func source(t *testing.T, words string) *testSource {
 	}
 	ts := &testSource{Source: s, path: path}
 	s.extentSize = kib
-	s.verify = true
+	s.verify = digest.BLAKE3
 	s.failed = func(_ uint32, err error) { ts.failed = append(ts.failed, err) }
 	return ts
 }
@@ -236,7 +237,7 @@ func TestVouchGivesEachDigestOnce(t *testing.T) {
 	s := source(t, "hello")
 	serveAll(t, s)
 	have, ok := s.vouch(s.files[0])
-	if !ok || len(have) != 1 || have[0] != hashExtent([]byte("hello"), 0, 5) {
+	if !ok || len(have) != 1 || have[0] != digest.BLAKE3.Extent([]byte("hello"), 0).Sum {
 		t.Errorf("%v, %v", have, ok)
 	}
 	if have, ok = s.vouch(s.files[0]); !ok || len(have) != 0 {

@@ -71,14 +71,6 @@ func (f *sourceFile) size() int64 {
 	return f.entry.Size
 }
 
-// whole is the file's whole size, bytes; -1 while nobody knows.
-func (f *sourceFile) whole() int64 {
-	if f.stream != nil {
-		return f.stream.whole()
-	}
-	return f.entry.Size
-}
-
 // open opens the file when it is first asked for, and makes sure that it is the one
 // of the manifest.
 func (f *sourceFile) open() (*os.File, error) {
@@ -199,7 +191,7 @@ const digestLimit = 10 * time.Second
 // yet. It fails the file, and answers false, when the file has changed.
 func (s *Source) vouch(f *sourceFile) (map[int]Digest, bool) {
 	f.mu.Lock()
-	if s.verify {
+	if s.Verifying() {
 		late := false
 		limit := time.AfterFunc(digestLimit, func() {
 			f.mu.Lock()

@@ -9,11 +9,13 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/ledger"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -24,7 +26,13 @@ type staging struct {
 	name string
 	root *os.Root
 	dir  *os.File // the same directory: its lock, its descriptor for renameat2 and fsync
-	dev  uint64
+
+	ledger   *ledger.Ledger
+	checking sync.WaitGroup
+	stop     chan struct{} // ends it
+	mu       sync.Mutex
+	pending  map[*part][]Block // that landed, and are not in the ledger
+	left     []*part           // that shall be kept
 }
 
 func (s *staging) path(name string) string { return s.d.path(name) }
@@ -34,9 +42,26 @@ func (s *staging) release() {
 	s.root.Close()
 }
 
-// Close removes the hidden directory, unless it holds parts that shall be kept.
+// Close removes the hidden directory and the ledger, unless they hold what shall be
+// kept.
 func (s *staging) Close(keep bool) error {
 	defer s.release()
+	close(s.stop)
+	s.checking.Wait()
+	for _, p := range s.left {
+		if p.known.Load() {
+			p.over()
+		} else {
+			p.Abort() // nobody could go on from it
+		}
+	}
+	end := s.ledger.Remove
+	if parts, finished := s.ledger.Len(); keep && parts+finished > 0 {
+		end = s.ledger.Close
+	}
+	if err := ledgerError("closing the ledger", end()); err != nil {
+		return err
+	}
 	if !keep {
 		if err := s.d.root.RemoveAll(s.name); err != nil {
 			return errorf(CodeLocalIO, "removing %s: %w", s.path(s.name), err)
@@ -57,6 +82,9 @@ func (s *staging) Check(e *wire.Entry) (*Finished, error) {
 	}
 	if e.Kind == wire.Symlink && !inside(path.Dir(e.Path), e.Link) {
 		return nil, errorf(CodeUsage, "%s links to %s, which is outside of what is sent: it is not made", Printable(e.Path), Printable(e.Link))
+	}
+	if done, err := s.landedBefore(e); done != nil || err != nil {
+		return done, err
 	}
 	if err := s.d.mayLand(e); err != nil {
 		return nil, err
@@ -88,7 +116,7 @@ func (s *staging) Finish(e *wire.Entry) error {
 
 // Symlink makes a link. It replaces nothing but another link or a file that may be.
 func (s *staging) Symlink(e *wire.Entry) error {
-	name := hex.EncodeToString(partKey(e)) + ".link"
+	name := partName(e, ".link")
 	_ = s.root.Remove(name) // of an interrupted transfer
 	if err := s.root.Symlink(e.Link, name); err != nil {
 		return errorf(CodeLocalIO, "making a symbolic link: %w", err)
@@ -118,14 +146,16 @@ const few = 4
 // Commit makes the files durable, gives them their names, and makes those durable.
 // Everything between is done for all of them at a time: a small file does not wait for
 // a disk of its own.
-func (s *staging) Commit(list []Landing) []error {
+func (s *staging) Commit(list []Whole) []error {
 	errs := make([]error, len(list))
 	parts := make([]*part, len(list))
-	for i, l := range list {
-		parts[i] = l.(*part)
+	for i, w := range list {
+		parts[i] = w.Landing.(*part)
+		parts[i].digest = w.Digest
 		errs[i] = parts[i].finish()
 	}
 	s.each(parts, errs, s.syncParts)
+	s.each(parts, errs, s.record)
 	dirs := make(map[string]bool)
 	for i, p := range parts {
 		if errs[i] == nil {
@@ -136,7 +166,7 @@ func (s *staging) Commit(list []Landing) []error {
 			parts[i] = nil
 			continue
 		}
-		p.close()
+		p.over()
 		dirs[path.Dir(p.e.Path)] = true
 	}
 	if err := s.syncDirs(dirs); err != nil {
@@ -173,10 +203,16 @@ func (s *staging) syncParts(parts []*part) error {
 		return nil
 	}
 	if len(parts) > few {
-		return s.syncAll()
+		if err := s.syncAll(); err != nil {
+			return err
+		}
 	}
 	for _, p := range parts {
-		if err := p.sync(); err != nil {
+		if len(parts) > few {
+			if err := p.lost(); err != nil {
+				return err
+			}
+		} else if err := p.sync(); err != nil {
 			return err
 		}
 	}
@@ -248,9 +284,15 @@ func (s *staging) rename(name string, e *wire.Entry) error {
 }
 
 // partKey is the same for the same version of the same file alone.
-func partKey(e *wire.Entry) []byte {
+func partKey(e *wire.Entry) (k ledger.Key) {
 	h := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%d\x00%d", e.Path, e.Size, e.MTimeNS, e.Version))
-	return h[:16]
+	copy(k[:], h[:])
+	return k
+}
+
+func partName(e *wire.Entry, suffix string) string {
+	k := partKey(e)
+	return hex.EncodeToString(k[:]) + suffix
 }
 
 // setMeta sets the permission bits (setuid and setgid are dropped) and the times.

@@ -23,7 +23,6 @@ type stream struct {
 	kept   map[int][]byte // by extent number
 	free   [][]byte
 	read   int64 // bytes, ever
-	ended  bool
 	closed bool
 	room   sync.Cond // on mu: something was forgotten
 }
@@ -52,7 +51,6 @@ func (s *stream) pump(tell func(size int64, end bool) error) error {
 			s.kept[int(s.read)/s.extent] = buf[:n]
 		}
 		s.read += int64(n)
-		s.ended = end
 		size := s.read
 		s.mu.Unlock()
 		if err := tell(size, end); err != nil || end {
@@ -82,16 +80,6 @@ func (s *stream) wait() []byte {
 func (s *stream) size() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.read
-}
-
-// whole is the stream's length, bytes; -1 before its end.
-func (s *stream) whole() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.ended {
-		return -1
-	}
 	return s.read
 }
 

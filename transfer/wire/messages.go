@@ -90,7 +90,7 @@ type Hello struct {
 	Version    uint16      `cbor:"1,keyasint"`
 	Transport  string      `cbor:"2,keyasint"` // auto, rdma, tcp
 	Op         string      `cbor:"3,keyasint"` // auto, send
-	Verify     string      `cbor:"4,keyasint"` // blake3, none
+	Verify     string      `cbor:"4,keyasint"` // blake3, xxh3, crc32c, none
 	Lanes      uint16      `cbor:"5,keyasint"`
 	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
 	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
@@ -252,6 +252,7 @@ type Done struct {
 	Files       uint32 `cbor:"1,keyasint"`
 	Bytes       int64  `cbor:"2,keyasint"`
 	Nanoseconds int64  `cbor:"3,keyasint"`
+	Resumed     int64  `cbor:"4,keyasint,omitempty"` // of Bytes, what had landed before
 }
 
 // Abort ends the session for a reason that both ends report.
@@ -400,7 +401,7 @@ func (m *FileFailed) check() error { return texts(m.Reason) }
 func (m *Receipt) check() error { return digest(m.Digest) }
 
 func (m *Done) check() error {
-	if m.Bytes < 0 || m.Nanoseconds < 0 {
+	if m.Bytes < 0 || m.Nanoseconds < 0 || m.Resumed < 0 || m.Resumed > m.Bytes {
 		return malformed("a negative result")
 	}
 	return nil

@@ -34,7 +34,7 @@ func examples() []Message {
 		&Vouch{File: 1, Digest: digest},
 		&FileFailed{File: 1, Code: 7, Reason: "it was truncated"},
 		&Receipt{File: 1, Digest: digest},
-		&Done{Files: 1, Bytes: 2, Nanoseconds: 3},
+		&Done{Files: 1, Bytes: 2, Nanoseconds: 3, Resumed: 1},
 		&Abort{Code: 4, Reason: "the peer is gone"},
 		&Ping{},
 		&More{Entries: 7},

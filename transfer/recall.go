@@ -1,0 +1,168 @@
+package transfer
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/ledger"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// What a Directory remembers of a transfer, in its ledger, and how a transfer that is
+// begun again makes use of it.
+
+// ledgerError gives the ledger's errors their codes.
+func ledgerError(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ledger.ErrBusy), errors.Is(err, ledger.ErrForeign):
+		return errorf(CodeExists, "%s: %w", op, err)
+	}
+	return errorf(CodeLocalIO, "%s: %w", op, err)
+}
+
+// same reports whether a file is the one that the ledger speaks of. Some kernels number
+// devices anew at every boot, so the time of birth decides where there is one.
+func same(f *os.File, o ledger.Object) bool {
+	now, err := ledger.ObjectOf(f)
+	if err != nil || now.Ino != o.Ino {
+		return false
+	}
+	if o.BornNS != 0 {
+		return now.BornNS == o.BornNS
+	}
+	return now.Dev == o.Dev
+}
+
+// landedBefore gives what is known of a file that an earlier try finished. Between the
+// ledger's record and the file's name may lie a power cut: then the name is given now.
+func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
+	if e.Kind != wire.File {
+		return nil, nil
+	}
+	was, ok := s.ledger.Finished(partKey(e))
+	if !ok {
+		return nil, nil
+	}
+	done := new(Finished)
+	if was.HasDigest {
+		sum := Digest(was.Digest)
+		done.Digest = &sum
+	}
+	if f, err := s.d.root.OpenFile(e.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err == nil {
+		defer f.Close()
+		if same(f, was.Object) && untouched(f, e) {
+			return done, nil
+		}
+	}
+	name := partName(e, partSuffix)
+	f, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil
+	}
+	defer f.Close()
+	if !same(f, was.Object) || !untouched(f, e) {
+		return nil, nil
+	}
+	if err := s.rename(name, e); err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+// untouched reports whether a file still has the size and the time that it landed with:
+// whoever wrote to it since changed that.
+func untouched(f *os.File, e *wire.Entry) bool {
+	st, err := f.Stat()
+	return err == nil && st.Size() == e.Size && st.ModTime().Equal(time.Unix(0, e.MTimeNS))
+}
+
+// Resume opens the part of a file that an earlier try began, if the ledger vouches for
+// some of it.
+func (s *staging) Resume(e *wire.Entry) (Landing, []Block, error) {
+	known, ok := s.ledger.Part(partKey(e))
+	if !ok || len(known.Digests) == 0 {
+		return nil, nil, nil
+	}
+	name := partName(e, partSuffix)
+	f, err := s.root.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, nil // it is gone: the file begins anew
+	}
+	var blocks []Block
+	for n, sum := range known.Blocks() {
+		if int64(n+1)*blockSize <= e.Size { // the last one may be shorter, and is never in the ledger
+			blocks = append(blocks, Block{Number: n, Sum: Digest(sum)})
+		}
+	}
+	if !same(f, known.Object) || len(blocks) == 0 {
+		f.Close()
+		return nil, nil, nil
+	}
+	p := &part{s: s, file: f, name: name, e: *e, object: known.Object}
+	p.known.Store(true)
+	return p, blocks, nil
+}
+
+// record writes down that files have landed: their contents are durable, their names
+// are not given yet.
+func (s *staging) record(parts []*part) error {
+	if s.d.NoSync || len(parts) == 0 {
+		return nil
+	}
+	for _, p := range parts {
+		done := ledger.Finished{Object: p.object, HasDigest: p.digest != nil}
+		if p.digest != nil {
+			done.Digest = *p.digest
+		}
+		s.ledger.AppendFinished(partKey(&p.e), done)
+	}
+	return ledgerError("ledger", s.ledger.Sync())
+}
+
+// checkpoint is how often what has landed of large files is made durable and written
+// down: what a power cut costs.
+const checkpoint = time.Second
+
+// checkpoints runs until the transfer ends.
+func (s *staging) checkpoints() {
+	tick := time.NewTicker(checkpoint)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			s.checkpoint()
+			return
+		case <-tick.C:
+			s.checkpoint()
+		}
+	}
+}
+
+// checkpoint syncs parts, then writes down which of their blocks are there.
+func (s *staging) checkpoint() {
+	s.mu.Lock()
+	pending := s.pending
+	s.pending = make(map[*part][]Block)
+	s.mu.Unlock()
+	if len(pending) == 0 {
+		return
+	}
+	for p, blocks := range pending {
+		if p.sync() != nil {
+			continue // it remembers that, and fails when it is committed
+		}
+		key := partKey(&p.e)
+		if !p.known.Swap(true) {
+			s.ledger.AppendPart(key, p.object)
+		}
+		for _, b := range blocks {
+			s.ledger.AppendBlock(key, b.Number, b.Sum)
+		}
+	}
+	// A ledger that can't be written is dead: commit says so.
+	_ = s.ledger.Sync()
+}
