@@ -56,6 +56,10 @@ func repeat(n int, m wire.Message) (list []wire.Message) {
 func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 	receipts := []wire.Message{&wire.Receipt{File: 0}, &wire.Receipt{File: 1}}
 	lane := &wire.OpenLane{ID: 1, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}}
+	var lanes []wire.Message
+	for id := range uint32(maxOpened + 1) {
+		lanes = append(lanes, &wire.OpenLane{ID: id, Depth: 1, RDMA: lane.RDMA})
+	}
 	for name, messages := range map[string][]wire.Message{
 		"Welcome again":            {welcome},
 		"Hello":                    {hello(VerifyBLAKE3)},
@@ -73,13 +77,14 @@ func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 		"more landed than said":    append(receipts, &wire.Done{Files: 3}),
 		"fewer landed than said":   append(receipts, &wire.Done{Files: 1}),
 		"a failed one landed":      {&wire.Receipt{File: 0}, &wire.FileFailed{File: 1, Code: 7}, &wire.Done{Files: 2}},
-		"lanes without end":        repeat(maxOpened+1, lane),
+		"lanes without end":        lanes,
+		"a lane that is there":     {lane, lane},
 		"done before anything was": {&wire.Done{}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			bad := againstSender(t, t.Context(), TransportAuto)
-			for range maxOpened + 1 { // the lanes that it will open
-				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: 1, Depth: 1}, new(wire.OpenLane))
+			for id := range uint32(maxOpened + 1) { // the lanes that it will open
+				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: id, Depth: 1}, new(wire.OpenLane))
 			}
 			bad.say(welcome)
 			bad.say(messages...)

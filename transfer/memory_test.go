@@ -49,6 +49,8 @@ func newMemory(name string, meddle func(*memAnswer) error) *memory {
 func (m *memory) Name() string      { return m.name }
 func (m *memory) Offer(*wire.Hello) {}
 
+func (m *memory) Paths(*wire.Hello) ([]string, error) { return []string{"memory"}, nil }
+
 func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {
 	if m.name == TransportRDMA {
 		open.RDMA = &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}
