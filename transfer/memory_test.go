@@ -23,6 +23,8 @@ type memory struct {
 	// the lane by any other error. It is called from one goroutine a lane.
 	meddle func(*memAnswer) error
 	divert func(*wire.Request) // changes a request on its way
+	paths  []string
+	refuse func(path string) error // says why a lane does not come up now
 
 	mu    sync.Mutex
 	lanes map[uint32]*memLane
@@ -31,6 +33,7 @@ type memory struct {
 // memAnswer is an answer on its way: the nth of its lane, from 0.
 type memAnswer struct {
 	lane uint32
+	path string
 	nth  int
 	r    wire.Request
 	ok   bool
@@ -43,13 +46,20 @@ func newMemory(name string, meddle func(*memAnswer) error) *memory {
 	if meddle == nil {
 		meddle = func(*memAnswer) error { return nil }
 	}
-	return &memory{name: name, meddle: meddle, divert: func(*wire.Request) {}, lanes: make(map[uint32]*memLane)}
+	return &memory{
+		name:   name,
+		meddle: meddle,
+		divert: func(*wire.Request) {},
+		paths:  []string{name},
+		refuse: func(string) error { return nil },
+		lanes:  make(map[uint32]*memLane),
+	}
 }
 
 func (m *memory) Name() string      { return m.name }
 func (m *memory) Offer(*wire.Hello) {}
 
-func (m *memory) Paths(*wire.Hello) ([]string, error) { return []string{"memory"}, nil }
+func (m *memory) Paths(*wire.Hello) ([]string, error) { return m.paths, nil }
 
 func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {
 	if m.name == TransportRDMA {
@@ -70,8 +80,14 @@ func (m *memory) Answer(_ context.Context, p LaneParams, _ *wire.OpenLane, _ *wi
 
 type memPending struct{ l *memLane }
 
-func (p memPending) Connect(context.Context, *wire.LaneAnswer) (Puller, error) { return p.l, nil }
-func (p memPending) Close() error                                              { return nil }
+func (p memPending) Connect(context.Context, *wire.LaneAnswer) (Puller, error) {
+	if err := p.l.m.refuse(p.l.p.Path); err != nil {
+		return nil, err
+	}
+	return p.l, nil
+}
+
+func (p memPending) Close() error { return nil }
 
 // memLane is the receiving end.
 type memLane struct {
@@ -84,7 +100,7 @@ type memLane struct {
 	inFlight []Extent
 }
 
-func (l *memLane) Describe() string { return "memory" }
+func (l *memLane) Describe() string { return l.p.Path }
 
 func (l *memLane) Close() error {
 	l.once.Do(func() { close(l.broken) })
@@ -152,7 +168,7 @@ func (s memServer) Serve(ctx context.Context, src *Source) error {
 			if ok {
 				src.Sent(r, p)
 			}
-			a := memAnswer{lane: s.p.ID, nth: n, r: r, ok: ok, p: p}
+			a := memAnswer{lane: s.p.ID, path: s.p.Path, nth: n, r: r, ok: ok, p: p}
 			if err := s.m.meddle(&a); err == errLost {
 				continue
 			} else if err != nil {
