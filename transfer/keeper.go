@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -45,36 +44,6 @@ func maxAlive(lanes int) int {
 		lanes = autoLanes
 	}
 	return 2*lanes + 4
-}
-
-// path is one of the ways on which a group's lanes run.
-type path struct {
-	name     string
-	busy     int // lanes on it, or being opened
-	failures int
-}
-
-// group is the lanes of one transport.
-type group struct {
-	PullTransport
-	paths   []*path
-	want    int // lanes
-	up      []*laneFeed
-	opening int
-	errs    []error // of those that could not be opened, this time
-}
-
-func (g *group) missing() int { return g.want - len(g.up) - g.opening }
-
-// next chooses the path of a new lane: lanes are spread over the paths, and one
-// that has failed is the last choice.
-func (g *group) next() *path {
-	return slices.MinFunc(g.paths, func(a, b *path) int {
-		if a.busy != b.busy {
-			return a.busy - b.busy
-		}
-		return a.failures - b.failures
-	})
 }
 
 // keeper sees to it that there are lanes. It is one goroutine; what takes time runs
@@ -127,7 +96,7 @@ func (l *lanes) keep(ctx context.Context) error {
 			err = k.handle(e)
 		}
 		if err != nil {
-			return err
+			return causeOf(ctx, err)
 		}
 	}
 }
@@ -405,21 +374,4 @@ func (k *keeper) announce(g *group, reason string) {
 	k.l.p.Observer.Planned(plan)
 	k.l.p.mu.Unlock()
 	_ = k.l.p.s.Send(m) // a broken session is noticed by who reads it
-}
-
-// joinDetails says what several lanes run on, each thing once.
-func joinDetails(details []string) string {
-	slices.Sort(details)
-	return strings.Join(slices.Compact(details), ", ")
-}
-
-// words joins what several lanes failed of, each thing once.
-func words(errs []error) string {
-	var list []string
-	for _, err := range errs {
-		if w := err.Error(); !slices.Contains(list, w) {
-			list = append(list, w)
-		}
-	}
-	return strings.Join(list, "; ")
 }

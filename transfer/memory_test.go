@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -265,13 +266,7 @@ func transfer(t *testing.T, meddle func(*memAnswer) error, want map[string]strin
 // random makes content of n bytes that differ from extent to extent.
 func random(n int) string {
 	b := make([]byte, n)
-	x := uint32(n) + 1
-	for i := range b {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		b[i] = byte(x)
-	}
+	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b)
 	return string(b)
 }
 

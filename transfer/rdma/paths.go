@@ -15,7 +15,7 @@ type pair struct {
 	theirs *wire.Candidate
 	remote uint16 // its number in Hello.RDMA
 	score  int    // the length of the prefix that they share, bits
-	subnet bool   // by the mask of this host's address the other is its neighbour
+	subnet bool   // by the mask, or prefix, of this host's address the other is its neighbour
 }
 
 // name is good for as long as the session: the sender's list doesn't change.
@@ -69,7 +69,9 @@ func choose(mine []Candidate, theirs []wire.Candidate) ([]pair, error) {
 	for i := range mine {
 		for j := range theirs {
 			p := pair{mine: &mine[i], theirs: &theirs[j], remote: uint16(j), score: score(&mine[i], &theirs[j])}
-			p.subnet = mine[i].Subnet.Contains(ibverbs.GID(theirs[j].GID).Addr())
+			if p.subnet = mine[i].Subnet.Contains(ibverbs.GID(theirs[j].GID).Addr()); !mine[i].Ethernet {
+				p.subnet = p.score >= 64 // InfiniBand's subnet prefix
+			}
 			if p.score >= 0 {
 				all = append(all, p)
 			}
