@@ -27,7 +27,6 @@ type laneFeed struct {
 	id        uint32
 	transport string
 	detail    string
-	path      *path
 	opened    time.Time
 	kill      context.CancelCauseFunc
 
