@@ -303,7 +303,7 @@ func (k *keeper) broke(e laneEvent) error {
 	}
 	if len(g.up) > 0 {
 		k.announce(g, k.trouble)
-		k.later()
+		k.soon(g)
 		return nil
 	}
 	if landed := k.l.landed.Load(); landed != k.landed {
@@ -324,10 +324,20 @@ func (k *keeper) broke(e laneEvent) error {
 	case k.tcp.opening == 0:
 		k.open(k.tcp, k.tcp.want)
 		if k.rdma != nil {
-			k.later()
+			k.soon(k.rdma)
 		}
 	}
 	return nil
+}
+
+// soon opens what is missing at once where there is a path that is not in use and
+// has done no wrong, and later where there is none.
+func (k *keeper) soon(g *group) {
+	if p := g.next(); p.busy == 0 && p.failures == 0 {
+		k.retry.Reset(0)
+		return
+	}
+	k.later()
 }
 
 // later opens what is missing after a while, the next time after a longer one.

@@ -226,6 +226,25 @@ func TestLostLaneIsOpenedAgain(t *testing.T) {
 	})
 }
 
+// TestIdleRailIsTakenAtOnce by the only lane, when its own rail is lost.
+func TestIdleRailIsTakenAtOnce(t *testing.T) {
+	for _, transport := range []string{TransportAuto, TransportRDMA} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &outage{paths: "one", nth: 3, lasts: time.Hour}
+			e := rails(t, 1, 40, even, o.meddle)
+			e.lane.refuse = o.refuse
+			e.Sender.Transport = transport
+			_, r, carried := e.runWhole(t)
+			if carried["one"] != 3*mib || r.Elapsed > firstRetry {
+				t.Errorf("%v; carried %v", r.Elapsed, carried)
+			}
+			if transport == TransportRDMA && carried["two"] != 37*mib {
+				t.Errorf("carried %v", carried)
+			}
+		})
+	}
+}
+
 // TestBackOnRDMA: all its lanes are lost, TCP goes on, and takes no more when RDMA
 // answers again.
 func TestBackOnRDMA(t *testing.T) {
