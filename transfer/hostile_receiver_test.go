@@ -229,3 +229,30 @@ func TestSenderFreesALaneThatTheReceiverGaveUp(t *testing.T) {
 		bad.finish()
 	})
 }
+
+// TestSenderHoldsNoMoreLanesThanAgreed: they cost memory; the next one is refused,
+// and there is room again when one has ended.
+func TestSenderHoldsNoMoreLanesThanAgreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstSender(t, t.Context(), TransportAuto)
+		most := uint32(maxAlive(bad.Sender.Lanes))
+		open := func(id uint32) string {
+			bad.lane.Prepare(t.Context(), nil, LaneParams{ID: id, Depth: 1}, new(wire.OpenLane))
+			bad.say(&wire.OpenLane{ID: id, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}})
+			return await[*wire.LaneAnswer](bad.hostile).Reason
+		}
+		bad.say(welcome)
+		for id := range most {
+			if reason := open(id); reason != "" {
+				t.Errorf("lane %d: %s", id, reason)
+			}
+		}
+		wantCode(t, errors.New(open(most)), CodeOther, "at once")
+		bad.say(&wire.LaneDown{ID: 0, Reason: "no use"})
+		synctest.Wait()
+		if reason := open(most + 1); reason != "" {
+			t.Error(reason)
+		}
+		bad.finish()
+	})
+}
