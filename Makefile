@@ -14,7 +14,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 VM := testbed/vm --pair
 
 .PHONY: build demo test test-unit test-rxe test-testbed test-long testbed-table lint deps \
-	bench-send bench-verbs clean
+	bench-send bench-rails bench-verbs clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -61,6 +61,10 @@ lint: deps
 # rcopy in turn, in the testbed.
 bench-send: build
 	$(VM) --timeout 1500 -- testbed/bench-send 7
+
+# Two rails beside one, each as slow as the other.
+bench-rails: build
+	$(VM) --timeout 600 -- testbed/bench-rails 7
 
 # The wrapper beside perftest: bandwidth, latency, and waiting on events, counted.
 bench-verbs: deps

@@ -27,7 +27,7 @@ type puller struct {
 }
 
 // Describe names the method as the summary line does.
-func (p *puller) Describe() string { return "streams=1 method=" + p.method }
+func (p *puller) Describe() string { return "method=" + p.method }
 
 // Close closes the connection; the sender's end sees an end.
 func (p *puller) Close() error { return p.conn.Close() }

@@ -18,7 +18,7 @@ type server struct {
 }
 
 // Describe names the method as the summary line does.
-func (s *server) Describe() string { return "streams=1 method=" + s.method.name() }
+func (s *server) Describe() string { return "method=" + s.method.name() }
 
 // Close closes the connection.
 func (s *server) Close() error { return s.conn.Close() }

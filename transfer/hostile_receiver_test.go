@@ -56,6 +56,10 @@ func repeat(n int, m wire.Message) (list []wire.Message) {
 func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 	receipts := []wire.Message{&wire.Receipt{File: 0}, &wire.Receipt{File: 1}}
 	lane := &wire.OpenLane{ID: 1, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}}
+	var lanes []wire.Message
+	for id := range uint32(maxOpened + 1) {
+		lanes = append(lanes, &wire.OpenLane{ID: id, Depth: 1, RDMA: lane.RDMA})
+	}
 	for name, messages := range map[string][]wire.Message{
 		"Welcome again":            {welcome},
 		"Hello":                    {hello(VerifyBLAKE3)},
@@ -73,13 +77,14 @@ func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 		"more landed than said":    append(receipts, &wire.Done{Files: 3}),
 		"fewer landed than said":   append(receipts, &wire.Done{Files: 1}),
 		"a failed one landed":      {&wire.Receipt{File: 0}, &wire.FileFailed{File: 1, Code: 7}, &wire.Done{Files: 2}},
-		"lanes without end":        repeat(maxOpened+1, lane),
+		"lanes without end":        lanes,
+		"a lane that is there":     {lane, lane},
 		"done before anything was": {&wire.Done{}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			bad := againstSender(t, t.Context(), TransportAuto)
-			for range maxOpened + 1 { // the lanes that it will open
-				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: 1, Depth: 1}, new(wire.OpenLane))
+			for id := range uint32(maxOpened + 1) { // the lanes that it will open
+				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: id, Depth: 1}, new(wire.OpenLane))
 			}
 			bad.say(welcome)
 			bad.say(messages...)
@@ -222,6 +227,33 @@ func TestSenderFreesALaneThatTheReceiverGaveUp(t *testing.T) {
 		synctest.Wait()
 		if !freed() {
 			t.Error("the lane's end is still held")
+		}
+		bad.finish()
+	})
+}
+
+// TestSenderHoldsNoMoreLanesThanAgreed: they cost memory; the next one is refused,
+// and there is room again when one has ended.
+func TestSenderHoldsNoMoreLanesThanAgreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstSender(t, t.Context(), TransportAuto)
+		most := uint32(maxAlive(bad.Sender.Lanes))
+		open := func(id uint32) string {
+			bad.lane.Prepare(t.Context(), nil, LaneParams{ID: id, Depth: 1}, new(wire.OpenLane))
+			bad.say(&wire.OpenLane{ID: id, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}})
+			return await[*wire.LaneAnswer](bad.hostile).Reason
+		}
+		bad.say(welcome)
+		for id := range most {
+			if reason := open(id); reason != "" {
+				t.Errorf("lane %d: %s", id, reason)
+			}
+		}
+		wantCode(t, errors.New(open(most)), CodeOther, "at once")
+		bad.say(&wire.LaneDown{ID: 0, Reason: "no use"})
+		synctest.Wait()
+		if reason := open(most + 1); reason != "" {
+			t.Error(reason)
 		}
 		bad.finish()
 	})

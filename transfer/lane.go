@@ -61,8 +61,9 @@ type Server interface {
 // LaneParams are what both ends of a session agreed on before there are lanes.
 type LaneParams struct {
 	ID         uint32
-	Depth      int // requests in flight at the most
-	ExtentSize int // bytes; the longest extent
+	Path       string // at the receiving end: one that [PullTransport].Paths gave
+	Depth      int    // requests in flight at the most
+	ExtentSize int    // bytes; the longest extent
 	// Conn gives the TCP connection that was proved to be this lane: the receiving
 	// end waits for it, the sending end dials it.
 	Conn func(context.Context) (*net.TCPConn, error)
@@ -71,6 +72,10 @@ type LaneParams struct {
 // PullTransport makes the receiving ends of lanes of one kind.
 type PullTransport interface {
 	Name() string // "rdma" or "tcp"
+	// Paths lists what lanes can run on between these two hosts, the best first and
+	// one at least, by names that are good for [LaneParams].Path. An error says why
+	// there is nothing.
+	Paths(hello *wire.Hello) ([]string, error)
 	// Prepare makes what the sender must be told to open its end, and writes it
 	// into open. An error says why there is no such lane between these two hosts.
 	Prepare(ctx context.Context, hello *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +24,8 @@ type memory struct {
 	// the lane by any other error. It is called from one goroutine a lane.
 	meddle func(*memAnswer) error
 	divert func(*wire.Request) // changes a request on its way
+	paths  []string
+	refuse func(path string) error // says why a lane does not come up now
 
 	mu    sync.Mutex
 	lanes map[uint32]*memLane
@@ -31,6 +34,7 @@ type memory struct {
 // memAnswer is an answer on its way: the nth of its lane, from 0.
 type memAnswer struct {
 	lane uint32
+	path string
 	nth  int
 	r    wire.Request
 	ok   bool
@@ -43,11 +47,20 @@ func newMemory(name string, meddle func(*memAnswer) error) *memory {
 	if meddle == nil {
 		meddle = func(*memAnswer) error { return nil }
 	}
-	return &memory{name: name, meddle: meddle, divert: func(*wire.Request) {}, lanes: make(map[uint32]*memLane)}
+	return &memory{
+		name:   name,
+		meddle: meddle,
+		divert: func(*wire.Request) {},
+		paths:  []string{name},
+		refuse: func(string) error { return nil },
+		lanes:  make(map[uint32]*memLane),
+	}
 }
 
 func (m *memory) Name() string      { return m.name }
 func (m *memory) Offer(*wire.Hello) {}
+
+func (m *memory) Paths(*wire.Hello) ([]string, error) { return m.paths, nil }
 
 func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {
 	if m.name == TransportRDMA {
@@ -68,8 +81,14 @@ func (m *memory) Answer(_ context.Context, p LaneParams, _ *wire.OpenLane, _ *wi
 
 type memPending struct{ l *memLane }
 
-func (p memPending) Connect(context.Context, *wire.LaneAnswer) (Puller, error) { return p.l, nil }
-func (p memPending) Close() error                                              { return nil }
+func (p memPending) Connect(context.Context, *wire.LaneAnswer) (Puller, error) {
+	if err := p.l.m.refuse(p.l.p.Path); err != nil {
+		return nil, err
+	}
+	return p.l, nil
+}
+
+func (p memPending) Close() error { return nil }
 
 // memLane is the receiving end.
 type memLane struct {
@@ -82,7 +101,7 @@ type memLane struct {
 	inFlight []Extent
 }
 
-func (l *memLane) Describe() string { return "memory" }
+func (l *memLane) Describe() string { return l.p.Path }
 
 func (l *memLane) Close() error {
 	l.once.Do(func() { close(l.broken) })
@@ -150,7 +169,7 @@ func (s memServer) Serve(ctx context.Context, src *Source) error {
 			if ok {
 				src.Sent(r, p)
 			}
-			a := memAnswer{lane: s.p.ID, nth: n, r: r, ok: ok, p: p}
+			a := memAnswer{lane: s.p.ID, path: s.p.Path, nth: n, r: r, ok: ok, p: p}
 			if err := s.m.meddle(&a); err == errLost {
 				continue
 			} else if err != nil {
@@ -247,13 +266,7 @@ func transfer(t *testing.T, meddle func(*memAnswer) error, want map[string]strin
 // random makes content of n bytes that differ from extent to extent.
 func random(n int) string {
 	b := make([]byte, n)
-	x := uint32(n) + 1
-	for i := range b {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		b[i] = byte(x)
-	}
+	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b)
 	return string(b)
 }
 

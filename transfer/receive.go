@@ -110,6 +110,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	}
 	p.result.Failed = p.failures.n
 	p.result.Plan = p.lanes.plan
+	_, p.result.Lanes = p.lanes.carried()
 	return &p.result, err
 }
 
@@ -126,7 +127,7 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 	p.lanes.running.Go(func() { p.watch(ctx) })
 	p.committing.Go(p.commitAll)
 	opened := make(chan error, 1)
-	p.lanes.running.Go(func() { opened <- p.lanes.openFirst(ctx) })
+	p.lanes.running.Go(func() { opened <- p.lanes.keep(ctx) })
 	for {
 		select {
 		case err := <-opened:
@@ -253,11 +254,13 @@ func (p *pull) conclude(gone <-chan struct{}) error {
 	if p.end.After(p.started) && !p.started.IsZero() { // else nothing landed, or empty files alone
 		p.result.Elapsed = p.end.Sub(p.started)
 	}
+	told, _ := p.lanes.carried()
 	err := p.s.Send(&wire.Done{
 		Files:       uint32(p.result.Files),
 		Bytes:       p.result.Bytes,
 		Nanoseconds: p.result.Elapsed.Nanoseconds(),
 		Resumed:     p.result.Resumed,
+		Lanes:       told,
 	})
 	if err != nil {
 		return err

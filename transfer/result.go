@@ -10,8 +10,15 @@ import (
 type Plan struct {
 	Transport string // rdma or tcp, as used
 	Detail    string // "rxe_b gid=1 mtu=4096 op=send", or "method=copy"
-	Lanes     int
-	Reason    string // why the other transport is not used; empty when it was not asked for
+	Lanes     int    // that are up
+	Reason    string // why it is not what was asked for, or was not for a while; empty otherwise
+}
+
+// LaneResult is what one lane did.
+type LaneResult struct {
+	Transport string // rdma or tcp
+	Detail    string // what this end of it ran on, as in Plan
+	Bytes     int64  // that landed over it, also such as had to be sent again
 }
 
 // FileResult is what became of one file.
@@ -31,7 +38,8 @@ type Result struct {
 	Bytes   int64 // of the files that landed
 	Resumed int64 // of these, bytes that had landed before the transfer was interrupted
 	Elapsed time.Duration
-	Plan    Plan
+	Plan    Plan         // the last
+	Lanes   []LaneResult // that bytes landed over, in the order in which they came up
 	Verify  string
 }
 

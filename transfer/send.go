@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +22,7 @@ type Sender struct {
 	Transport string // auto, rdma or tcp
 	Op        string // auto or send
 	Verify    string // blake3, xxh3, crc32c or none
+	Lanes     int    // at once; 0 leaves it to the receiver
 	RDMA      ServeTransport
 	TCP       ServeTransport
 	Observer  Observer
@@ -49,7 +49,7 @@ type push struct {
 	failures failures
 	result   Result
 	planned  bool
-	detail   map[uint32]string             // what each lane runs on, by its number
+	lane     map[uint32]LaneResult         // that was opened, by its number
 	serving  map[uint32]context.CancelFunc // ends a lane
 }
 
@@ -72,7 +72,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		ctx:     ctx,
 		cancel:  cancel,
 		granted: make(chan uint32, 1),
-		detail:  make(map[uint32]string),
+		lane:    make(map[uint32]LaneResult),
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
@@ -107,7 +107,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
-	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1, Transfer: p.Source.identity()}
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity()}
 	if p.Transport != TransportTCP {
 		p.RDMA.Offer(hello)
 	}
@@ -146,12 +146,9 @@ func (p *push) converse() error {
 func (p *push) handle(m wire.Message) (done bool, err error) {
 	switch m := m.(type) {
 	case *wire.OpenLane:
-		if p.opened++; p.opened > maxOpened {
-			return false, fmt.Errorf("%w: a lane too many (%d)", wire.ErrMalformed, p.opened)
-		}
-		p.lanes.Go(func() { p.openLane(m) })
+		return false, p.beginLane(m)
 	case *wire.LaneDown:
-		p.endLane(m.ID)
+		p.laneDown(m.ID)
 	case *wire.Plan:
 		p.plan(m)
 	case *wire.More:
@@ -175,96 +172,6 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		err = fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
 	}
 	return false, err
-}
-
-// What a receiver may ask for: lanes in all of one session, and memory that a lane
-// pins, bytes. It asks for a quarter of that.
-const (
-	maxOpened = 24
-	maxRing   = 64 << 20
-)
-
-// mayOpen says why not. What the user told this end holds, whatever the receiver
-// makes of it.
-func (p *push) mayOpen(open *wire.OpenLane) error {
-	switch {
-	case open.RDMA != nil && p.Transport == TransportTCP, open.TCP != nil && p.Transport == TransportRDMA:
-		return errors.New("the sender was told to use " + p.Transport)
-	case int64(open.Depth)*int64(p.welcome.ExtentSize) > maxRing:
-		return fmt.Errorf("%d requests of %d bytes in flight are more than a lane may have", open.Depth, p.welcome.ExtentSize)
-	}
-	return nil
-}
-
-// answer opens the sending end of a lane.
-func (p *push) answer(open *wire.OpenLane, answer *wire.LaneAnswer) (Server, error) {
-	if err := p.mayOpen(open); err != nil {
-		return nil, err
-	}
-	t := p.TCP
-	params := LaneParams{ID: open.ID, Depth: int(open.Depth), ExtentSize: int(p.welcome.ExtentSize)}
-	if open.RDMA != nil {
-		t = p.RDMA
-	} else {
-		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
-			return dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
-		}
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, openLimit)
-	defer cancel()
-	return t.Answer(ctx, params, open, answer)
-}
-
-// openLane opens the sending end of a lane and serves it until it ends.
-func (p *push) openLane(open *wire.OpenLane) {
-	ctx, cancel := context.WithCancel(p.ctx)
-	defer cancel()
-	answer := &wire.LaneAnswer{ID: open.ID}
-	server, err := p.answer(open, answer)
-	if err != nil {
-		answer = &wire.LaneAnswer{ID: open.ID, Reason: wire.Clip(err.Error())}
-	} else {
-		p.mu.Lock()
-		p.detail[open.ID] = server.Describe()
-		p.serving[open.ID] = cancel
-		p.mu.Unlock()
-	}
-	if serr := p.s.Send(answer); serr != nil {
-		p.cancel(serr)
-	}
-	if err != nil {
-		return
-	}
-	err = server.Serve(ctx, p.Source)
-	server.Close()
-	if err != nil && ctx.Err() == nil {
-		// The receiver decides what becomes of it.
-		_ = p.s.Send(&wire.LaneDown{ID: open.ID, Reason: wire.Clip(err.Error())})
-	}
-}
-
-// endLane frees what a lane holds that the receiver has given up.
-func (p *push) endLane(id uint32) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if cancel := p.serving[id]; cancel != nil {
-		cancel()
-	}
-}
-
-// plan notes what carries the data and, the first time, sends the manifest.
-func (p *push) plan(m *wire.Plan) {
-	plan := Plan{Transport: Printable(m.Transport), Lanes: int(m.Lanes), Reason: Printable(m.Reason)}
-	p.mu.Lock()
-	plan.Detail = p.detail[m.Lane]
-	first := !p.planned
-	p.planned = true
-	p.result.Plan = plan
-	p.Observer.Planned(plan)
-	p.mu.Unlock()
-	if first {
-		p.lanes.Go(p.manifest)
-	}
 }
 
 // grant lets entries with numbers below n be sent. It never waits: the newest word is
@@ -503,6 +410,7 @@ func (p *push) done(m *wire.Done) error {
 	p.result.Bytes = m.Bytes
 	p.result.Resumed = m.Resumed
 	p.result.Elapsed = time.Duration(m.Nanoseconds)
+	p.result.Lanes = p.carried(m.Lanes)
 	if !p.complete || p.settled != entries {
 		return errorf(CodeOther, "%w: done after %d of %d entries", wire.ErrMalformed, p.settled, entries)
 	}

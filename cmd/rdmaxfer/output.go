@@ -92,9 +92,13 @@ func (o *output) File(f transfer.FileResult) {
 // describePlan is the transport as the summary line has it.
 func describePlan(p transfer.Plan) string {
 	if p.Transport == transfer.TransportRDMA {
-		return fmt.Sprintf("rdma %s lanes=%d", p.Detail, p.Lanes)
+		s := fmt.Sprintf("rdma %s lanes=%d", p.Detail, p.Lanes)
+		if p.Reason != "" {
+			s += " (" + p.Reason + ")"
+		}
+		return s
 	}
-	s := "tcp " + p.Detail
+	s := fmt.Sprintf("tcp streams=%d %s", p.Lanes, p.Detail)
 	if p.Reason != "" {
 		s += " (rdma skipped: " + p.Reason + ")"
 	}
@@ -111,8 +115,13 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if seconds > 0 {
 		rate = float64(r.Bytes) / seconds
 	}
+	each := []map[string]any{}
+	for _, l := range r.Lanes {
+		each = append(each, map[string]any{"transport": l.Transport, "detail": l.Detail, "bytes": l.Bytes})
+	}
 	fields := map[string]any{
-		"files": r.Files, "failed": r.Failed, "bytes": r.Bytes, "seconds": seconds, "bytes_per_second": rate,
+		"each_lane": each,
+		"files":     r.Files, "failed": r.Failed, "bytes": r.Bytes, "seconds": seconds, "bytes_per_second": rate,
 		"transport": r.Plan.Transport, "detail": r.Plan.Detail, "lanes": r.Plan.Lanes, "reason": r.Plan.Reason,
 		"verify": r.Verify, "ok": err == nil, "code": exitCode(err),
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 func sendCommand() *cli.Command {
@@ -20,6 +21,7 @@ func sendCommand() *cli.Command {
 			transportFlag(),
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto or send"},
 			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
+			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "blake3, or none"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
@@ -72,6 +74,9 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	}
 	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyNone); err != nil {
 		return nil, err
+	}
+	if s.Lanes = c.Int("lanes"); c.IsSet("lanes") && (s.Lanes < 1 || s.Lanes > wire.MaxLanes) {
+		return nil, usagef("--lanes %d: from 1 to %d", s.Lanes, wire.MaxLanes)
 	}
 	method, err := oneOf(c, "method", tcpfallback.Methods...)
 	s.TCP = tcpfallback.Transport{Method: method}

@@ -170,6 +170,8 @@ func TestUsage(t *testing.T) {
 		{"send --nonsense a b", 2, "nonsense"},
 		{"send --transport smoke a b", 2, "auto, rdma, tcp"},
 		{"send --method smoke a b", 2, "sendfile"},
+		{"send --lanes 0 a b", 2, "from 1 to 64"},
+		{"send --lanes 65 a b", 2, "from 1 to 64"},
 		{"send --verify md5 a b", 2, "blake3, none"},
 		{"send --key-file " + key + " /etc/hostname host:", 2, "HOST[:PORT]"},
 		{"send /etc/hostname host", 2, "--key-file"},
@@ -187,6 +189,29 @@ func TestUsage(t *testing.T) {
 		t.Run(c.args, func(t *testing.T) {
 			host{}.start(t, strings.Fields(c.args)...).want(c.code, c.words)
 		})
+	}
+}
+
+// TestSeveralStreams: both summaries tell the lanes, and what each carried.
+func TestSeveralStreams(t *testing.T) {
+	tt := newTransfer(t)
+	const size = 1 << 30
+	src := tt.sparse("src", size)
+	r := tt.recv("--discard")
+	s := tt.send("--transport", "tcp", "--lanes", "3", src)
+	for _, p := range []*proc{s, r} {
+		sum := p.want(transfer.CodeOK)
+		var bytes float64
+		for _, l := range sum["each_lane"].([]any) {
+			lane := l.(map[string]any)
+			bytes += lane["bytes"].(float64)
+			if lane["transport"] != "tcp" || lane["detail"] != "method=copy" {
+				t.Errorf("%s: %v", p.name, lane)
+			}
+		}
+		if sum["lanes"] != 3.0 || bytes != size {
+			t.Errorf("%s: %v", p.name, sum)
+		}
 	}
 }
 

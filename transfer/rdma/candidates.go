@@ -21,6 +21,7 @@ type Candidate struct {
 	LID      uint16
 	MTU      ibverbs.MTU
 	Ethernet bool
+	Subnet   netip.Prefix // of the address; none on InfiniBand
 }
 
 func (c *Candidate) wire() wire.Candidate {
@@ -58,25 +59,24 @@ func Candidates() ([]Candidate, error) {
 }
 
 // localAddrs are the addresses of this network namespace. A GID table also shows
-// those of other namespaces; a packet with such a source goes nowhere.
-func localAddrs() (map[netip.Addr]bool, error) {
+// those of other namespaces; a packet with such a source goes nowhere. Each comes
+// with its subnet.
+func localAddrs() (map[netip.Addr]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, err
 	}
-	local := make(map[netip.Addr]bool)
+	local := make(map[netip.Addr]netip.Prefix)
 	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok {
-				local[ip.Unmap()] = true
-			}
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			local[p.Addr()] = p.Masked()
 		}
 	}
 	return local, nil
 }
 
 // probe lists the addresses of one device, and why it has no more.
-func probe(d ibverbs.Device, local map[netip.Addr]bool) (list []Candidate, reasons []string) {
+func probe(d ibverbs.Device, local map[netip.Addr]netip.Prefix) (list []Candidate, reasons []string) {
 	because := func(format string, args ...any) {
 		reasons = append(reasons, d.Name+" "+fmt.Sprintf(format, args...))
 	}
@@ -121,6 +121,7 @@ func probe(d ibverbs.Device, local map[netip.Addr]bool) (list []Candidate, reaso
 					LID:      pa.LID,
 					MTU:      pa.ActiveMTU,
 					Ethernet: pa.LinkLayer == ibverbs.LinkEthernet,
+					Subnet:   local[g.GID.Addr()],
 				})
 			}
 		}
@@ -134,7 +135,7 @@ func probe(d ibverbs.Device, local map[netip.Addr]bool) (list []Candidate, reaso
 // usable leaves out what can't carry packets from here: RoCE v1, which is not
 // routed and which rxe lacks; link-local addresses, which name a link only
 // together with an interface; addresses of other network namespaces.
-func usable(g ibverbs.GIDEntry, port *ibverbs.PortAttr, local map[netip.Addr]bool) bool {
+func usable(g ibverbs.GIDEntry, port *ibverbs.PortAttr, local map[netip.Addr]netip.Prefix) bool {
 	if g.Index > 255 {
 		return false // a GID index has eight bits in the verbs
 	}
@@ -142,54 +143,5 @@ func usable(g ibverbs.GIDEntry, port *ibverbs.PortAttr, local map[netip.Addr]boo
 		return g.Index == 0
 	}
 	a := g.GID.Addr()
-	return g.Type == ibverbs.GIDTypeRoCEv2 && !a.IsLinkLocalUnicast() && local[a]
-}
-
-// choose finds the best pair of addresses. Addresses of one subnet, as far as the
-// longest common prefix tells, come before such that need a router; IPv4 before
-// IPv6 otherwise; then the first.
-func choose(mine []Candidate, theirs []wire.Candidate) (local, remote int, err error) {
-	best := -1
-	for i := range mine {
-		for j := range theirs {
-			if s := score(&mine[i], &theirs[j]); s > best {
-				best, local, remote = s, i, j
-			}
-		}
-	}
-	if best < 0 {
-		return 0, 0, fmt.Errorf("%w in common: the receiver has %s, the sender %s", ErrNoPath, mine[0].GID, ibverbs.GID(theirs[0].GID))
-	}
-	return local, remote, nil
-}
-
-func score(m *Candidate, t *wire.Candidate) int {
-	a, b := m.GID.Addr(), ibverbs.GID(t.GID).Addr()
-	if m.Ethernet != t.Ethernet || m.Ethernet && a.Is4() != b.Is4() {
-		return -1
-	}
-	s := commonBits(m.GID, t.GID)
-	if a == b {
-		s = 96 // one address for both ends: a host that sends to itself
-	}
-	return s
-}
-
-// commonBits counts the leading bits that two GIDs share. IPv4-mapped ones begin
-// with 96 equal bits, which prefers them.
-func commonBits(a, b ibverbs.GID) int {
-	n := 0
-	for i := range a {
-		x := a[i] ^ b[i]
-		if x == 0 {
-			n += 8
-			continue
-		}
-		for x&0x80 == 0 {
-			n++
-			x <<= 1
-		}
-		break
-	}
-	return n
+	return g.Type == ibverbs.GIDTypeRoCEv2 && !a.IsLinkLocalUnicast() && local[a].IsValid()
 }

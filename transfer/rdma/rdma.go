@@ -175,23 +175,16 @@ func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneP
 	if hello.Op != "auto" && hello.Op != OpSend {
 		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has send", hello.Op)
 	}
-	mine, err := Candidates()
-	if err != nil {
-		return nil, fmt.Errorf("the receiver has %w", err)
-	}
-	if len(hello.RDMA) == 0 {
-		return nil, fmt.Errorf("the sender has %s", hello.RDMAReason)
-	}
-	local, remote, err := choose(mine, hello.RDMA)
+	rail, err := findRail(hello, p.Path)
 	if err != nil {
 		return nil, err
 	}
-	pl, err := newPuller(mine[local], p)
+	pl, err := newPuller(*rail.mine, p)
 	if err != nil {
 		return nil, err
 	}
 	open.RDMA = pl.res.lane()
-	open.RDMA.Candidate = uint16(remote)
+	open.RDMA.Candidate = rail.remote
 	return pl, nil
 }
 

@@ -91,7 +91,7 @@ type Hello struct {
 	Transport  string      `cbor:"2,keyasint"` // auto, rdma, tcp
 	Op         string      `cbor:"3,keyasint"` // auto, send
 	Verify     string      `cbor:"4,keyasint"` // blake3, xxh3, crc32c, none
-	Lanes      uint16      `cbor:"5,keyasint"`
+	Lanes      uint16      `cbor:"5,keyasint"` // 0: as many as the receiver finds paths
 	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
 	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
 	Transfer   [16]byte    `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
@@ -153,10 +153,9 @@ type LaneDown struct {
 
 // Plan tells the sender what carries the data from now on.
 type Plan struct {
-	Transport string `cbor:"1,keyasint"` // rdma, tcp
-	Lane      uint32 `cbor:"2,keyasint"` // the newest; each end describes its own side of it
-	Lanes     uint16 `cbor:"3,keyasint"`
-	Reason    string `cbor:"4,keyasint,omitempty"` // why not the other
+	Transport string   `cbor:"1,keyasint"`           // rdma, tcp
+	Lanes     []uint32 `cbor:"2,keyasint"`           // by number; each end describes its own side of them
+	Reason    string   `cbor:"3,keyasint,omitempty"` // why not what was asked for
 }
 
 // EntryKind is what an entry of the manifest is.
@@ -249,10 +248,17 @@ type Receipt struct {
 // Done is the receiver's last word: what landed, by its own clock from the first
 // request to the last byte durable.
 type Done struct {
-	Files       uint32 `cbor:"1,keyasint"`
-	Bytes       int64  `cbor:"2,keyasint"`
-	Nanoseconds int64  `cbor:"3,keyasint"`
-	Resumed     int64  `cbor:"4,keyasint,omitempty"` // of Bytes, what had landed before
+	Files       uint32      `cbor:"1,keyasint"`
+	Bytes       int64       `cbor:"2,keyasint"`
+	Nanoseconds int64       `cbor:"3,keyasint"`
+	Lanes       []LaneBytes `cbor:"4,keyasint,omitempty"`
+	Resumed     int64       `cbor:"5,keyasint,omitempty"` // of Bytes, what had landed before
+}
+
+// LaneBytes says how much landed over one lane.
+type LaneBytes struct {
+	ID    uint32 `cbor:"1,keyasint"`
+	Bytes int64  `cbor:"2,keyasint"`
 }
 
 // Abort ends the session for a reason that both ends report.
@@ -297,7 +303,7 @@ func (m *Hello) check() error {
 			return err
 		}
 	}
-	if m.Lanes < 1 || m.Lanes > MaxLanes {
+	if m.Lanes > MaxLanes {
 		return malformed("%d lanes", m.Lanes)
 	}
 	return texts(m.Transport, m.Op, m.Verify, m.RDMAReason)
@@ -341,7 +347,13 @@ func (m *LaneAnswer) check() error {
 }
 
 func (m *LaneDown) check() error { return texts(m.Reason) }
-func (m *Plan) check() error     { return texts(m.Transport, m.Reason) }
+
+func (m *Plan) check() error {
+	if len(m.Lanes) > MaxLanes {
+		return malformed("a plan of %d lanes", len(m.Lanes))
+	}
+	return texts(m.Transport, m.Reason)
+}
 
 func (m *Entry) check() error {
 	if m.Size < 0 || m.Size > MaxSize {
@@ -403,6 +415,11 @@ func (m *Receipt) check() error { return digest(m.Digest) }
 func (m *Done) check() error {
 	if m.Bytes < 0 || m.Nanoseconds < 0 || m.Resumed < 0 || m.Resumed > m.Bytes {
 		return malformed("a negative result")
+	}
+	for _, l := range m.Lanes {
+		if l.Bytes < 0 {
+			return malformed("a lane of %d bytes", l.Bytes)
+		}
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func examples() []Message {
 		&OpenLane{ID: 1, Depth: 16, RDMA: lane},
 		&LaneAnswer{ID: 1, Reason: "no", RDMA: lane, Method: "copy"},
 		&LaneDown{ID: 1, Reason: "broke"},
-		&Plan{Transport: "tcp", Lane: 1, Lanes: 2, Reason: "no RDMA"},
+		&Plan{Transport: "tcp", Lanes: []uint32{1, 2}, Reason: "no RDMA"},
 		&Entry{File: 1, Path: "dir/file", Size: 1 << 40, Mode: 0o644, MTimeNS: -1, Sparse: true, Version: 1 << 63},
 		&Entry{File: 2, Path: "dir/link", Kind: Symlink, Link: "../elsewhere"},
 		&ManifestEnd{Files: 2, Bytes: 3, Unsent: 4},
@@ -34,7 +34,7 @@ func examples() []Message {
 		&Vouch{File: 1, Digest: digest},
 		&FileFailed{File: 1, Code: 7, Reason: "it was truncated"},
 		&Receipt{File: 1, Digest: digest},
-		&Done{Files: 1, Bytes: 2, Nanoseconds: 3, Resumed: 1},
+		&Done{Files: 1, Bytes: 2, Nanoseconds: 3, Resumed: 1, Lanes: []LaneBytes{{ID: 1, Bytes: 2}}},
 		&Abort{Code: 4, Reason: "the peer is gone"},
 		&Ping{},
 		&More{Entries: 7},
@@ -166,7 +166,8 @@ func TestEveryBoundHolds(t *testing.T) {
 		ok, over Message
 	}{
 		{"lanes", hello(func(m *Hello) { m.Lanes = MaxLanes }), hello(func(m *Hello) { m.Lanes = MaxLanes + 1 })},
-		{"no lanes", hello(func(m *Hello) {}), hello(func(m *Hello) { m.Lanes = 0 })},
+		{"lanes of a plan", &Plan{Lanes: make([]uint32, MaxLanes)}, &Plan{Lanes: make([]uint32, MaxLanes+1)}},
+		{"bytes of a lane", &Done{Lanes: []LaneBytes{{}}}, &Done{Lanes: []LaneBytes{{Bytes: -1}}}},
 		{"addresses", hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates) }), hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates + 1) })},
 		{"device", hello(func(m *Hello) { m.RDMA[0].Device = text(64) }), hello(func(m *Hello) { m.RDMA[0].Device = text(65) })},
 		{"device's letters", hello(func(m *Hello) { m.RDMA[0].Device = "é" }), hello(func(m *Hello) { m.RDMA[0].Device = "\x1b" })},

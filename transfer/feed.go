@@ -1,0 +1,230 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// lookAgain is how often a lane that has nothing to do looks whether there is
+// something that another takes too long for.
+const lookAgain = 50 * time.Millisecond
+
+// unknownTime is what a lane that has landed nothing yet is taken to need for an
+// extent.
+const unknownTime = time.Second
+
+// laneFeed is one lane's Feed. It remembers what the lane has taken and not
+// landed, which is what the others get when it dies, or is too slow.
+type laneFeed struct {
+	l         *lanes
+	id        uint32
+	transport string
+	detail    string
+	opened    time.Time
+	kill      context.CancelCauseFunc
+
+	bytes   atomic.Int64 // landed
+	retired atomic.Bool  // it takes no more
+
+	mu      sync.Mutex
+	taken   []taken
+	since   time.Time     // of the last progress, while something is taken
+	typical time.Duration // from taking an extent to its bytes; 0 when none came yet
+}
+
+// taken is an extent that a lane has asked for.
+type taken struct {
+	Extent
+	at   time.Time
+	twin *twin // two lanes have it
+}
+
+// twin is shared by two lanes that have asked for the same extent. The first
+// answer lands; the extent goes back when neither lane can land it any more.
+type twin struct {
+	mu     sync.Mutex
+	landed bool
+	lost   bool // by one of the two
+}
+
+// claim reports whether it is the caller who lands the extent.
+func (t *twin) claim() bool {
+	if t == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := !t.landed
+	t.landed = true
+	return first
+}
+
+// lose reports whether the extent has to go back.
+func (t *twin) lose() bool {
+	if t == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := t.lost && !t.landed
+	t.lost = true
+	return last
+}
+
+func (f *laneFeed) take(e Extent, tw *twin) {
+	now := time.Now()
+	f.mu.Lock()
+	if len(f.taken) == 0 {
+		f.since = now
+	}
+	f.taken = append(f.taken, taken{e, now, tw})
+	f.mu.Unlock()
+	f.l.p.asks(e, now)
+}
+
+// untake forgets an extent that was answered, and reports whether its bytes are
+// wanted still.
+func (f *laneFeed) untake(e Extent) bool {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.since = now
+	i := slices.IndexFunc(f.taken, func(t taken) bool { return t.Extent == e })
+	if i < 0 {
+		return true
+	}
+	t := f.taken[i]
+	f.taken = slices.Delete(f.taken, i, i+1)
+	if took := now.Sub(t.at); f.typical == 0 {
+		f.typical = took
+	} else {
+		f.typical += (took - f.typical) / 8
+	}
+	return t.twin.claim()
+}
+
+// rest is what a lane that has ended leaves to the others.
+func (f *laneFeed) rest() (list []Extent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.taken {
+		if t.twin.lose() {
+			list = append(list, t.Extent)
+		}
+	}
+	f.taken = nil
+	return list
+}
+
+func (f *laneFeed) stalled(now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.taken) > 0 && now.Sub(f.since) > stallLimit
+}
+
+// patience is how long another lane may have an extent before this one asks for it
+// too: twice its own time, so that lanes of one speed don't race each other.
+func (f *laneFeed) patience() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.typical == 0 {
+		return 2 * unknownTime
+	}
+	return max(2*f.typical, lookAgain)
+}
+
+// spare gives an extent that this lane has had for longer than limit, once each:
+// of several the one that was taken last, which would come last.
+func (f *laneFeed) spare(now time.Time, limit time.Duration) (Extent, *twin, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := len(f.taken) - 1; i >= 0; i-- {
+		if t := &f.taken[i]; t.twin == nil && now.Sub(t.at) > limit {
+			t.twin = new(twin)
+			return t.Extent, t.twin, true
+		}
+	}
+	return Extent{}, nil, false
+}
+
+// takeOver asks once more for what another lane is too slow with. It is called
+// when nobody has anything else to do.
+func (f *laneFeed) takeOver() (Extent, bool) {
+	limit, now := f.patience(), time.Now()
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	for _, other := range f.l.up {
+		if other == f {
+			continue
+		}
+		if e, tw, ok := other.spare(now, limit); ok {
+			f.take(e, tw)
+			return e, true
+		}
+	}
+	return Extent{}, false
+}
+
+// Next is [Feed].Next.
+func (f *laneFeed) Next(ctx context.Context) (Extent, error) {
+	for {
+		if f.retired.Load() {
+			return Extent{}, io.EOF
+		}
+		if e, ok := f.TryNext(); ok {
+			return e, nil
+		}
+		look, cancel := context.WithTimeout(ctx, lookAgain)
+		e, err := f.l.p.sched.next(look)
+		cancel()
+		switch {
+		case err == nil:
+			f.take(e, nil)
+			return e, nil
+		case look.Err() == nil || ctx.Err() != nil:
+			return Extent{}, err
+		}
+	}
+}
+
+// TryNext is [Feed].TryNext.
+func (f *laneFeed) TryNext() (Extent, bool) {
+	if f.retired.Load() {
+		return Extent{}, false
+	}
+	e, ok := f.l.p.sched.tryNext()
+	if ok {
+		f.take(e, nil)
+		return e, true
+	}
+	return f.takeOver()
+}
+
+// Land is [Feed].Land.
+func (f *laneFeed) Land(e Extent, b []byte) error {
+	if len(b) != e.Len {
+		return fmt.Errorf("%w: %d bytes for an extent of %d", wire.ErrMalformed, len(b), e.Len)
+	}
+	if !f.untake(e) {
+		return nil
+	}
+	err := f.l.p.land(e, b)
+	f.bytes.Add(int64(len(b)))
+	f.l.landed.Add(1)
+	return err
+}
+
+// Refuse is [Feed].Refuse. Why, the sender owes on the control connection; the files of
+// a pack are asked for one by one, to find the one that it means.
+func (f *laneFeed) Refuse(e Extent) {
+	if f.untake(e) {
+		f.l.p.refused(e)
+	}
+}

@@ -1,0 +1,387 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// autoLanes is how many lanes there are at the most when nobody said how many: one
+// on each path, up to this.
+const autoLanes = 8
+
+// When lanes are missing they are opened again at growing intervals, from firstRetry
+// to lastRetry; a lane that lived for steady starts that anew. Where RDMA is required
+// and gone there is nothing to do meanwhile: every hurry, for mercy.
+const (
+	firstRetry = 2 * time.Second
+	lastRetry  = 30 * time.Second
+	steady     = 30 * time.Second
+	hurry      = time.Second
+	mercy      = 10 * time.Second
+)
+
+// maxFutile bounds how often in a row every lane may break with nothing landed in
+// between.
+const maxFutile = 4
+
+// What a receiver may ask for in one session: lanes in all, each of which costs the
+// sender some packets and a few words of memory, so that retries at their longest
+// interval go on for hours; and lanes at once, since those hold memory: twice as many
+// as agreed, when one transport takes over from the other, and some that are being
+// given up. Retries leave reserve of the first to what must be opened.
+const (
+	maxOpened = 1024
+	reserve   = 2 * wire.MaxLanes
+)
+
+func maxAlive(lanes int) int {
+	if lanes == 0 {
+		lanes = autoLanes
+	}
+	return 2*lanes + 4
+}
+
+// keeper sees to it that there are lanes. It is one goroutine; what takes time runs
+// beside it, and reports.
+type keeper struct {
+	l         *lanes
+	ctx       context.Context
+	rdma, tcp *group // nil: not to be used
+	events    chan laneEvent
+	gone      chan struct{} // closed when nobody hears events any more
+
+	retry   *time.Timer
+	wait    time.Duration // until the next but one
+	limit   time.Time     // for RDMA that is required to come back; zero when it is there
+	trouble string        // why there was not, or is not, what was wanted
+	told    Plan
+	futile  int
+	landed  int64 // when the last lane was lost before
+}
+
+// laneEvent is a lane that was opened or not (feed or err), or broke (both).
+type laneEvent struct {
+	g    *group
+	path *lanePath
+	feed *laneFeed
+	err  error
+}
+
+// keep opens the lanes of a transfer, pulls over them, and replaces those that
+// break, until the transfer is done or ctx ends. An error is why the transfer can't
+// go on.
+func (l *lanes) keep(ctx context.Context) error {
+	k := &keeper{l: l, ctx: ctx, events: make(chan laneEvent), gone: make(chan struct{}), retry: time.NewTimer(lastRetry), wait: firstRetry}
+	k.retry.Stop()
+	defer k.retry.Stop()
+	defer close(k.gone)
+	if err := k.begin(); err != nil {
+		return err
+	}
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.p.done:
+			return nil
+		case <-k.retry.C:
+			k.openMissing()
+		case e := <-k.events:
+			err = k.handle(e)
+		}
+		if err != nil {
+			return causeOf(ctx, err)
+		}
+	}
+}
+
+// begin opens the first lanes.
+func (k *keeper) begin() error {
+	wantRDMA, wantTCP, reason := k.l.policy()
+	if !wantRDMA && !wantTCP {
+		return errorf(CodeNoRDMA, "RDMA is required, and %s", reason)
+	}
+	var err error
+	if wantTCP {
+		if k.tcp, err = k.group(k.l.p.TCP, 1); err != nil {
+			return errorf(CodeConnect, "no lane: %w", err)
+		}
+	}
+	if wantRDMA {
+		if k.rdma, err = k.group(k.l.p.RDMA, autoLanes); err == nil {
+			k.open(k.rdma, k.rdma.want)
+			return nil
+		}
+		if !wantTCP {
+			return errorf(CodeNoRDMA, "RDMA is required and can't be had: %w", err)
+		}
+		reason = err.Error()
+	}
+	k.trouble = reason
+	k.open(k.tcp, k.tcp.want)
+	return nil
+}
+
+// group is what can be had of a transport: as many lanes as the sender's user
+// said, or one on each path up to most.
+func (k *keeper) group(t PullTransport, most int) (*group, error) {
+	names, err := t.Paths(k.l.p.hello)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{PullTransport: t, want: int(k.l.p.hello.Lanes)}
+	if g.want == 0 {
+		g.want = min(len(names), most)
+	}
+	for _, name := range names {
+		g.paths = append(g.paths, &lanePath{name: name})
+	}
+	return g, nil
+}
+
+// open opens lanes side by side.
+func (k *keeper) open(g *group, n int) {
+	ctx := k.ctx
+	if !k.limit.IsZero() {
+		limited, cancel := context.WithDeadline(ctx, k.limit)
+		context.AfterFunc(ctx, cancel)
+		ctx = limited
+	}
+	for range n {
+		p := g.next()
+		p.busy++
+		g.opening++
+		k.l.running.Go(func() { k.one(ctx, g, p) })
+	}
+}
+
+// one opens a lane and runs it to its end.
+func (k *keeper) one(ctx context.Context, g *group, p *lanePath) {
+	ln, err := k.l.open(ctx, g, p.name)
+	if err != nil {
+		k.report(laneEvent{g, p, nil, err})
+		return
+	}
+	if !k.report(laneEvent{g, p, ln.feed, nil}) {
+		k.l.close(ln)
+		return
+	}
+	if err := k.l.run(ln); err != nil {
+		k.report(laneEvent{g, p, ln.feed, err})
+	}
+}
+
+func (k *keeper) report(e laneEvent) bool {
+	select {
+	case k.events <- e:
+		return true
+	case <-k.gone:
+		return false
+	}
+}
+
+func (k *keeper) handle(e laneEvent) error {
+	if e.feed != nil && e.err != nil {
+		return k.broke(e)
+	}
+	e.g.opening--
+	if e.err != nil {
+		e.path.busy--
+		e.path.failures++
+		e.g.errs = append(e.g.errs, e.err)
+	} else {
+		e.g.up = append(e.g.up, e.feed)
+		k.cameUp(e.g, e.feed)
+	}
+	if e.g.opening > 0 {
+		return nil
+	}
+	return k.settled(e.g)
+}
+
+// cameUp takes a lane into use. The first of RDMA sends TCP home.
+func (k *keeper) cameUp(g *group, f *laneFeed) {
+	if g == k.tcp && k.rdma != nil && len(k.rdma.up) > 0 {
+		k.retire(g) // it came too late
+		return
+	}
+	if g == k.rdma {
+		k.limit = time.Time{}
+		if k.tcp != nil && len(k.tcp.up) > 0 {
+			k.retire(k.tcp)
+			k.trouble = "back on rdma after: " + k.trouble
+		}
+	}
+	if len(g.up) == 1 {
+		k.announce(g, k.trouble)
+	}
+}
+
+// retire lets lanes finish what they have in flight and take no more.
+func (k *keeper) retire(g *group) {
+	for _, f := range g.up {
+		f.retired.Store(true)
+	}
+	for _, p := range g.paths {
+		p.busy = 0
+	}
+	g.up = nil
+}
+
+// settled decides what to do when nothing of a group is being opened any more.
+func (k *keeper) settled(g *group) error {
+	errs := g.errs
+	g.errs = nil
+	if len(g.up) == 0 {
+		return k.nothing(g, errs)
+	}
+	if len(errs) > 0 {
+		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
+	} else {
+		k.announce(g, k.trouble)
+	}
+	switch {
+	case g.missing() == 0:
+	case len(errs) == 0:
+		k.openMissing()
+	default:
+		k.later()
+	}
+	return nil
+}
+
+// nothing is what to do when no lane of a group could be opened and none is left.
+func (k *keeper) nothing(g *group, errs []error) error {
+	if len(errs) == 0 {
+		return nil // what came up was retired, or lost again, which was dealt with
+	}
+	err := errors.New(words(errs))
+	if g == k.tcp {
+		switch {
+		case k.rdma != nil && len(k.rdma.up) > 0:
+			return nil
+		case k.trouble == "":
+			return errorf(CodeConnect, "no lane: %w", err)
+		}
+		return errorf(CodeConnect, "%s, and no TCP lane: %w", k.trouble, err)
+	}
+	switch {
+	case k.tcp != nil && (len(k.tcp.up) > 0 || k.tcp.opening > 0):
+		k.later()
+	case k.tcp != nil:
+		k.trouble = err.Error()
+		k.open(k.tcp, k.tcp.want)
+		k.later()
+	case k.limit.IsZero():
+		return errorf(CodeNoRDMA, "RDMA is required and can't be had: %w", err)
+	case !time.Now().Add(hurry).Before(k.limit):
+		return errorf(CodeNoRDMA, "RDMA is required and was lost: %s; opening it again: %w", k.trouble, err)
+	default:
+		k.retry.Reset(hurry)
+	}
+	return nil
+}
+
+// broke replaces a lane.
+func (k *keeper) broke(e laneEvent) error {
+	if e.feed.retired.Load() {
+		return nil
+	}
+	g := e.g
+	e.path.busy--
+	e.path.failures++
+	g.up = slices.DeleteFunc(g.up, func(f *laneFeed) bool { return f == e.feed })
+	k.trouble = fmt.Sprintf("%s lane lost: %v", g.Name(), e.err)
+	if time.Since(e.feed.opened) > steady {
+		k.wait = firstRetry
+	}
+	if len(g.up) > 0 {
+		k.announce(g, k.trouble)
+		k.soon(g)
+		return nil
+	}
+	if landed := k.l.landed.Load(); landed != k.landed {
+		k.landed, k.futile = landed, 0
+	}
+	if k.futile++; k.futile > maxFutile {
+		if k.tcp == nil {
+			return errorf(CodeNoRDMA, "RDMA is required and was lost: all lanes broke %d times and nothing landed; the last: %w", k.futile, e.err)
+		}
+		return errorf(CodeConnect, "all lanes broke %d times and nothing landed; the last: %w", k.futile, e.err)
+	}
+	switch {
+	case k.tcp == nil:
+		k.limit = time.Now().Add(mercy)
+		if g.opening == 0 {
+			k.open(g, min(g.want, len(g.paths)))
+		}
+	case k.tcp.opening == 0:
+		k.open(k.tcp, k.tcp.want)
+		if k.rdma != nil {
+			k.soon(k.rdma)
+		}
+	}
+	return nil
+}
+
+// soon opens what is missing at once where there is a path that is not in use and
+// has done no wrong, and later where there is none.
+func (k *keeper) soon(g *group) {
+	if p := g.next(); p.busy == 0 && p.failures == 0 {
+		k.retry.Reset(0)
+		return
+	}
+	k.later()
+}
+
+// later opens what is missing after a while, the next time after a longer one.
+func (k *keeper) later() {
+	k.retry.Reset(k.wait)
+	k.wait = min(2*k.wait, lastRetry)
+}
+
+// openMissing opens lanes that there should be: of RDMA at any time, of TCP while
+// that is in use. No more than one on each path: it may be in vain.
+func (k *keeper) openMissing() {
+	k.l.mu.Lock()
+	last := k.l.last
+	k.l.mu.Unlock()
+	for _, g := range []*group{k.rdma, k.tcp} {
+		if g == nil || g == k.tcp && len(g.up) == 0 {
+			continue
+		}
+		if n := min(g.missing(), len(g.paths)); n > 0 && int(last)+n <= maxOpened-reserve {
+			k.open(g, n)
+		}
+	}
+}
+
+// announce tells both users what carries the data, when that is news.
+func (k *keeper) announce(g *group, reason string) {
+	plan := Plan{Transport: g.Name(), Lanes: len(g.up), Reason: reason}
+	m := &wire.Plan{Transport: plan.Transport, Reason: wire.Clip(reason)}
+	var details []string
+	for _, f := range g.up {
+		details = append(details, f.detail)
+		m.Lanes = append(m.Lanes, f.id)
+	}
+	plan.Detail = joinDetails(details)
+	old := k.told
+	if old.Transport == plan.Transport && old.Lanes == plan.Lanes && (old.Reason != "" || reason == "") {
+		return
+	}
+	k.told = plan
+	k.l.mu.Lock()
+	k.l.plan = plan
+	k.l.mu.Unlock()
+	k.l.p.mu.Lock()
+	k.l.p.Observer.Planned(plan)
+	k.l.p.mu.Unlock()
+	_ = k.l.p.s.Send(m) // a broken session is noticed by who reads it
+}

@@ -1,0 +1,146 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// maxRing bounds the memory that a receiver may make one lane pin here, bytes. It
+// asks for a quarter of that.
+const maxRing = 64 << 20
+
+// beginLane makes room for a lane and opens it. A receiver that asks for more than
+// any receiver does is an error.
+func (p *push) beginLane(open *wire.OpenLane) error {
+	if p.opened++; p.opened > maxOpened {
+		return fmt.Errorf("%w: a lane too many (%d)", wire.ErrMalformed, p.opened)
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.serving[open.ID] != nil {
+		cancel()
+		return fmt.Errorf("%w: lane %d again", wire.ErrMalformed, open.ID)
+	}
+	p.serving[open.ID] = cancel
+	p.lanes.Go(func() { p.openLane(ctx, open) })
+	return nil
+}
+
+// mayOpen says why not. What the user told this end holds, whatever the receiver
+// makes of it.
+func (p *push) mayOpen(open *wire.OpenLane) error {
+	p.mu.Lock()
+	alive := len(p.serving)
+	p.mu.Unlock()
+	switch {
+	case open.RDMA != nil && p.Transport == TransportTCP, open.TCP != nil && p.Transport == TransportRDMA:
+		return errors.New("the sender was told to use " + p.Transport)
+	case int64(open.Depth)*int64(p.welcome.ExtentSize) > maxRing:
+		return fmt.Errorf("%d requests of %d bytes in flight are more than a lane may have", open.Depth, p.welcome.ExtentSize)
+	case alive > maxAlive(p.Lanes):
+		return fmt.Errorf("%d lanes at once are more than the sender agreed to", alive)
+	}
+	return nil
+}
+
+// answer opens the sending end of a lane.
+func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.LaneAnswer) (Server, error) {
+	if err := p.mayOpen(open); err != nil {
+		return nil, err
+	}
+	t := p.TCP
+	params := LaneParams{ID: open.ID, Depth: int(open.Depth), ExtentSize: int(p.welcome.ExtentSize)}
+	if open.RDMA != nil {
+		t = p.RDMA
+	} else {
+		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
+			return dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	server, err := t.Answer(ctx, params, open, answer)
+	if err == nil {
+		p.mu.Lock()
+		p.lane[open.ID] = LaneResult{Transport: t.Name(), Detail: server.Describe()}
+		p.mu.Unlock()
+	}
+	return server, err
+}
+
+// openLane opens the sending end of a lane and serves it until it ends.
+func (p *push) openLane(ctx context.Context, open *wire.OpenLane) {
+	defer p.endLane(open.ID)
+	answer := &wire.LaneAnswer{ID: open.ID}
+	server, err := p.answer(ctx, open, answer)
+	if err != nil {
+		answer = &wire.LaneAnswer{ID: open.ID, Reason: wire.Clip(err.Error())}
+	}
+	if serr := p.s.Send(answer); serr != nil {
+		p.cancel(serr)
+	}
+	if err != nil {
+		return
+	}
+	err = server.Serve(ctx, p.Source)
+	server.Close()
+	if err != nil && ctx.Err() == nil {
+		// The receiver decides what becomes of it.
+		_ = p.s.Send(&wire.LaneDown{ID: open.ID, Reason: wire.Clip(err.Error())})
+	}
+}
+
+// laneDown ends a lane that the receiver has given up, so that it frees what it
+// holds.
+func (p *push) laneDown(id uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cancel := p.serving[id]; cancel != nil {
+		cancel()
+	}
+}
+
+// endLane makes room for another lane.
+func (p *push) endLane(id uint32) {
+	p.laneDown(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.serving, id)
+}
+
+// plan notes what carries the data and, the first time, sends the manifest.
+func (p *push) plan(m *wire.Plan) {
+	plan := Plan{Transport: Printable(m.Transport), Lanes: len(m.Lanes), Reason: Printable(m.Reason)}
+	var details []string
+	p.mu.Lock()
+	for _, id := range m.Lanes {
+		details = append(details, p.lane[id].Detail)
+	}
+	plan.Detail = joinDetails(details)
+	first := !p.planned
+	p.planned = true
+	p.result.Plan = plan
+	p.Observer.Planned(plan)
+	p.mu.Unlock()
+	if first {
+		p.lanes.Go(p.manifest)
+	}
+}
+
+// carried joins what the receiver says of the lanes with what this end knows of
+// them. p.mu is held.
+func (p *push) carried(told []wire.LaneBytes) (list []LaneResult) {
+	for _, t := range told {
+		if lane, ok := p.lane[t.ID]; ok {
+			lane.Bytes = t.Bytes
+			list = append(list, lane)
+			delete(p.lane, t.ID) // once
+		}
+	}
+	return list
+}
