@@ -18,7 +18,7 @@ type Sender struct {
 	Key       Key
 	Source    *Source
 	Transport string // auto, rdma or tcp
-	Op        string // auto or send
+	Op        string // auto, read, write or send
 	Verify    string // blake3 or none
 	RDMA      ServeTransport
 	TCP       ServeTransport
