@@ -27,6 +27,8 @@ const (
 type windows struct {
 	pd     *ibverbs.PD
 	access ibverbs.Access
+	size   int // windowSize
+	least  int // windowLeast
 	list   []*window
 	jobs   chan *window // to be opened, or closed
 	made   chan *window
@@ -41,10 +43,12 @@ type windows struct {
 type window struct {
 	file    uint32
 	off     int64
+	most    int // bytes; it has fewer where the file ends
 	source  *os.File
 	mapping *transfer.Window
 	mr      *ibverbs.MR
 	err     error // why there is none
+	back    bool  // from the maker: err and mr may be looked at
 	ready   bool
 	ending  bool
 	lent    int // loans of it
@@ -52,7 +56,7 @@ type window struct {
 
 // newWindows finds out whether pages of a file can be registered at all.
 func newWindows(res *resources, access ibverbs.Access) *windows {
-	ws := &windows{pd: res.pd, access: access}
+	ws := &windows{pd: res.pd, access: access, size: windowSize, least: windowLeast}
 	if ws.failed = res.ctx.CanRegisterReadOnly() != nil; ws.failed {
 		ws.named.Store(&fromPool)
 		return ws
@@ -67,7 +71,7 @@ func newWindows(res *resources, access ibverbs.Access) *windows {
 				ws.errs = append(ws.errs, w.close())
 				continue
 			}
-			w.err = w.open(ws.pd, ws.access)
+			w.err = ws.open(w)
 			ws.made <- w
 		}
 	})
@@ -84,11 +88,11 @@ var (
 // short, make it fromPool unless others are.
 func (ws *windows) source() string { return *ws.named.Load() }
 
-func (w *window) open(pd *ibverbs.PD, access ibverbs.Access) (err error) {
-	if w.mapping, err = transfer.OpenWindow(w.source, w.off, windowLeast, windowSize); err != nil {
+func (ws *windows) open(w *window) (err error) {
+	if w.mapping, err = transfer.OpenWindow(w.source, w.off, ws.least, w.most); err != nil {
 		return err
 	}
-	if w.mr, err = pd.RegisterMR(w.mapping.Mapping(), access); err != nil {
+	if w.mr, err = ws.pd.RegisterMR(w.mapping.Mapping(), ws.access); err != nil {
 		err = errors.Join(err, w.mapping.Close())
 		w.mapping = nil
 	}
@@ -108,7 +112,7 @@ func (w *window) sge(r wire.Request) ibverbs.SGE { return w.mr.SGE(int(r.Offset-
 
 // covers reports whether r begins in the window.
 func (w *window) covers(file uint32, off int64) bool {
-	return w.file == file && off >= w.off && off-w.off < windowSize
+	return w.file == file && off >= w.off && off-w.off < int64(w.most)
 }
 
 // collect takes what the maker has made.
@@ -116,7 +120,7 @@ func (ws *windows) collect() {
 	for {
 		select {
 		case w := <-ws.made:
-			w.ready = w.err == nil
+			w.back, w.ready = true, w.err == nil
 			if w.err != nil && !errors.Is(w.err, transfer.ErrNoWindow) && !errors.Is(w.err, os.ErrClosed) {
 				// Registered memory has come to its limit: the pool does it alone.
 				ws.failed = true
@@ -164,14 +168,14 @@ func (ws *windows) wanted(src *transfer.Source, r wire.Request) bool {
 
 // start has the window made that r lies in.
 func (ws *windows) start(r wire.Request, file *os.File) {
-	w := &window{file: r.File, off: r.Offset / windowSize * windowSize, source: file}
+	w := &window{file: r.File, off: r.Offset - r.Offset%int64(ws.size), most: ws.size, source: file}
 	ws.list = append(ws.list, w)
 	ws.jobs <- w
 }
 
 // ahead has the window after r's made.
 func (ws *windows) ahead(src *transfer.Source, r wire.Request, file *os.File) {
-	r.Offset += windowSize
+	r.Offset += int64(ws.size)
 	if ws.wanted(src, r) {
 		ws.start(r, file)
 	}
@@ -183,7 +187,7 @@ func (ws *windows) evict(src *transfer.Source, keep *wire.Request) {
 	ws.collect()
 	left := ws.list[:0]
 	for _, w := range ws.list {
-		if w.lent > 0 || w.err == nil && !w.ready || keep != nil && w.near(keep) {
+		if w.lent > 0 || !w.back || keep != nil && w.near(keep) {
 			left = append(left, w)
 			continue
 		}
@@ -201,7 +205,7 @@ func (ws *windows) evict(src *transfer.Source, keep *wire.Request) {
 
 // near reports whether a request lies in the window, or in the one after it.
 func (w *window) near(r *wire.Request) bool {
-	return w.covers(r.File, r.Offset) || w.covers(r.File, r.Offset-windowSize)
+	return w.covers(r.File, r.Offset) || w.covers(r.File, r.Offset-int64(w.most))
 }
 
 // close ends all windows. The queue pair is gone: nothing reads them any more.
