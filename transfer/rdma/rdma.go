@@ -35,8 +35,7 @@ const (
 // Ops are the ops that a sender can be asked for.
 var Ops = []string{OpAuto, OpRead, OpWrite, OpSend}
 
-// autoOp is what auto is. With send neither host can touch the other's memory, and no
-// other op was clearly faster (docs/performance.md).
+// autoOp is what auto is: with send neither host can touch the other's memory.
 const autoOp = OpSend
 
 // probeLimit bounds the first round trip over a new queue pair.

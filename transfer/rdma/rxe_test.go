@@ -40,8 +40,9 @@ type ends struct {
 	cancel context.CancelFunc
 }
 
-// newEnds opens a lane of an op whose source is one file, and serves it.
-func newEnds(t *testing.T, op string, size int) *ends {
+// newEnds opens a lane of an op whose source is one file, seen through windows of so
+// many bytes, and serves it.
+func newEnds(t *testing.T, op string, size, window int) *ends {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "rdmaxfer-test-")
 	if err != nil {
@@ -59,7 +60,7 @@ func newEnds(t *testing.T, op string, size int) *ends {
 	ctx, cancel := context.WithCancel(t.Context())
 	e.cancel = cancel
 	e.puller, e.server = connected(t, op)
-	e.server.windows.size, e.server.windows.least = 4*mib, 2*mib
+	e.server.windows.size, e.server.windows.least = window, 2*mib
 	go func() { e.served <- e.server.Serve(ctx, e.src) }()
 	a := &wire.LaneAnswer{RDMA: &wire.RDMALane{Device: e.server.res.cand.Device}}
 	if err := e.puller.probe(ctx, a); err != nil {
@@ -174,7 +175,7 @@ func awaitWindow(t *testing.T) {
 func TestOps(t *testing.T) {
 	eachOp(t, func(t *testing.T, op string) {
 		const size = 22*mib + 1
-		e := newEnds(t, op, size)
+		e := newEnds(t, op, size, 4*mib)
 		want, err := os.ReadFile(e.path)
 		if err != nil {
 			t.Fatal(err)
@@ -201,7 +202,7 @@ func TestOps(t *testing.T) {
 func TestNoAllocationAnExtent(t *testing.T) {
 	eachOp(t, func(t *testing.T, op string) {
 		const size = 16 * mib
-		e := newEnds(t, op, size)
+		e := newEnds(t, op, size, windowSize) // one window, for windows do allocate
 		mallocs := func(extents int) uint64 {
 			f := &feed{t: t, size: size, most: extents}
 			var before, after runtime.MemStats
@@ -233,7 +234,7 @@ func TestSourceChangesUnderAWindow(t *testing.T) {
 			"truncated": func(path string) error { return os.Truncate(path, 8*mib) },
 		} {
 			t.Run(name, func(t *testing.T) {
-				e := newEnds(t, op, size)
+				e := newEnds(t, op, size, 4*mib)
 				f := &feed{t: t, size: size, most: 2 * size / mib}
 				f.onLand = func(landed int) {
 					if landed != 1 {
@@ -262,7 +263,7 @@ func TestBrokenInTheMiddle(t *testing.T) {
 		for _, whose := range []string{"sender's", "receiver's"} {
 			t.Run(whose, func(t *testing.T) {
 				const size = 16 * mib
-				e := newEnds(t, op, size)
+				e := newEnds(t, op, size, 4*mib)
 				f := &feed{t: t, size: size, most: 1 << 20}
 				f.onLand = func(landed int) {
 					if landed != 10 {
