@@ -29,7 +29,6 @@ type manifest struct {
 	granted uint32              // that may come
 	dirs    []*inboundDir       // that the next entry may be in, outermost first
 	ended   bool
-	unsent  int
 }
 
 func newManifest() manifest {

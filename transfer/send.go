@@ -20,7 +20,7 @@ type Sender struct {
 	Key       Key
 	Source    *Source
 	Transport string // auto, rdma or tcp
-	Op        string // auto or send
+	Op        string // auto, read, write or send
 	Verify    string // blake3, xxh3, crc32c or none
 	Lanes     int    // at once; 0 leaves it to the receiver
 	RDMA      ServeTransport

@@ -271,7 +271,7 @@ func TestDestinationFull(t *testing.T) {
 		s.want(transfer.CodeLocalIO, "make room")
 		r.want(transfer.CodeLocalIO, "no space left")
 		os.Remove(filepath.Join(tt.into, "other"))
-		tt.nothingLeft()
+		tt.partsLeft()
 	})
 }
 

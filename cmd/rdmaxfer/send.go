@@ -19,7 +19,7 @@ func sendCommand() *cli.Command {
 		Flags: []cli.Flag{
 			keyFileFlag(),
 			transportFlag(),
-			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto or send"},
+			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
 			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "blake3, or none"},
@@ -69,7 +69,7 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
 		return nil, err
 	}
-	if s.Op, err = oneOf(c, "op", "auto", rdma.OpSend); err != nil {
+	if s.Op, err = oneOf(c, "op", rdma.Ops...); err != nil {
 		return nil, err
 	}
 	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyNone); err != nil {

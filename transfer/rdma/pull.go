@@ -11,24 +11,30 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// puller is the receiving end. Its ring has depth slots; before a request goes
-// out, a slot is posted for its answer, so the sender never finds the receiver
-// not ready. Answers fill the slots in the order in which they come.
+// puller is the receiving end. Its ring has depth slots. Before a request goes out, a
+// receive is posted for its answer, so the sender never finds the receiver not ready.
 //
-// The ring's memory: depth extents, then depth answer headers, then a request
-// header for each place of the send queue. A request header is written again only
-// when its place is free, which a completion says, not the answer: until then the
-// device may send it once more.
+// With op send a receive has a slot of its own, and answers fill the slots in the order
+// in which they come. With write and read slot i is of request i: the sender writes
+// there, or the receiver reads into it when the answer has said from where.
+//
+// The headers: depth of answers, then one of a request for each place of the send
+// queue. A request's is written again only when its place is free, which a completion
+// says, not the answer: until then the device may send it once more.
 type puller struct {
 	res    *resources
+	op     string
 	depth  int
 	extent int
 	sends  int // places of the send queue
 
 	credits *ibverbs.SendCredits
+	reserve int       // credits that READs need
 	posted  int       // requests ever posted; posted % sends is the next header
 	asked   []request // by the low half of the request's ID
 	free    []int     // indices of asked
+	moved   bool      // something was asked for since the last probe
+	arrived []arrival // to be landed
 	wcs     []ibverbs.WC
 	wrs     []ibverbs.SendWR
 	recv    []ibverbs.RecvWR
@@ -38,21 +44,52 @@ type puller struct {
 type request struct {
 	extent transfer.Extent
 	turn   uint16 // high half of its ID: an answer to an earlier one is not for this
-	busy   bool
+	state  requestState
 }
 
-func newPuller(c Candidate, p transfer.LaneParams) (*puller, error) {
-	pl := &puller{depth: p.Depth, extent: p.ExtentSize, sends: 2 * p.Depth}
-	ring := pl.depth*(pl.extent+headerRoom) + pl.sends*headerRoom
-	res, err := acquire(c, ring, pl.sends, pl.depth)
+type requestState int
+
+const (
+	idle     requestState = iota
+	waiting               // for the answer
+	answered              // its bytes are read, or landed
+)
+
+// arrival says that the bytes of request i are in a slot.
+type arrival struct{ i, slot int }
+
+// arrivals is how many completions are taken in one go. More of them land one after
+// the other before the next requests go out.
+const arrivals = 4
+
+// readID marks the work request IDs of READs; the rest is the request's index.
+const readID = 1 << 62
+
+func newPuller(c Candidate, op string, p transfer.LaneParams) (*puller, error) {
+	pl := &puller{op: op, depth: p.Depth, extent: p.ExtentSize, sends: 2 * p.Depth}
+	if op == OpRead {
+		pl.reserve = pl.depth
+		pl.sends += 2 * pl.depth
+	}
+	res, err := acquire(c, shape{
+		op:        op,
+		payload:   pl.depth * pl.extent,
+		access:    accesses[op][0],
+		headers:   pl.depth + pl.sends,
+		sends:     pl.sends,
+		recvs:     pl.depth,
+		reads:     pl.depth,
+		initiator: true,
+	})
 	if err != nil {
 		return nil, err
 	}
 	pl.res = res
 	pl.credits = ibverbs.NewSendCredits(pl.sends, pl.depth/2)
 	pl.asked = make([]request, pl.depth)
-	pl.wcs = make([]ibverbs.WC, 4)
-	pl.wrs = make([]ibverbs.SendWR, 0, pl.depth)
+	pl.wcs = make([]ibverbs.WC, arrivals)
+	pl.arrived = make([]arrival, 0, arrivals)
+	pl.wrs = make([]ibverbs.SendWR, 0, pl.depth+arrivals)
 	for i := range pl.depth {
 		pl.free = append(pl.free, i)
 		pl.repost(i)
@@ -65,36 +102,38 @@ func newPuller(c Candidate, p transfer.LaneParams) (*puller, error) {
 	return pl, nil
 }
 
-// repost puts a slot into the batch of receives that is posted next.
-func (pl *puller) repost(slot int) {
-	wr := ibverbs.RecvWR{ID: uint64(slot) | recvID, NumSGE: 2}
-	wr.SGE[0] = pl.res.mr.SGE(pl.answerHeader(slot), wire.HeaderSize)
-	wr.SGE[1] = pl.res.mr.SGE(slot*pl.extent, pl.extent)
+// repost puts a receive into the batch that is posted next.
+func (pl *puller) repost(n int) {
+	wr := ibverbs.RecvWR{ID: uint64(n) | recvID, NumSGE: 1}
+	wr.SGE[0] = pl.res.headSGE(n)
+	if pl.op == OpSend {
+		wr.NumSGE = 2
+		wr.SGE[1] = pl.res.data.SGE(n*pl.extent, pl.extent)
+	}
 	pl.recv = append(pl.recv, wr)
 }
 
-// recvID marks the work request IDs of receives: the opcode of a completion that
-// failed is undefined.
-const recvID = 1 << 63
-
-func (pl *puller) answerHeader(slot int) int   { return pl.depth*pl.extent + slot*headerRoom }
-func (pl *puller) requestHeader(place int) int { return pl.answerHeader(pl.depth) + place*headerRoom }
-
 // Connect brings the queue pair up and probes it with one request for nothing.
 func (pl *puller) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
-	if answer.RDMA == nil {
-		pl.Close()
-		return nil, fmt.Errorf("%w: an RDMA lane without a queue pair", wire.ErrMalformed)
-	}
-	err := pl.res.connect(&answer.RDMA.QP)
-	if err == nil {
-		err = pl.probe(ctx, answer)
-	}
+	err := pl.connect(ctx, answer)
 	if err != nil {
 		pl.Close()
 		return nil, err
 	}
 	return pl, nil
+}
+
+func (pl *puller) connect(ctx context.Context, answer *wire.LaneAnswer) error {
+	if answer.RDMA == nil || answer.RDMA.Op != pl.op {
+		return fmt.Errorf("%w: an RDMA lane without a queue pair, or of another op", wire.ErrMalformed)
+	}
+	if err := pl.res.agree(answer.RDMA.Reads); err != nil {
+		return err
+	}
+	if err := pl.res.connect(&answer.RDMA.QP); err != nil {
+		return err
+	}
+	return pl.probe(ctx, answer)
 }
 
 func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
@@ -103,7 +142,7 @@ func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
 	pl.post(transfer.Extent{})
 	err := pl.flush()
 	for err == nil && len(pl.free) < pl.depth {
-		err = pl.handle(ctx, probeFeed{})
+		err = pl.handle(ctx, nil)
 	}
 	if err == nil {
 		return nil
@@ -115,19 +154,7 @@ func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
 		pl.res.cand.Device, pl.res.cand.GID.Addr(), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), err)
 }
 
-// probeFeed takes the answer to the probe.
-type probeFeed struct{ transfer.Feed }
-
-func (probeFeed) Land(_ transfer.Extent, p []byte) error {
-	if len(p) != 0 {
-		return fmt.Errorf("%w: a probe was answered with data", wire.ErrMalformed)
-	}
-	return nil
-}
-
-func (probeFeed) Refuse(transfer.Extent) {}
-
-// Describe names the device, the GID and the MTU.
+// Describe names the device, the GID, the MTU and the op.
 func (pl *puller) Describe() string { return pl.res.describe() }
 
 // Close destroys the queue pair and deregisters the ring: after it nothing lands.
@@ -150,11 +177,17 @@ func (pl *puller) Pull(ctx context.Context, f transfer.Feed) error {
 }
 
 // ask posts as many requests as there are extents, slots and places in the send
-// queue, with one doorbell. It waits for an extent only when nothing is in flight.
+// queue, with one doorbell. It waits for an extent only when nothing is in flight; a
+// probe before that tells the sender that it may let go of what it holds.
 func (pl *puller) ask(ctx context.Context, f transfer.Feed) error {
-	for len(pl.free) > 0 && pl.credits.Free() > 0 {
+	for len(pl.free) > 0 && pl.credits.Free() > pl.reserve {
 		e, ok := f.TryNext()
 		if !ok && len(pl.free) < pl.depth {
+			break
+		}
+		if !ok && pl.moved {
+			pl.moved = false
+			pl.post(transfer.Extent{})
 			break
 		}
 		if !ok {
@@ -163,26 +196,40 @@ func (pl *puller) ask(ctx context.Context, f transfer.Feed) error {
 				return err
 			}
 		}
+		pl.moved = true
 		pl.post(e)
 	}
 	return pl.flush()
 }
 
-// post puts a request into the batch.
+// post puts a request into the batch. An extent of no bytes makes it a probe.
 func (pl *puller) post(e transfer.Extent) {
 	i := pl.free[len(pl.free)-1]
 	pl.free = pl.free[:len(pl.free)-1]
 	a := &pl.asked[i]
-	*a = request{extent: e, turn: a.turn + 1, busy: true}
+	*a = request{extent: e, turn: a.turn + 1, state: waiting}
 
-	at := pl.requestHeader(pl.posted % pl.sends)
+	at := pl.depth + pl.posted%pl.sends
 	r := e.Request(uint32(a.turn)<<16 | uint32(i))
-	r.Put(pl.res.mr.Bytes()[at:])
+	if pl.op == OpWrite {
+		r.RKey, r.Addr = pl.res.data.RKey(), pl.res.data.Addr(i*pl.extent)
+	}
+	r.Put(pl.res.head(at))
 	wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, NumSGE: 1}
-	wr.SGE[0] = pl.res.mr.SGE(at, wire.HeaderSize)
+	wr.SGE[0] = pl.res.headSGE(at)
 	pl.credits.Take(&wr)
 	pl.wrs = append(pl.wrs, wr)
 	pl.posted++
+}
+
+// read puts the READ of request i's bytes into the batch, from where the sender says
+// they are: that only leads it into our own slot. The requests of which there are
+// credits for leave a READ for each of them.
+func (pl *puller) read(i int, a *wire.Answer) {
+	wr := ibverbs.SendWR{ID: uint64(i) | readID, Opcode: ibverbs.OpRead, Flags: ibverbs.SendSignaled, RKey: a.RKey, RemoteAddr: a.Addr, NumSGE: 1}
+	wr.SGE[0] = pl.res.data.SGE(i*pl.extent, pl.asked[i].extent.Len)
+	pl.credits.Take(&wr)
+	pl.wrs = append(pl.wrs, wr)
 }
 
 // flush posts what has been batched: receives first, so that every request that
@@ -199,53 +246,95 @@ func (pl *puller) flush() error {
 	return nil
 }
 
-// handle waits for completions and lands what has arrived.
+// handle waits for completions and lands what has arrived. READs are posted before
+// anything lands: the device works meanwhile.
 func (pl *puller) handle(ctx context.Context, f transfer.Feed) error {
 	n, err := pl.res.cq.WaitPoll(ctx, pl.wcs)
 	if err != nil {
 		return err
 	}
 	for i := range pl.wcs[:n] {
-		wc := &pl.wcs[i]
-		if wc.Status != ibverbs.WCSuccess {
-			return pl.res.failure(wc)
-		}
-		if wc.ID&recvID == 0 {
-			pl.credits.Complete()
-			continue
-		}
-		slot := int(wc.ID &^ recvID)
-		if err := pl.land(f, slot, int(wc.ByteLen)); err != nil {
+		if err := pl.completed(&pl.wcs[i], f); err != nil {
 			return err
 		}
-		pl.repost(slot)
+	}
+	if len(pl.wrs) > 0 {
+		if err := pl.flush(); err != nil {
+			return err
+		}
+	}
+	for _, a := range pl.arrived {
+		e := pl.asked[a.i].extent
+		if err := f.Land(e, pl.res.data.Bytes()[a.slot*pl.extent:][:e.Len]); err != nil {
+			return err
+		}
+		pl.settle(a.i)
+		if pl.op == OpSend {
+			pl.repost(a.slot)
+		}
+	}
+	pl.arrived = pl.arrived[:0]
+	return nil
+}
+
+// settle makes an index free for another request.
+func (pl *puller) settle(i int) {
+	pl.asked[i].state = idle
+	pl.free = append(pl.free, i)
+}
+
+func (pl *puller) completed(wc *ibverbs.WC, f transfer.Feed) error {
+	switch {
+	case wc.Status != ibverbs.WCSuccess:
+		return pl.res.failure(wc)
+	case wc.ID&recvID != 0:
+		return pl.answer(int(wc.ID&^recvID), int(wc.ByteLen), f)
+	}
+	pl.credits.Complete()
+	if wc.ID&readID != 0 {
+		i := int(wc.ID &^ readID)
+		pl.arrived = append(pl.arrived, arrival{i, i})
 	}
 	return nil
 }
 
-// land checks that the answer in a slot was asked for and hands its bytes on.
-func (pl *puller) land(f transfer.Feed, slot, n int) error {
-	if n < wire.HeaderSize {
-		return fmt.Errorf("%w: an answer of %d bytes", wire.ErrMalformed, n)
+// answer checks that the nth receive's answer, a message of so many bytes, was asked
+// for, and takes the next step with it.
+func (pl *puller) answer(n, bytes int, f transfer.Feed) error {
+	if bytes < wire.HeaderSize {
+		return fmt.Errorf("%w: an answer of %d bytes", wire.ErrMalformed, bytes)
 	}
-	at := pl.answerHeader(slot)
-	a, err := wire.ParseAnswer(pl.res.mr.Bytes()[at : at+wire.HeaderSize])
+	a, err := wire.ParseAnswer(pl.res.head(n))
 	if err != nil {
 		return err
 	}
 	i := int(a.ID & 0xffff)
-	if i >= len(pl.asked) || !pl.asked[i].busy || pl.asked[i].turn != uint16(a.ID>>16) {
+	if i >= len(pl.asked) || pl.asked[i].state != waiting || pl.asked[i].turn != uint16(a.ID>>16) {
 		return fmt.Errorf("%w: an answer to no request (%d)", wire.ErrMalformed, a.ID)
 	}
 	e := pl.asked[i].extent
-	if int(a.Length) != n-wire.HeaderSize || a.Status == wire.StatusOK && int(a.Length) != e.Len {
+	payload := 0
+	if pl.op == OpSend {
+		payload = int(a.Length)
+	}
+	if bytes != wire.HeaderSize+payload || a.Status == wire.StatusOK && int(a.Length) != e.Len {
 		return fmt.Errorf("%w: an answer of %d bytes to a request for %d", wire.ErrMalformed, a.Length, e.Len)
 	}
-	pl.asked[i].busy = false
-	pl.free = append(pl.free, i)
-	if a.Status != wire.StatusOK {
-		f.Refuse(e)
-		return nil
+	pl.asked[i].state = answered
+	switch {
+	case e.Len == 0 || a.Status != wire.StatusOK:
+		if e.Len > 0 {
+			f.Refuse(e)
+		}
+		pl.settle(i)
+	case pl.op == OpSend:
+		pl.arrived = append(pl.arrived, arrival{i, n})
+		return nil // its slot is in use: the receive is posted again when that has landed
+	case pl.op == OpWrite:
+		pl.arrived = append(pl.arrived, arrival{i, i})
+	case pl.op == OpRead:
+		pl.read(i, &a)
 	}
-	return f.Land(e, pl.res.mr.Bytes()[slot*pl.extent:][:a.Length])
+	pl.repost(n)
+	return nil
 }

@@ -1,16 +1,22 @@
 // Package rdma makes lanes of reliable-connected queue pairs.
 //
-// Requests and answers are SENDs. With the op "send", the one that there is so
-// far, an answer carries the bytes of its extent: they land in the slot of a ring
-// that the receiver posted before it asked, so nothing of either host is remotely
-// readable or writable. Each lane has a device context, a protection domain, a
-// completion queue and a ring of its own.
+// Requests and answers are SENDs. How the bytes of an extent travel is the lane's op:
+//
+//   - send: the answer carries them. They land in a slot that the receiver posted
+//     before it asked, so nothing of either host is remotely readable or writable.
+//   - write: the request names a slot of the receiver's ring; the sender WRITEs into
+//     it and answers behind that. The ring alone is remotely writable.
+//   - read: the answer names where the bytes lie, and the receiver READs them into a
+//     slot. The sender's pool and its windows of the file are remotely readable.
+//
+// Each lane has a device context, a protection domain, a completion queue and a ring
+// of its own.
 package rdma
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -18,8 +24,19 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// OpSend is the op whose answers carry the bytes.
-const OpSend = "send"
+// The ops.
+const (
+	OpAuto  = "auto" // the receiver chooses
+	OpRead  = "read"
+	OpWrite = "write"
+	OpSend  = "send"
+)
+
+// Ops are the ops that a sender can be asked for.
+var Ops = []string{OpAuto, OpRead, OpWrite, OpSend}
+
+// autoOp is what auto is: with send neither host can touch the other's memory.
+const autoOp = OpSend
 
 // probeLimit bounds the first round trip over a new queue pair.
 const probeLimit = 6 * time.Second
@@ -30,18 +47,26 @@ const probeLimit = 6 * time.Second
 // that a path is dead: 4 to 7 s with the 6 retries that are ibverbs' default.
 const ackTimeout = 15
 
-// headerRoom is what a header takes in a ring, bytes: a cache line.
+// headerRoom is what a header takes in memory, bytes: a cache line.
 const headerRoom = 64
+
+// recvID marks the work request IDs of receives: the opcode of a completion that
+// failed is undefined.
+const recvID = 1 << 63
 
 // Transport makes both ends of RDMA lanes. The sending end's remembers what it
 // offered, so one Transport is for one session.
-type Transport struct{ offered []Candidate }
+type Transport struct {
+	offered []Candidate
+	op      string // what this end's user asked for
+}
 
 // Name is "rdma".
 func (*Transport) Name() string { return transfer.TransportRDMA }
 
 // Offer lists where this host's RDMA can be reached, or says why nowhere.
 func (t *Transport) Offer(hello *wire.Hello) {
+	t.op = hello.Op
 	list, err := Candidates()
 	if err != nil {
 		hello.RDMAReason = wire.Clip(err.Error())
@@ -53,133 +78,21 @@ func (t *Transport) Offer(hello *wire.Hello) {
 	}
 }
 
-// resources is all that one end of a lane holds of a device.
-type resources struct {
-	ctx  *ibverbs.Context
-	pd   *ibverbs.PD
-	mr   *ibverbs.MR
-	cq   *ibverbs.CQ
-	prep *ibverbs.PreparedQP
-	qp   *ibverbs.QP
-	cand Candidate
-	mtu  ibverbs.MTU
-}
-
-// acquire opens the device and makes everything up to the prepared queue pair.
-func acquire(c Candidate, ring, sends, recvs int) (_ *resources, err error) {
-	r := &resources{cand: c}
-	defer func() {
-		if err != nil {
-			r.close()
-		}
-	}()
-	if r.ctx, err = ibverbs.Open(c.Device); err != nil {
-		return nil, err
-	}
-	if r.pd, err = r.ctx.AllocPD(); err != nil {
-		return nil, err
-	}
-	if r.mr, err = r.pd.AllocMR(ring, ibverbs.AccessLocalWrite); err != nil {
-		return nil, err
-	}
-	if r.cq, err = r.ctx.CreateCQ(sends + recvs); err != nil {
-		return nil, err
-	}
-	r.prep, err = r.pd.PrepareQP(ibverbs.QPConfig{
-		SendCQ:     r.cq,
-		RecvCQ:     r.cq,
-		MaxSend:    sends,
-		MaxRecv:    recvs,
-		MaxSendSGE: 2,
-		MaxRecvSGE: 2,
-		Port:       int(c.Port),
-		GIDIndex:   int(c.GIDIndex),
-	})
-	return r, err
-}
-
-// connect brings the queue pair up with the peer's.
-func (r *resources) connect(remote *wire.QueuePair) (err error) {
-	endpoint := ibverbs.Endpoint{QPN: remote.QPN, PSN: remote.PSN, GID: remote.GID, LID: remote.LID, MTU: ibverbs.MTU(remote.MTU)}
-	prep := r.prep
-	r.prep = nil
-	if r.qp, err = prep.Connect(endpoint, ibverbs.ConnectParams{Timeout: ackTimeout}); err == nil {
-		r.mtu = r.qp.MTU()
-	}
-	return err
-}
-
-// lane is what the peer must know of this end.
-func (r *resources) lane() *wire.RDMALane {
-	e := r.prep.Endpoint()
-	return &wire.RDMALane{
-		Device: r.cand.Device,
-		Op:     OpSend,
-		QP:     wire.QueuePair{QPN: e.QPN, PSN: e.PSN, GID: e.GID, LID: e.LID, MTU: uint8(e.MTU)},
-	}
-}
-
-// close frees everything that was acquired, children first: the queue pair ends
-// before the memory that it could write to.
-func (r *resources) close() error {
-	var errs []error
-	note := func(err error) { errs = append(errs, err) }
-	if r.prep != nil {
-		note(r.prep.Close())
-	}
-	if r.qp != nil {
-		note(r.qp.Close())
-	}
-	if r.cq != nil {
-		note(r.cq.Close())
-	}
-	if r.mr != nil {
-		note(r.mr.Close())
-	}
-	if r.pd != nil {
-		note(r.pd.Close())
-	}
-	if r.ctx != nil {
-		note(r.ctx.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// failure finds the completion that explains why a queue pair is in error: a
-// flush is only the echo of another one, which may still wait to be polled.
-func (r *resources) failure(first *ibverbs.WC) error {
-	worst := first.Err()
-	wcs := make([]ibverbs.WC, 16)
-	for first.Status.Class() == ibverbs.ClassFlush {
-		n, err := r.cq.Poll(wcs)
-		if n == 0 || err != nil {
-			break
-		}
-		for i := range wcs[:n] {
-			if s := wcs[i].Status; s != ibverbs.WCSuccess && s.Class() != ibverbs.ClassFlush {
-				return fmt.Errorf("%s: %w", r.cand.Device, wcs[i].Err())
-			}
-		}
-	}
-	return fmt.Errorf("%s: %w", r.cand.Device, worst)
-}
-
-// describe names the lane as the summary line does.
-func (r *resources) describe() string {
-	return fmt.Sprintf("%s gid=%d mtu=%d op=%s", r.cand.Device, r.cand.GIDIndex, r.mtu.Bytes(), OpSend)
-}
-
 // Prepare chooses the pair of addresses, and makes this end's queue pair with its
 // whole ring posted.
 func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
-	if hello.Op != "auto" && hello.Op != OpSend {
-		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has send", hello.Op)
+	op := hello.Op
+	if !slices.Contains(Ops, op) {
+		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has %v", op, Ops)
+	}
+	if op == OpAuto {
+		op = autoOp
 	}
 	rail, err := findRail(hello, p.Path)
 	if err != nil {
 		return nil, err
 	}
-	pl, err := newPuller(*rail.mine, p)
+	pl, err := newPuller(*rail.mine, op, p)
 	if err != nil {
 		return nil, err
 	}
@@ -190,22 +103,34 @@ func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneP
 
 // Answer opens the sending end.
 func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
-	if open.RDMA.Op != OpSend {
-		return nil, fmt.Errorf("the receiver asks for op %q; this sender has send", open.RDMA.Op)
+	op := open.RDMA.Op
+	if !slices.Contains(Ops, op) || op == OpAuto || t.op != OpAuto && op != t.op {
+		return nil, fmt.Errorf("%w: the receiver asks for op %q; the sender was told to use %s", wire.ErrMalformed, op, t.op)
 	}
 	n := int(open.RDMA.Candidate)
 	if n >= len(t.offered) {
 		return nil, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(t.offered))
 	}
-	s, err := newServer(t.offered[n], p)
+	s, err := newServer(t.offered[n], op, p)
 	if err != nil {
 		return nil, err
 	}
-	answer.RDMA = s.res.lane()
-	answer.RDMA.Candidate = open.RDMA.Candidate
-	if err := s.res.connect(&open.RDMA.QP); err != nil {
+	if err = s.res.agree(open.RDMA.Reads); err == nil {
+		answer.RDMA = s.res.lane()
+		answer.RDMA.Candidate = open.RDMA.Candidate
+		err = s.res.connect(&open.RDMA.QP)
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// accesses are what the peer may do to a lane's payload memory, at the receiver and at
+// the sender, by op.
+var accesses = map[string][2]ibverbs.Access{
+	OpRead:  {0, ibverbs.AccessRemoteRead},
+	OpWrite: {ibverbs.AccessRemoteWrite, 0},
+	OpSend:  {0, 0},
 }

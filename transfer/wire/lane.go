@@ -12,8 +12,10 @@ const (
 	answerMagic  = 0x52584c41 // "RXLA"
 )
 
-// Request asks for one extent, receiver to sender. Length 0 is a probe: it asks
-// for nothing but an answer.
+// Request asks for one extent, receiver to sender. Length 0 is a probe: it asks for
+// nothing but an answer, and gives back what the lane was lent (op read): the receiver
+// has read all of it. A request also gives back what the one before it that had the
+// same low half of the ID was answered with.
 //
 //	0 magic  4 id  8 file  12 count  16 length  20 rkey  24 offset  32 addr  40 zero
 type Request struct {

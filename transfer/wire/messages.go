@@ -89,7 +89,7 @@ type Candidate struct {
 type Hello struct {
 	Version    uint16      `cbor:"1,keyasint"`
 	Transport  string      `cbor:"2,keyasint"` // auto, rdma, tcp
-	Op         string      `cbor:"3,keyasint"` // auto, send
+	Op         string      `cbor:"3,keyasint"` // auto, read, write, send
 	Verify     string      `cbor:"4,keyasint"` // blake3, xxh3, crc32c, none
 	Lanes      uint16      `cbor:"5,keyasint"` // 0: as many as the receiver finds paths
 	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
@@ -119,7 +119,10 @@ type RDMALane struct {
 	Candidate uint16    `cbor:"1,keyasint"` // in OpenLane: which of Hello.RDMA the sender shall use
 	Device    string    `cbor:"2,keyasint"` // the teller's own
 	QP        QueuePair `cbor:"3,keyasint"`
-	Op        string    `cbor:"4,keyasint"`
+	Op        string    `cbor:"4,keyasint"` // read, write, send
+	// Reads is how many RDMA READs may be outstanding (op read): what the receiver's
+	// device can ask for, then what the sender's can serve of that.
+	Reads uint8 `cbor:"5,keyasint,omitempty"`
 }
 
 // TCPLane is the ticket of a TCP lane: the secret that its proofs are made from.

@@ -1,0 +1,223 @@
+package rdma
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// What a lane registers of its source at a time. A file is windowed by stretches of
+// windowSize, made ahead by one while those before it move; what is shorter than
+// windowLeast is read sooner than registered. maxWindows are the one that is asked
+// from, the next, and one that is not given back yet.
+const (
+	windowSize  = 64 << 20
+	windowLeast = 8 << 20
+	maxWindows  = 3
+)
+
+// windows are the registered stretches of a lane's source files. They are made and
+// ended by a goroutine of their own, which is what costs time; everything else is
+// done by the one that serves.
+type windows struct {
+	pd     *ibverbs.PD
+	access ibverbs.Access
+	size   int // windowSize
+	least  int // windowLeast
+	list   []*window
+	jobs   chan *window // to be opened, or closed
+	made   chan *window
+	maker  sync.WaitGroup
+	errs   []error // of closing, in the maker
+	failed bool    // none are made any more
+	had    bool    // some were
+	named  atomic.Pointer[string]
+}
+
+// window is one of them. It is the maker's until it comes back.
+type window struct {
+	file    uint32
+	off     int64
+	most    int // bytes; it has fewer where the file ends
+	source  *os.File
+	mapping *transfer.Window
+	mr      *ibverbs.MR
+	err     error // why there is none
+	back    bool  // from the maker: err and mr may be looked at
+	ready   bool
+	ending  bool
+	lent    int // loans of it
+}
+
+// newWindows finds out whether pages of a file can be registered at all.
+func newWindows(res *resources, access ibverbs.Access) *windows {
+	ws := &windows{pd: res.pd, access: access, size: windowSize, least: windowLeast}
+	if ws.failed = res.ctx.CanRegisterReadOnly() != nil; ws.failed {
+		ws.named.Store(&fromPool)
+		return ws
+	}
+	ws.named.Store(&fromWindow)
+	// Room for all that can be under way: nobody waits but the maker.
+	ws.jobs = make(chan *window, 2*maxWindows)
+	ws.made = make(chan *window, 2*maxWindows)
+	ws.maker.Go(func() {
+		for w := range ws.jobs {
+			if w.ending {
+				ws.errs = append(ws.errs, w.close())
+				continue
+			}
+			w.err = ws.open(w)
+			ws.made <- w
+		}
+	})
+	return ws
+}
+
+// Where the bytes come from, as the summary line names it.
+var (
+	fromWindow = "window"
+	fromPool   = "pool"
+)
+
+// source is fromWindow as far as is known: files that can't be windowed, or are too
+// short, make it fromPool unless others are.
+func (ws *windows) source() string { return *ws.named.Load() }
+
+func (ws *windows) open(w *window) (err error) {
+	if w.mapping, err = transfer.OpenWindow(w.source, w.off, ws.least, w.most); err != nil {
+		return err
+	}
+	if w.mr, err = ws.pd.RegisterMR(w.mapping.Mapping(), ws.access); err != nil {
+		err = errors.Join(err, w.mapping.Close())
+		w.mapping = nil
+	}
+	return err
+}
+
+// close deregisters, if there is something, and unmaps.
+func (w *window) close() error {
+	if w.mr == nil {
+		return nil
+	}
+	return errors.Join(w.mr.Close(), w.mapping.Close())
+}
+
+// sge is where r's bytes are.
+func (w *window) sge(r wire.Request) ibverbs.SGE { return w.mr.SGE(int(r.Offset-w.off), int(r.Length)) }
+
+// covers reports whether r begins in the window.
+func (w *window) covers(file uint32, off int64) bool {
+	return w.file == file && off >= w.off && off-w.off < int64(w.most)
+}
+
+// collect takes what the maker has made.
+func (ws *windows) collect() {
+	for {
+		select {
+		case w := <-ws.made:
+			w.back, w.ready = true, w.err == nil
+			if w.err != nil && !errors.Is(w.err, transfer.ErrNoWindow) && !errors.Is(w.err, os.ErrClosed) {
+				// Registered memory has come to its limit: the pool does it alone.
+				ws.failed = true
+			}
+			if ws.had = ws.had || w.ready; ws.had {
+				ws.named.Store(&fromWindow)
+			} else {
+				ws.named.Store(&fromPool)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// find gives the window that r can be served from, nil if there is none yet.
+func (ws *windows) find(r wire.Request) *window {
+	ws.collect()
+	if r.Count > 0 {
+		return nil
+	}
+	if w := ws.at(r.File, r.Offset); w != nil && w.ready && r.Offset+int64(r.Length) <= w.off+int64(len(w.mr.Bytes())) {
+		return w
+	}
+	return nil
+}
+
+func (ws *windows) at(file uint32, off int64) *window {
+	for _, w := range ws.list {
+		if w.covers(file, off) {
+			return w
+		}
+	}
+	return nil
+}
+
+// wanted reports whether a window should be made for r and what follows it.
+func (ws *windows) wanted(src *transfer.Source, r wire.Request) bool {
+	if ws.failed || !src.Plain(r) || ws.at(r.File, r.Offset) != nil {
+		return false
+	}
+	ws.evict(src, &r)
+	return len(ws.list) < maxWindows
+}
+
+// start has the window made that r lies in.
+func (ws *windows) start(r wire.Request, file *os.File) {
+	w := &window{file: r.File, off: r.Offset - r.Offset%int64(ws.size), most: ws.size, source: file}
+	ws.list = append(ws.list, w)
+	ws.jobs <- w
+}
+
+// ahead has the window after r's made.
+func (ws *windows) ahead(src *transfer.Source, r wire.Request, file *os.File) {
+	r.Offset += int64(ws.size)
+	if ws.wanted(src, r) {
+		ws.start(r, file)
+	}
+}
+
+// evict ends the windows of which nothing is lent, but for the one that keep lies in
+// and the one before it. A file that changed meanwhile has failed.
+func (ws *windows) evict(src *transfer.Source, keep *wire.Request) {
+	ws.collect()
+	left := ws.list[:0]
+	for _, w := range ws.list {
+		if w.lent > 0 || !w.back || keep != nil && w.near(keep) {
+			left = append(left, w)
+			continue
+		}
+		if w.ready {
+			if err := w.mapping.Unchanged(); err != nil {
+				src.Fail(wire.Request{File: w.file, Offset: w.off}, err)
+			}
+			w.ending = true
+			ws.jobs <- w
+		}
+	}
+	clear(ws.list[len(left):])
+	ws.list = left
+}
+
+// near reports whether a request lies in the window, or in the one after it.
+func (w *window) near(r *wire.Request) bool {
+	return w.covers(r.File, r.Offset) || w.covers(r.File, r.Offset-int64(w.most))
+}
+
+// close ends all windows. The queue pair is gone: nothing reads them any more.
+func (ws *windows) close() error {
+	if ws.jobs != nil {
+		close(ws.jobs)
+	}
+	ws.maker.Wait()
+	errs := ws.errs
+	for _, w := range ws.list {
+		errs = append(errs, w.close())
+	}
+	ws.list = nil
+	return errors.Join(errs...)
+}
