@@ -121,7 +121,7 @@ func (p *pull) committed(f *inbound, sum *Digest, err error) {
 	p.result.Bytes += f.size
 	p.result.Resumed += f.resumed
 	p.end = time.Now()
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: sum})
+	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: sum, Kind: p.verify})
 	p.mu.Unlock()
 	p.settled(f)
 	p.release(f.dir)

@@ -121,7 +121,7 @@ func (p *pull) begin(f *inbound) error {
 	if err != nil {
 		return err
 	}
-	if done != nil && e.Kind == wire.File {
+	if done != nil {
 		f.settle()
 		f.resumed = e.Size
 		p.commits.add(commit{file: f, done: done})

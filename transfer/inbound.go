@@ -427,6 +427,13 @@ func (p *pull) grown(m *wire.Grown) error {
 		p.Progress.Total.Add(m.Size - f.size)
 	}
 	f.size = m.Size
+	if m.Size == 0 { // nothing will land
+		f.mu.Unlock()
+		if p.place(f) == nil {
+			return nil
+		}
+		f.mu.Lock()
+	}
 	if m.End {
 		f.total = int((m.Size + p.sched.extentSize - 1) / p.sched.extentSize)
 	}

@@ -37,10 +37,18 @@ func same(f *os.File, o ledger.Object) bool {
 	return now.Dev == o.Dev
 }
 
-// landedBefore gives what is known of a file that an earlier try finished. Between the
+// landedBefore gives what is known of a file that an earlier try finished, or of a
+// symbolic link that is there as it shall be. Between the
 // ledger's record and the file's name may lie a power cut: then the name is given now.
 func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
-	if e.Kind != wire.File {
+	switch e.Kind {
+	case wire.File:
+	case wire.Symlink:
+		if to, err := s.d.root.Readlink(e.Path); err == nil && to == e.Link {
+			return new(Finished), nil
+		}
+		return nil, nil
+	default:
 		return nil, nil
 	}
 	was, ok := s.ledger.Finished(partKey(e))

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 )
 
 // Plan is what carries the data.
@@ -26,7 +28,8 @@ type FileResult struct {
 	Path   string
 	Size   int64   // bytes
 	Digest *Digest // of the whole file; nil when nothing was verified
-	Err    error   // nil when it landed
+	Kind   digest.Kind
+	Err    error // nil when it landed
 	// Skipped says what it is that is left out of a tree; it is no failure.
 	Skipped string
 }

@@ -29,7 +29,8 @@ type pendingFile struct {
 	through uint32 // from file to here there is nothing else that has bytes
 	size    int64
 	next    int64 // bytes that were handed out
-	open    bool  // a stream that may grow
+	stream  bool
+	open    bool // a stream that may grow
 }
 
 // packed is a small file's place in a pack.
@@ -82,7 +83,7 @@ func (s *scheduler) grow(file uint32, size int64, end bool) {
 			return
 		}
 		// A stream waits in the list from its first bytes on.
-		s.files = append(s.files, &pendingFile{file: file, through: file, open: true})
+		s.files = append(s.files, &pendingFile{file: file, through: file, stream: true})
 		i = len(s.files) - 1
 	}
 	f := s.files[i]
@@ -161,7 +162,7 @@ func (s *scheduler) take() (Extent, bool) {
 		switch {
 		case f.next == f.size, f.open && f.size-f.next < s.extentSize:
 			continue // a stream that has nothing new
-		case f.next == 0 && !f.open && s.small(f.size):
+		case f.next == 0 && !f.stream && s.small(f.size):
 			return s.pack(i), true
 		}
 		e := Extent{File: f.file, Off: f.next, Len: int(min(s.extentSize, f.size-f.next))}
@@ -181,7 +182,7 @@ func (s *scheduler) pack(i int) Extent {
 	var members []packed
 	for ; n < len(s.files); n++ {
 		f := s.files[n]
-		if n > i && f.file != s.files[n-1].through+1 || f.open || !s.small(f.size) ||
+		if n > i && f.file != s.files[n-1].through+1 || f.stream || !s.small(f.size) ||
 			int64(e.Len)+f.size > s.extentSize || f.file-first.file >= wire.MaxPack {
 			break
 		}

@@ -193,6 +193,9 @@ func TestStreamsGrow(t *testing.T) {
 	s.grow(3, 3*kib, false)
 	s.grow(3, 3*kib+5, true)
 	wantExtents(t, drain(s), Extent{File: 3, Off: kib, Len: kib}, Extent{File: 3, Off: 2 * kib, Len: kib}, Extent{File: 3, Off: 3 * kib, Len: 5})
+	s.grow(6, 5, true) // short ones are no small files
+	s.add(7, 5)
+	wantExtents(t, drain(s), Extent{File: 6, Len: 5}, Extent{File: 7, Len: 5, Count: 1})
 	s.grow(4, kib, false)
 	drain(s)
 	s.grow(4, kib, true)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
+	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -19,10 +20,11 @@ type Sender struct {
 	Addr      string // host:port of the receiver
 	Key       Key
 	Source    *Source
-	Transport string // auto, rdma or tcp
-	Op        string // auto, read, write or send
-	Verify    string // blake3, xxh3, crc32c or none
-	Lanes     int    // at once; 0 leaves it to the receiver
+	Transport string     // auto, rdma or tcp
+	Op        string     // auto, read, write or send
+	Verify    string     // blake3, xxh3, crc32c or none
+	Lanes     int        // at once; 0 leaves it to the receiver
+	Limit     limit.Rate // of the payload; 0 for none
 	RDMA      ServeTransport
 	TCP       ServeTransport
 	Observer  Observer
@@ -79,6 +81,10 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 	if s.Source.verify, err = digest.Parse(s.Verify); err != nil {
 		session.Close()
 		return nil, errorf(CodeUsage, "%w", err)
+	}
+	s.Source.ctx = ctx
+	if s.Limit > 0 {
+		s.Source.limit = limit.New(s.Limit)
 	}
 	s.Source.failed = p.fileFailed
 	s.Source.digests = p.digests
@@ -376,16 +382,16 @@ func (p *push) receipt(m *wire.Receipt) error {
 		p.landed++
 		p.mu.Unlock()
 	}
-	var digest *Digest
+	var sum *Digest
 	if len(m.Digest) > 0 {
-		digest = (*Digest)(m.Digest)
+		sum = (*Digest)(m.Digest)
 	}
-	p.settle(m.File, digest, nil)
+	p.settle(m.File, sum, nil)
 	return nil
 }
 
 // settle reports one entry's end, once.
-func (p *push) settle(file uint32, digest *Digest, err error) {
+func (p *push) settle(file uint32, sum *Digest, err error) {
 	f := p.Source.settle(file)
 	if f == nil {
 		return
@@ -399,7 +405,7 @@ func (p *push) settle(file uint32, digest *Digest, err error) {
 	if f.entry.Kind == wire.Dir && err == nil {
 		return
 	}
-	p.Observer.File(FileResult{Path: f.path, Size: f.size(), Digest: digest, Err: err})
+	p.Observer.File(FileResult{Path: f.path, Size: f.size(), Digest: sum, Kind: p.Source.verify, Err: err})
 }
 
 func (p *push) done(m *wire.Done) error {

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
+	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -22,6 +24,8 @@ type Source struct {
 	extentSize int64
 	verify     digest.Kind
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
+	limit      *limit.Limiter
+	ctx        context.Context // ends the waits for it
 	// What the engine hears. failed: a file is given up. digests: of extents that
 	// have left. vouched: packed files were read whole and have not changed.
 	failed  func(file uint32, err error)
@@ -50,6 +54,7 @@ func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
 	return &Source{
 		walk:       walk,
 		extentSize: DefaultExtentSize,
+		ctx:        context.Background(),
 		failed:     func(uint32, error) {},
 		digests:    func(uint32, map[int]Digest) {},
 		vouched:    func([]voucher) {},
@@ -219,8 +224,14 @@ func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
 		return false, nil
 	}
 	f.expect(int(r.Offset / s.extentSize))
-	s.served.Add(int64(len(p)))
-	return true, nil
+	return s.pass(r), nil
+}
+
+// pass lets r's bytes go as fast as the user said they may. It answers false when the
+// transfer ends meanwhile.
+func (s *Source) pass(r wire.Request) bool {
+	s.served.Add(int64(r.Length))
+	return s.limit.Wait(s.ctx, int(r.Length)) == nil
 }
 
 // Sent tells the source that the bytes of r are on their way, as p has them;
@@ -258,7 +269,9 @@ func (s *Source) File(r wire.Request) (*os.File, error) {
 		return nil, nil
 	}
 	f.expect(int(r.Offset / s.extentSize))
-	s.served.Add(int64(r.Length))
+	if !s.pass(r) {
+		return nil, nil
+	}
 	return file, nil
 }
 
@@ -347,8 +360,7 @@ func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
 		}
 		at += f.entry.Size
 	}
-	s.served.Add(size)
-	return true, nil
+	return s.pass(r), nil
 }
 
 // sentPack vouches for the files of a pack: each was compared with the manifest when

@@ -6,14 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -314,26 +312,6 @@ func (tt *transferTest) landed() []string {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// awaitOpen waits until the process has a file open: a sender that has its plan opens
-// what it is asked for.
-func (p *proc) awaitOpen(path string) {
-	p.t.Helper()
-	fds := fmt.Sprintf("/proc/%d/fd/", p.cmd.Process.Pid)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		list, err := os.ReadDir(fds)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		for _, fd := range list {
-			if to, err := os.Readlink(fds + fd.Name()); err == nil && to == path {
-				return
-			}
-		}
-		runtime.Gosched()
-	}
-	p.t.Fatalf("%s never opened %s", p.name, path)
 }
 
 // partsLeft checks that a transfer that was interrupted left nothing but what another

@@ -81,9 +81,10 @@ func (o *output) File(f transfer.FileResult) {
 		fields["code"] = transfer.CodeOf(f.Err)
 		o.say("%v", f.Err)
 	case f.Digest != nil:
-		fields["blake3"] = fmt.Sprintf("%x", *f.Digest)
+		sum := f.Kind.Hex(*f.Digest)
+		fields[f.Kind.String()] = sum
 		if !o.json {
-			fmt.Printf("%x  %s\n", *f.Digest, transfer.Printable(f.Path))
+			fmt.Printf("%s  %s\n", sum, transfer.Printable(f.Path))
 		}
 	}
 	o.event("file", fields)
@@ -113,7 +114,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	seconds := r.Elapsed.Seconds()
 	rate := 0.0
 	if seconds > 0 {
-		rate = float64(r.Bytes) / seconds
+		rate = float64(r.Bytes-r.Resumed) / seconds
 	}
 	each := []map[string]any{}
 	for _, l := range r.Lanes {
@@ -121,7 +122,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	}
 	fields := map[string]any{
 		"each_lane": each,
-		"files":     r.Files, "failed": r.Failed, "bytes": r.Bytes, "seconds": seconds, "bytes_per_second": rate,
+		"files":     r.Files, "failed": r.Failed, "bytes": r.Bytes, "resumed_bytes": r.Resumed, "seconds": seconds, "bytes_per_second": rate,
 		"transport": r.Plan.Transport, "detail": r.Plan.Detail, "lanes": r.Plan.Lanes, "reason": r.Plan.Reason,
 		"verify": r.Verify, "ok": err == nil, "code": exitCode(err),
 	}
@@ -138,7 +139,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 
 func summaryLine(role string, r *transfer.Result, seconds, rate float64) string {
 	verb := map[string]string{"send": "sent", "recv": "received"}[role]
-	verified := "blake3 verified"
+	verified := r.Verify + " verified"
 	if r.Verify == transfer.VerifyNone {
 		verified = "not verified"
 	}
@@ -150,6 +151,9 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 		fmt.Sprintf("%s %d %s, %s in %.1f s, %s/s", verb, r.Files, files, iec(float64(r.Bytes)), seconds, iec(rate)),
 		describePlan(r.Plan),
 		verified,
+	}
+	if r.Resumed > 0 {
+		line = append(line, iec(float64(r.Resumed))+" had landed before")
 	}
 	if r.Failed > 0 {
 		line = append(line, fmt.Sprintf("%d failed", r.Failed))

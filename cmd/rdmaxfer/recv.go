@@ -29,6 +29,7 @@ func recvCommand() *cli.Command {
 			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
 			transportFlag(),
 			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
+			&cli.BoolFlag{Name: "no-sync", Usage: "leave it to the kernel when files reach the disk: faster, but a power cut may lose what has landed, and nothing is kept to go on from"},
 			jsonFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -93,7 +94,12 @@ func openSink(c *cli.Context) (transfer.Sink, error) {
 		}
 		return transfer.Discard{}, nil
 	}
-	return transfer.OpenDirectory(c.String("into"), transfer.Overwrite(o))
+	d, err := transfer.OpenDirectory(c.String("into"), transfer.Overwrite(o))
+	if err != nil {
+		return nil, err
+	}
+	d.NoSync = c.Bool("no-sync")
+	return d, nil
 }
 
 type receiver struct {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -22,7 +23,8 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
 			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
-			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "blake3, or none"},
+			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "what is compared at both ends: blake3, xxh3, crc32c or none"},
+			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
 			jsonFlag(),
@@ -72,11 +74,16 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	if s.Op, err = oneOf(c, "op", rdma.Ops...); err != nil {
 		return nil, err
 	}
-	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyNone); err != nil {
+	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyXXH3, transfer.VerifyCRC32C, transfer.VerifyNone); err != nil {
 		return nil, err
 	}
 	if s.Lanes = c.Int("lanes"); c.IsSet("lanes") && (s.Lanes < 1 || s.Lanes > wire.MaxLanes) {
 		return nil, usagef("--lanes %d: from 1 to %d", s.Lanes, wire.MaxLanes)
+	}
+	if c.IsSet("limit") {
+		if s.Limit, err = limit.ParseRate(c.String("limit")); err != nil {
+			return nil, usagef("--limit: %v", err)
+		}
 	}
 	method, err := oneOf(c, "method", tcpfallback.Methods...)
 	s.TCP = tcpfallback.Transport{Method: method}

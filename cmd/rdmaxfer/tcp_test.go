@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -79,6 +81,26 @@ func TestSourceMissing(t *testing.T) {
 	tt := newTransfer(t)
 	tt.recv()
 	tt.send(filepath.Join(tt.dir, "nowhere")).want(transfer.CodeLocalIO, "nowhere", "no such file")
+}
+
+// awaitOpen waits until the process has a file open: a sender that has its plan opens
+// what it is asked for.
+func (p *proc) awaitOpen(path string) {
+	p.t.Helper()
+	fds := fmt.Sprintf("/proc/%d/fd/", p.cmd.Process.Pid)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		list, err := os.ReadDir(fds)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, fd := range list {
+			if to, err := os.Readlink(fds + fd.Name()); err == nil && to == path {
+				return
+			}
+		}
+		runtime.Gosched()
+	}
+	p.t.Fatalf("%s never opened %s", p.name, path)
 }
 
 func TestSourceTruncatedWhileItIsRead(t *testing.T) {
