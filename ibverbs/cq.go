@@ -25,25 +25,17 @@ type CQ struct {
 	ch    unsafe.Pointer
 	depth int
 
-	events  notifier
-	take    func(fd uintptr) bool // drains the channel; made once, so that parking allocates nothing
-	takeErr error
-	armed   bool // an event was asked for and has not come yet
-	arm     armMode
-	spin    time.Duration
-	polls   uint
-	yielded time.Time
-	woken   atomic.Bool // by Wake, and the waiter was not told yet
+	events    notifier
+	look      func(fd uintptr) bool // polls wcs and arms; made once, so that waiting allocates nothing
+	wcs       []WC                  // what look polls into
+	found     int                   // what it found, or -errno
+	armed     bool                  // an event was asked for and has not been taken yet
+	solicited bool                  // events are asked for solicited completions alone
+	spin      time.Duration
+	polls     uint
+	yielded   time.Time
+	woken     atomic.Bool // by Wake, and the waiter was not told yet
 }
-
-// armMode is what completions raise an event (enum rx_arm).
-type armMode int
-
-const (
-	armNot armMode = iota
-	armAll
-	armSolicited
-)
 
 // CreateCQ makes a completion queue for at least depth completions, and its
 // channel (ibv_create_comp_channel, ibv_create_cq).
@@ -52,16 +44,10 @@ func (c *Context) CreateCQ(depth int) (*CQ, error) {
 	if rc < 0 {
 		return nil, withHint(opError("ibv_create_cq", rc), fmt.Sprintf("%d completions: more than the device has? See MaxCQE", depth))
 	}
-	q := &CQ{ctx: c, ch: ch, depth: depth, spin: DefaultSpin, arm: armAll}
-	q.take = func(uintptr) bool {
-		n := sysDrainEvents(q.ch)
-		if n < 0 {
-			q.takeErr = opError("ibv_get_cq_event", n)
-		}
-		if n > 0 {
-			q.armed = false
-		}
-		return n != 0
+	q := &CQ{ctx: c, ch: ch, depth: depth, spin: DefaultSpin}
+	q.look = func(uintptr) bool {
+		q.found, q.armed = sysPollArm(q.h, q.ch, q.wcs, q.solicited, q.armed)
+		return q.found != 0
 	}
 	if err := q.events.open(fd, "completion channel"); err != nil {
 		sysDestroyCQ(h, ch)
@@ -80,10 +66,7 @@ func (q *CQ) SetSpin(d time.Duration) { q.spin = d }
 // SetSolicitedOnly makes WaitPoll park until a completion comes that the peer
 // marked [SendSolicited], or one that failed. Others are there to be polled.
 func (q *CQ) SetSolicitedOnly(only bool) {
-	q.arm = armAll
-	if only {
-		q.arm = armSolicited
-	}
+	q.solicited = only
 	q.armed = false // asked for in the other way; asking again is allowed
 }
 
@@ -123,32 +106,31 @@ func (q *CQ) yield() {
 // It answers 0 and no error after [CQ.Wake]; the context's error when that ends;
 // [ErrDeviceGone] when the device was removed.
 func (q *CQ) WaitPoll(ctx context.Context, wcs []WC) (int, error) {
-	for {
-		arm := q.arm
-		if q.armed {
-			arm = armNot
-		}
-		n, armed := sysPollArm(q.h, wcs, int64(q.spin), arm)
-		q.armed = q.armed || armed
-		if n < 0 {
-			return 0, opError("ibv_poll_cq", n)
-		}
-		if n > 0 {
-			return n, nil
-		}
-		if woken, err := q.park(ctx); err != nil || woken {
+	n := 0
+	if q.spin > 0 || ctx.Err() != nil { // park polls too: without a spin once is enough
+		n = sysPollSpin(q.h, wcs, int64(q.spin))
+	}
+	for n == 0 {
+		woken, err := q.park(ctx, wcs)
+		if err != nil || woken {
 			return 0, err
 		}
+		n = q.found
 	}
+	if n < 0 {
+		return 0, q.gone(opError("waiting for completions", n))
+	}
+	return n, nil
 }
 
-// park waits for an event. It reports true when it was woken without one.
-func (q *CQ) park(ctx context.Context) (woken bool, err error) {
-	q.takeErr = nil
-	err = q.events.wait(ctx, q.take)
+// park waits until look has found something. It reports true when it was woken
+// without that. The event is asked for when the netpoller already watches: one that
+// comes at once is not missed, and nothing has to be read to be sure of that.
+func (q *CQ) park(ctx context.Context, wcs []WC) (woken bool, err error) {
+	q.wcs, q.found = wcs, 0
+	err = q.events.wait(ctx, q.look)
+	q.wcs = nil
 	switch {
-	case err == nil:
-		return false, q.gone(q.takeErr)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		// Without a Wake it was the end of an earlier wait's context that came late.
 		return q.woken.Swap(false), nil

@@ -124,42 +124,52 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-int rx_poll_arm(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed)
+// take_event takes and acknowledges one event, the only one that there can be: an
+// event has to be asked for each time. It answers 1, 0 when there is none, or -errno.
+static int take_event(struct ibv_comp_channel *ch)
+{
+	struct ibv_cq *cq;
+	void *context;
+
+	// The library's own call, and not a bare read of the descriptor: providers
+	// keep the sequence number of the next request for an event in it.
+	if (rx.get_cq_event(ch, &cq, &context) == 0) {
+		rx.ack_cq_events(cq, 1);
+		return 1;
+	}
+	return errno == EAGAIN || errno == EINTR ? 0 : rx_neg(errno);
+}
+
+int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns)
 {
 	int rc = rx_poll(cq, wc, n);
 
-	if (rc == 0 && spin_ns > 0) {
-		int64_t end = now_ns() + spin_ns;
-
-		do {
-			rc = rx_poll(cq, wc, n);
-		} while (rc == 0 && now_ns() < end);
-	}
-	if (rc != 0 || arm == RX_ARM_NOT)
+	if (rc != 0 || spin_ns <= 0)
 		return rc;
-	int e = rx_answer(ibv_req_notify_cq((struct ibv_cq *)cq, arm == RX_ARM_SOLICITED));
+	int64_t end = now_ns() + spin_ns;
+
+	do {
+		rc = rx_poll(cq, wc, n);
+	} while (rc == 0 && now_ns() < end);
+	return rc;
+}
+
+int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed)
+{
+	if (*armed) {
+		int rc = take_event((struct ibv_comp_channel *)ch);
+
+		if (rc < 0)
+			return rc;
+		*armed = !rc;
+		rc = rx_poll(cq, wc, n);
+		if (rc != 0 || *armed)
+			return rc;
+	}
+	int e = rx_answer(ibv_req_notify_cq((struct ibv_cq *)cq, solicited));
 	if (e)
 		return e;
 	*armed = 1;
 	// What completed between the last poll and the request raises no event.
 	return rx_poll(cq, wc, n);
-}
-
-int rx_drain_events(uintptr_t handle)
-{
-	struct ibv_comp_channel *ch = (struct ibv_comp_channel *)handle;
-	struct ibv_cq *cq = NULL;
-	void *context;
-	int n = 0;
-
-	// The library's own call, and not a bare read of the descriptor: providers
-	// keep the sequence number of the next request for an event in it.
-	while (rx.get_cq_event(ch, &cq, &context) == 0)
-		n++;
-	int e = errno;
-	if (n > 0) {
-		rx.ack_cq_events(cq, (unsigned int)n); // one CQ a channel: all are its own
-		return n;
-	}
-	return e == EAGAIN || e == EINTR ? 0 : -(e ? e : EIO);
 }

@@ -17,8 +17,8 @@ package ibverbs
 #cgo nocallback rx_poll
 #cgo noescape rx_poll_arm
 #cgo nocallback rx_poll_arm
-#cgo noescape rx_drain_events
-#cgo nocallback rx_drain_events
+#cgo noescape rx_poll_spin
+#cgo nocallback rx_poll_spin
 #include <stdlib.h>
 #include "verbs.h"
 
@@ -295,14 +295,21 @@ func sysPoll(cq unsafe.Pointer, wcs []WC) int {
 	return int(C.rx_poll(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs))))
 }
 
-func sysPollArm(cq unsafe.Pointer, wcs []WC, spinNS int64, arm armMode) (n int, armed bool) {
-	var got C.int
-	rc := C.rx_poll_arm(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS), C.int(arm), &got)
-	return int(rc), got != 0
+func sysPollSpin(cq unsafe.Pointer, wcs []WC, spinNS int64) int {
+	return int(C.rx_poll_spin(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS)))
 }
 
-func sysDrainEvents(ch unsafe.Pointer) int {
-	return int(C.rx_drain_events(C.uintptr_t(uintptr(ch))))
+func sysPollArm(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool) (n int, armedNow bool) {
+	asked := cBool(armed)
+	rc := C.rx_poll_arm(C.uintptr_t(uintptr(cq)), C.uintptr_t(uintptr(ch)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), cBool(solicited), &asked)
+	return int(rc), asked != 0
+}
+
+func cBool(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func sysCreateSRQ(pd unsafe.Pointer, depth, sges int) (unsafe.Pointer, int) {

@@ -39,8 +39,7 @@ func sysDestroyAH(handle) int                             { return none }
 func sysCreateCQ(handle, int) (cq, ch handle, fd, rc int) { return nil, nil, -1, none }
 func sysDestroyCQ(_, _ handle) int                        { return none }
 func sysPoll(handle, []WC) int                            { return none }
-func sysPollArm(handle, []WC, int64, armMode) (int, bool) { return none, false }
-func sysDrainEvents(handle) int                           { return none }
+func sysPollSpin(handle, []WC, int64) int                 { return none }
 func sysCreateSRQ(handle, int, int) (handle, int)         { return nil, none }
 func sysSRQLimit(handle, int) int                         { return none }
 func sysDestroySRQ(handle) int                            { return none }
@@ -51,6 +50,8 @@ func sysQPState(handle) int                               { return none }
 func sysDestroyQP(handle) int                             { return none }
 func sysPostSend(handle, []SendWR) (posted, rc int)       { return 0, none }
 func sysPostRecv(handle, []RecvWR) (posted, rc int)       { return 0, none }
+
+func sysPollArm(_, _ handle, _ []WC, _, _ bool) (int, bool) { return none, false }
 
 func sysRegMR(handle, []byte, Access) (h handle, lkey, rkey uint32, rc int) {
 	return nil, 0, 0, none

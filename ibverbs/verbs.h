@@ -159,14 +159,11 @@ int rx_post_recv(uintptr_t qp, const struct rx_recv_wr *wr, int n, int *posted);
 int rx_post_srq(uintptr_t srq, const struct rx_recv_wr *wr, int n, int *posted);
 int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n);
 
-enum rx_arm { RX_ARM_NOT, RX_ARM_ALL, RX_ARM_SOLICITED };
-
-// rx_poll_arm polls, spins up to spin_ns while there is nothing, then asks for an
-// event as arm says and polls once more. *armed is set when it asked.
-int rx_poll_arm(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, int arm, int *armed);
-// rx_drain_events takes every completion event that is waiting in the channel
-// and acknowledges them in one go; it answers how many there were.
-int rx_drain_events(uintptr_t ch);
+// rx_poll_spin polls, and goes on polling up to spin_ns while there is nothing.
+int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns);
+// rx_poll_arm takes the event if one was asked for (*armed), polls, asks for an event
+// unless one is still to come, and polls once more. *armed says whether one is.
+int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed);
 
 // neg makes -errno of a failure that set errno, and never 0.
 static inline int rx_neg(int e) { return e ? -e : -EIO; }

@@ -238,8 +238,3 @@ func active(device, local, to string, r run) error {
 	}
 	return e.close()
 }
-
-// errTooLong ends a run that hangs.
-var errTooLong = fmt.Errorf("no completion for %v", patience)
-
-const patience = 20 * time.Second
