@@ -121,11 +121,17 @@ func (s *staging) Symlink(e *wire.Entry) error {
 	if err := s.root.Symlink(e.Link, name); err != nil {
 		return errorf(CodeLocalIO, "making a symbolic link: %w", err)
 	}
-	if err := s.rename(name, e); err != nil {
-		_ = s.root.Remove(name)
-		return err
+	mtime := unix.NsecToTimespec(e.MTimeNS)
+	err := unix.UtimesNanoAt(int(s.dir.Fd()), name, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		err = errorf(CodeLocalIO, "setting the times of %s: %w", s.path(e.Path), err)
+	} else {
+		err = s.rename(name, e)
 	}
-	return nil
+	if err != nil {
+		_ = s.root.Remove(name)
+	}
+	return err
 }
 
 // sync makes a file or a directory durable.

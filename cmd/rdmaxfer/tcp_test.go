@@ -192,7 +192,7 @@ func TestUsage(t *testing.T) {
 		{"send --method smoke a b", 2, "sendfile"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},
-		{"send --verify md5 a b", 2, "blake3, none"},
+		{"send --verify md5 a b", 2, "blake3, xxh3, crc32c, none"},
 		{"send --key-file " + key + " /etc/hostname host:", 2, "HOST[:PORT]"},
 		{"send /etc/hostname host", 2, "--key-file"},
 		{"send --key-file /nowhere /etc/hostname host", 2, "keygen"},

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
@@ -59,6 +61,7 @@ func (tt *transferTest) tree() string {
 		os.Truncate(sparse, 64*mib),
 		os.Symlink("../large", filepath.Join(root, "a/b/link")),
 		os.Symlink("nowhere", filepath.Join(root, "dangling")),
+		unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(root, "dangling"), []unix.Timespec{{Sec: 5}, {Sec: 5}}, unix.AT_SYMLINK_NOFOLLOW),
 		os.Chmod(filepath.Join(root, "many/007"), 0o751),
 		os.Chtimes(filepath.Join(root, "many/008"), old, old),
 		os.Chtimes(filepath.Join(root, "many"), old, old),
@@ -262,7 +265,8 @@ func TestResumeOfATree(t *testing.T) {
 	tt.file("tree/zlast", 100*mib)
 	r := tt.recv()
 	s := tt.send("--transport", "tcp", "--links", "--limit", "40M", root)
-	tt.ledger()
+	for r.await("file")["bytes"] == float64(0) {
+	}
 	r.signal(syscall.SIGKILL)
 	s.wait()
 	r = tt.recv()
