@@ -3,17 +3,28 @@ package tcpfallback
 import (
 	"net"
 
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // copyOut reads an extent into a buffer (pread) and writes header and buffer in
 // one call (writev): two copies by the CPU, and the digest is taken of the very
-// bytes that were sent.
+// bytes that were sent. Between the two the extent may be compressed.
 type copyOut struct {
-	buf  []byte
-	head [wire.HeaderSize]byte
-	vec  [2][]byte
+	buf     []byte
+	head    [wire.HeaderSize]byte
+	vec     [2][]byte
+	chooser *compress.Chooser
+	packed  []byte // room for a compressed extent; nil when nothing is compressed
+}
+
+func newCopyOut(mode compress.Mode, extentSize int) copyOut {
+	m := copyOut{buf: make([]byte, extentSize), chooser: compress.NewChooser(mode)}
+	if mode != compress.None {
+		m.packed = make([]byte, compress.Bound(extentSize))
+	}
+	return m
 }
 
 func (*copyOut) name() string { return "copy" }
@@ -27,13 +38,19 @@ func (m *copyOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 	if !ok {
 		return refuse(conn, r)
 	}
-	a := wire.Answer{ID: r.ID, Length: r.Length}
+	m.chooser.Start()
+	payload, compressed := m.chooser.Payload(m.packed, p)
+	a := wire.Answer{ID: r.ID, Length: uint32(len(payload))}
+	if compressed {
+		a.Status = wire.StatusCompressed
+	}
 	a.Put(m.head[:])
-	m.vec = [2][]byte{m.head[:], p}
+	m.vec = [2][]byte{m.head[:], payload}
 	v := net.Buffers(m.vec[:])
 	if _, err := v.WriteTo(conn); err != nil {
 		return err
 	}
+	m.chooser.Sent()
 	src.Sent(r, p)
 	return nil
 }

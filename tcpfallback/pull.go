@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -20,6 +21,8 @@ type puller struct {
 	method string
 
 	buf      []byte // the extent that is arriving
+	packed   []byte // the same, compressed; nil when none was
+	decoder  compress.Decoder
 	out      []byte // request headers that wait to be written
 	inFlight []transfer.Extent
 	nextID   uint32 // of the next request
@@ -89,21 +92,38 @@ func (p *puller) landOne(f transfer.Feed) error {
 		return err
 	}
 	e := p.inFlight[0]
-	if a.ID != p.oldestID || a.Status == wire.StatusOK && int(a.Length) != e.Len {
+	if a.ID != p.oldestID || a.Status == wire.StatusOK && int(a.Length) != e.Len || a.Status == wire.StatusCompressed && int(a.Length) >= e.Len {
 		return fmt.Errorf("%w: an answer of %d bytes to request %d, expected %d bytes to %d", wire.ErrMalformed, a.Length, a.ID, e.Len, p.oldestID)
 	}
-	if a.Status == wire.StatusOK {
-		if _, err := io.ReadFull(p.conn, p.buf[:a.Length]); err != nil {
-			return err
-		}
+	if err := p.read(a, p.buf[:e.Len]); err != nil {
+		return err
 	}
 	p.inFlight = append(p.inFlight[:0], p.inFlight[1:]...)
 	p.oldestID++
-	if a.Status != wire.StatusOK {
+	if a.Status == wire.StatusFailed {
 		f.Refuse(e)
 		return nil
 	}
-	return f.Land(e, p.buf[:a.Length])
+	return f.Land(e, p.buf[:e.Len])
+}
+
+// read takes an answer's payload off the connection and makes b, the extent, of it.
+func (p *puller) read(a wire.Answer, b []byte) error {
+	switch a.Status {
+	case wire.StatusOK:
+		_, err := io.ReadFull(p.conn, b)
+		return err
+	case wire.StatusCompressed:
+		if p.packed == nil {
+			p.packed = make([]byte, len(p.buf))
+		}
+		packed := p.packed[:a.Length]
+		if _, err := io.ReadFull(p.conn, packed); err != nil {
+			return err
+		}
+		return p.decoder.Decode(b, packed)
+	}
+	return nil
 }
 
 // interrupt makes the end of ctx end every read and write of conn. The function

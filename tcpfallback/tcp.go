@@ -9,10 +9,12 @@ package tcpfallback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -26,6 +28,8 @@ type Transport struct {
 	// on loopback neither was clearly the faster (docs/performance.md), and copy
 	// takes its digests of the very bytes that it sends.
 	Method string
+	// Compress is what the sending end compresses: nothing, if it is empty.
+	Compress compress.Mode
 }
 
 // Name is "tcp".
@@ -44,7 +48,7 @@ func (Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams
 
 // Answer connects to the receiver.
 func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
-	method, err := newMethod(t.Method, p.ExtentSize)
+	method, err := t.newMethod(p.ExtentSize)
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +66,22 @@ type method interface {
 	answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error
 }
 
-func newMethod(name string, extentSize int) (method, error) {
-	switch name {
-	case "", "auto", "copy":
-		return &copyOut{buf: make([]byte, extentSize)}, nil
-	case "sendfile":
-		return &sendfileOut{copyOut{buf: make([]byte, extentSize)}}, nil
+func (t Transport) newMethod(extentSize int) (method, error) {
+	mode := t.Compress
+	if mode == "" {
+		mode = compress.None
 	}
-	return nil, fmt.Errorf("no TCP method %q (there are %v)", name, slices.Clone(Methods))
+	switch t.Method {
+	case "", "auto", "copy":
+		m := newCopyOut(mode, extentSize)
+		return &m, nil
+	case "sendfile":
+		if mode != compress.None {
+			return nil, errors.New("sendfile moves pages as they are: compress with --method copy")
+		}
+		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
+	}
+	return nil, fmt.Errorf("no TCP method %q (there are %v)", t.Method, slices.Clone(Methods))
 }
 
 type pending struct{ p transfer.LaneParams }

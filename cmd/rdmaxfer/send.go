@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
@@ -24,6 +25,7 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "what is compared at both ends: blake3, xxh3, crc32c or none"},
+			&cli.StringFlag{Name: "compress", Value: string(compress.None), Usage: "what travels over TCP: none, zstd, or auto (where it ends sooner)"},
 			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
@@ -86,8 +88,18 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 		}
 	}
 	method, err := oneOf(c, "method", tcpfallback.Methods...)
-	s.TCP = tcpfallback.Transport{Method: method}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	mode, err := compress.ParseMode(c.String("compress"))
+	switch {
+	case err != nil:
+		return nil, usagef("--compress: %v", err)
+	case mode != compress.None && method == "sendfile":
+		return nil, usagef("--compress %s: sendfile moves pages as they are; leave --method to auto, or use copy", mode)
+	}
+	s.TCP = tcpfallback.Transport{Method: method, Compress: mode}
+	return s, nil
 }
 
 // hostPort adds the default port. An IPv6 address may stand in brackets or bare.

@@ -34,6 +34,31 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// TestCompressed: what gets shorter does, what does not travels as it is, and both land
+// as they were.
+func TestCompressed(t *testing.T) {
+	for _, mode := range []string{"zstd", "auto"} {
+		tt := newTransfer(t)
+		numbers := filepath.Join(tt.dir, "numbers")
+		var text bytes.Buffer
+		for i := range 2_000_000 {
+			fmt.Fprintln(&text, i)
+		}
+		if err := os.WriteFile(numbers, text.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		random := tt.file("random", 5*mib+1)
+		r := tt.recv()
+		tt.send("--transport", "tcp", "--compress", mode, numbers, random).want(transfer.CodeOK)
+		r.want(transfer.CodeOK)
+		for _, src := range []string{numbers, random} {
+			if got, want := b3sum(t, filepath.Join(tt.into, filepath.Base(src))), b3sum(t, src); got != want {
+				t.Errorf("%s, %s: %s, want %s", mode, src, got, want)
+			}
+		}
+	}
+}
+
 func TestOneReceiverManySenders(t *testing.T) {
 	tt := newTransfer(t)
 	tt.receiver = twoHosts[0].start(t, "recv", "--json", "--listen", twoHosts[0].addr+":0", "--key-file", tt.key, "--into", tt.into)

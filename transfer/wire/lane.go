@@ -33,8 +33,9 @@ type Status uint32
 
 // The statuses of an answer.
 const (
-	StatusOK     Status = iota
-	StatusFailed        // the file can't be read any more; a FileFailed says why
+	StatusOK         Status = iota
+	StatusFailed            // the file can't be read any more; a FileFailed says why
+	StatusCompressed        // the payload is one zstd frame of the extent (TCP alone)
 	statusEnd
 )
 
@@ -112,7 +113,7 @@ func ParseAnswer(b []byte) (Answer, error) {
 		RKey:   binary.BigEndian.Uint32(b[16:]),
 		Addr:   binary.BigEndian.Uint64(b[24:]),
 	}
-	if a.Length > MaxExtent || a.Status >= statusEnd || (a.Status != StatusOK && a.Length != 0) {
+	if a.Length > MaxExtent || a.Status >= statusEnd || (a.Status == StatusFailed && a.Length != 0) {
 		return Answer{}, malformed("an answer with status %d and %d bytes", a.Status, a.Length)
 	}
 	return a, nil
