@@ -262,7 +262,8 @@ func (p *push) entry(found *found) error {
 	case err != nil:
 		p.Source.fail(f, err)
 	case stream != nil:
-		p.lanes.Go(func() { p.pump(f) })
+		// Nobody waits for it: what reads a terminal can't be interrupted.
+		go p.pump(f)
 	}
 	return nil
 }

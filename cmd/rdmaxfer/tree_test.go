@@ -156,6 +156,24 @@ func TestStdinIsVerified(t *testing.T) {
 	}
 }
 
+// TestIdleStdin: a transfer that ends while nothing comes does not wait for more.
+func TestIdleStdin(t *testing.T) {
+	tt := newTransfer(t)
+	r := tt.recv()
+	s := tt.sendWith([]string{"sh", "-c", `mkfifo "$0"; exec 3<>"$0"; exec "$@" <&3`, filepath.Join(tt.dir, "idle")}, "--transport", "tcp", "-")
+	s.await("plan")
+	r.signal(syscall.SIGINT)
+	r.want(130)
+	s.want(transfer.CodeConnect, "stopped by a signal")
+
+	r = tt.recv()
+	s = tt.sendWith([]string{"sh", "-c", `exec 3<>"$0"; exec "$@" <&3`, filepath.Join(tt.dir, "idle")}, "--transport", "tcp", "-")
+	s.await("plan")
+	s.signal(syscall.SIGINT)
+	s.want(130)
+	r.want(transfer.CodeConnect, "stopped by a signal")
+}
+
 // TestFilesThatClaimNothing have content all the same.
 func TestFilesThatClaimNothing(t *testing.T) {
 	tt := newTransfer(t)
