@@ -130,10 +130,9 @@ func (p *pull) committed(f *inbound, sum *Digest, err error) {
 // finished gives a directory its mode and times: everything in it has settled.
 func (p *pull) finished(d *inboundDir) {
 	f := p.file(d.entry.File)
-	if f == nil {
+	if f == nil || !f.settle() {
 		return
 	}
-	f.settle()
 	if err := p.dest.Finish(&d.entry); err != nil {
 		p.report(f, err, true)
 		return
@@ -170,7 +169,7 @@ func (p *pull) giveUp(f *inbound, err error, tellSender bool) {
 	p.sched.drop(f.entry.File)
 	switch {
 	case f.landing == nil:
-	case tellSender && CodeOf(err) == CodeLocalIO: // a disk that is full may get room
+	case tellSender && CodeOf(err) == CodeLocalIO && f.here+int(f.resumed) >= blockExtents: // a disk that is full may get room
 		f.landing.Leave()
 	default:
 		f.landing.Abort()

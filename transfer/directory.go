@@ -55,7 +55,9 @@ const stagingPrefix = ".rdmaxfer-"
 // by a transfer that was interrupted, or is in use: the lock tells.
 func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	name := stagingPrefix + hex.EncodeToString(id[:])
-	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := d.root.Mkdir(name, 0o700)
+	mine := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, errorf(CodeLocalIO, "destination: %w", err)
 	}
 	// Opening something else could wait for ever, or lead elsewhere.
@@ -78,6 +80,9 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	}
 	if err != nil {
 		s.release()
+		if mine {
+			_ = d.root.Remove(name)
+		}
 		return nil, err
 	}
 	s.checking.Go(s.checkpoints)
@@ -148,8 +153,19 @@ func (d *Directory) path(name string) string {
 }
 
 // inside reports whether a symbolic link in the directory dir points to something
-// below the root.
+// below the root. After the first element that is not "..", another symbolic link may
+// stand in the way, so there is no going up any more.
 func inside(dir, link string) bool {
 	to := path.Join(dir, link)
-	return !path.IsAbs(link) && to != ".." && !strings.HasPrefix(to, "../")
+	if path.IsAbs(link) || to == ".." || strings.HasPrefix(to, "../") {
+		return false
+	}
+	down := false
+	for e := range strings.SplitSeq(link, "/") {
+		if e == ".." && down {
+			return false
+		}
+		down = down || e != ".." && e != "." && e != ""
+	}
+	return true
 }

@@ -86,6 +86,7 @@ func (p *pull) entry(e *wire.Entry) error {
 		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
 	case p.packed(f):
 		f.total = 1
+	case e.Kind != wire.File:
 	default:
 		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
 	}
@@ -102,6 +103,9 @@ func (p *pull) entry(e *wire.Entry) error {
 	}
 	if lost {
 		p.fail(e.File, errorf(CodeExists, "%s: its directory can't be made", Printable(e.Path)), true)
+		if e.Kind == wire.Dir {
+			p.enter(f, true)
+		}
 	} else if err := p.begin(f); err != nil {
 		p.fail(e.File, err, true)
 		if e.Kind == wire.Dir {
@@ -124,6 +128,7 @@ func (p *pull) begin(f *inbound) error {
 	if done != nil {
 		f.settle()
 		f.resumed = e.Size
+		p.hadLanded(f)
 		p.commits.add(commit{file: f, done: done})
 		return nil
 	}
@@ -144,6 +149,11 @@ func (p *pull) begin(f *inbound) error {
 					return err
 				}
 				p.sched.giveBack(f.resume(l, blocks, p.sched.extentSize))
+				p.hadLanded(f)
+				f.mu.Lock() // nothing may be missing
+				if err := p.step(f, nil); err != nil {
+					p.cancel(err)
+				}
 				return nil
 			}
 		}
@@ -162,6 +172,13 @@ func (p *pull) begin(f *inbound) error {
 	}
 	p.sched.add(e.File, 0)
 	return nil
+}
+
+// hadLanded counts what need not move.
+func (p *pull) hadLanded(f *inbound) {
+	if p.Progress != nil {
+		p.Progress.Moved.Add(f.resumed)
+	}
 }
 
 // enter puts a directory on the list of those that the next entry may be in.
@@ -193,8 +210,9 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 		return fmt.Errorf("%w: the manifest ends with %d entries of %d", wire.ErrMalformed, p.manifest.entries, m.Files)
 	}
 	p.manifest.ended = true
-	for range m.Unsent {
+	if m.Unsent > 0 {
 		p.failures.add(errorf(CodeLocalIO, "the sender could not send %d of its files", m.Unsent))
+		p.failures.n += int(m.Unsent) - 1
 	}
 	left := p.manifest.leave(nil)
 	p.checkDone()

@@ -337,7 +337,7 @@ func (p *pull) vouchedWhole(f *inbound, v *wire.Vouch) error {
 // digests keeps what the sender says its extents hash to.
 func (p *pull) digests(m *wire.Digests) error {
 	f, err := p.known(m.File)
-	if err != nil || p.verify == digest.None {
+	if err != nil || p.verify == digest.None || f != nil && f.sum == nil {
 		return fmt.Errorf("%w: digests that nobody asked for", wire.ErrMalformed)
 	}
 	if f == nil {
@@ -374,8 +374,11 @@ func (p *pull) vouched(m *wire.Vouch) error {
 	if f == nil || err != nil {
 		return err
 	}
-	if p.packed(f) {
+	switch {
+	case p.packed(f):
 		return p.vouchedWhole(f, m)
+	case f.sum == nil:
+		return fmt.Errorf("%w: a voucher for %+q, which is no file", wire.ErrMalformed, f.entry.Path)
 	}
 	f.mu.Lock()
 	if f.settled {

@@ -23,6 +23,8 @@ type part struct {
 	digest *Digest       // when it is whole
 	known  atomic.Bool   // the ledger has it
 
+	recorded bool // the ledger knows that it was finished, or given up; s.mu guards it
+
 	mu   sync.Mutex
 	file *os.File // nil when a small file was written whole
 	done bool     // it has its name, or is gone
@@ -52,6 +54,13 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 		return nil, errorf(CodeExists, "%s is not a part of a file: remove it", s.path(s.name+"/"+name))
 	}
 	p := &part{s: s, file: f, name: name, e: *e}
+	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
+		s.ledger.AppendForget(partKey(e))
+		if err := ledgerError("ledger", s.ledger.Sync()); err != nil {
+			p.over()
+			return nil, err
+		}
+	}
 	err = f.Truncate(0)
 	if err == nil && e.Sparse {
 		err = f.Truncate(e.Size)
@@ -94,11 +103,12 @@ func (p *part) failed(op string, err error) error {
 // has of zeroes is left out. A small file that is whole is finished and closed: many
 // may wait for their names.
 func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
-	p.mu.Lock()
-	file := p.file
-	p.mu.Unlock()
-	if file == nil {
-		return len(b), nil // it was written whole before
+	file, err := p.open()
+	switch {
+	case err != nil:
+		return 0, p.failed("writing", err)
+	case file == nil:
+		return len(b), nil // nobody wants it any more
 	}
 	if p.e.Sparse {
 		n, err = writeSparse(file, b, off)
@@ -117,31 +127,48 @@ func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// open gives the part's file: a small one that was written whole comes again when it
+// arrived damaged. nil when the part has its name, or is gone.
+func (p *part) open() (_ *os.File, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil && !p.done {
+		p.file, err = p.s.root.OpenFile(p.name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	}
+	return p.file, err
+}
+
 // hole is the unit in which a file's zeroes are looked for, bytes: a page, of which
 // file systems make holes.
 const hole = 4096
 
-// writeSparse writes what is not zero. The file has its length.
+// writeSparse writes what is not zero, and makes holes of the rest: what lay there may
+// have arrived damaged before. The file has its length.
 func writeSparse(f *os.File, b []byte, off int64) (int, error) {
-	from := 0 // of what has to be written
 	for at := 0; at < len(b); {
-		n := min(hole-int(off+int64(at))%hole, len(b)-at)
-		if zero(b[at : at+n]) {
-			if from < at {
-				if n, err := f.WriteAt(b[from:at], off+int64(from)); err != nil {
-					return from + n, err
-				}
+		empty := zero(b[at:page(b, off, at)])
+		end := at
+		for end < len(b) && zero(b[end:page(b, off, end)]) == empty {
+			end = page(b, off, end)
+		}
+		if !empty || punch(f, off+int64(at), int64(end-at)) != nil {
+			if n, err := f.WriteAt(b[at:end], off+int64(at)); err != nil {
+				return at + n, err
 			}
-			from = at + n
 		}
-		at += n
-	}
-	if from < len(b) {
-		if n, err := f.WriteAt(b[from:], off+int64(from)); err != nil {
-			return from + n, err
-		}
+		at = end
 	}
 	return len(b), nil
+}
+
+// page is the end of the page in b that begins at at.
+func page(b []byte, off int64, at int) int {
+	return min(at+hole-int(off+int64(at))%hole, len(b))
+}
+
+// punch makes a hole of a range (fallocate(2)); some file systems can't.
+func punch(f *os.File, off, n int64) error {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
 var zeroes [hole]byte
@@ -184,11 +211,13 @@ func (p *part) Verified(block uint32, sum Digest) {
 // may take pages for clean that it could not write.
 func (p *part) sync() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.done || p.bad != nil {
-		return p.bad
+	file, bad := p.file, p.bad
+	if p.done || bad != nil {
+		p.mu.Unlock()
+		return bad
 	}
-	file := p.file
+	p.mu.Unlock()
+	// Without the lock: whoever writes does not wait for the disk.
 	if file == nil {
 		var err error
 		if file, err = p.s.root.OpenFile(p.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0); err != nil {
@@ -196,7 +225,10 @@ func (p *part) sync() error {
 		}
 		defer file.Close()
 	}
-	if err := file.Sync(); err != nil {
+	err := file.Sync()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && !p.done {
 		p.bad = p.failed("syncing", err)
 	}
 	return p.bad
@@ -222,10 +254,11 @@ func (p *part) Abort() {
 	_ = p.s.root.Remove(p.name)
 	p.s.mu.Lock()
 	delete(p.s.pending, p)
-	p.s.mu.Unlock()
+	p.recorded = true
 	if p.known.Load() {
 		p.s.ledger.AppendForget(partKey(&p.e))
 	}
+	p.s.mu.Unlock()
 	p.over()
 }
 

@@ -3,6 +3,7 @@ package transfer
 import (
 	"errors"
 	"os"
+	"path"
 	"syscall"
 	"time"
 
@@ -78,7 +79,7 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	if err := s.rename(name, e); err != nil {
 		return nil, err
 	}
-	return done, nil
+	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
 }
 
 // untouched reports whether a file still has the size and the time that it landed with:
@@ -121,13 +122,17 @@ func (s *staging) record(parts []*part) error {
 	if s.d.NoSync || len(parts) == 0 {
 		return nil
 	}
+	s.mu.Lock()
 	for _, p := range parts {
 		done := ledger.Finished{Object: p.object, HasDigest: p.digest != nil}
 		if p.digest != nil {
 			done.Digest = *p.digest
 		}
+		p.recorded = true
+		delete(s.pending, p)
 		s.ledger.AppendFinished(partKey(&p.e), done)
 	}
+	s.mu.Unlock()
 	return ledgerError("ledger", s.ledger.Sync())
 }
 
@@ -163,14 +168,24 @@ func (s *staging) checkpoint() {
 		if p.sync() != nil {
 			continue // it remembers that, and fails when it is committed
 		}
-		key := partKey(&p.e)
-		if !p.known.Swap(true) {
-			s.ledger.AppendPart(key, p.object)
-		}
-		for _, b := range blocks {
-			s.ledger.AppendBlock(key, b.Number, b.Sum)
-		}
+		s.write(p, blocks)
 	}
 	// A ledger that can't be written is dead: commit says so.
 	_ = s.ledger.Sync()
+}
+
+// write tells the ledger of blocks, unless it knows the end of the file already.
+func (s *staging) write(p *part, blocks []Block) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.recorded {
+		return
+	}
+	key := partKey(&p.e)
+	if !p.known.Swap(true) {
+		s.ledger.AppendPart(key, p.object)
+	}
+	for _, b := range blocks {
+		s.ledger.AppendBlock(key, b.Number, b.Sum)
+	}
 }

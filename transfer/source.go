@@ -219,7 +219,10 @@ func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
 	if f == nil || err != nil {
 		return false, err
 	}
-	if err := f.readAt(p, r.Offset); err != nil {
+	switch err := f.readAt(p, r.Offset); {
+	case errors.Is(err, errForgotten):
+		return false, nil // a lane that is late: another one landed it
+	case err != nil:
 		s.fail(f, err)
 		return false, nil
 	}
@@ -251,6 +254,7 @@ func (s *Source) Sent(r wire.Request, p []byte) {
 	node := s.verify.Extent(p, r.Offset)
 	if have := f.hashed(int(r.Offset/s.extentSize), node.Sum); have != nil {
 		s.digests(r.File, have)
+		f.told(have)
 	}
 }
 
@@ -346,7 +350,7 @@ func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if size != int64(r.Length) {
+	if size > s.extentSize || size != int64(r.Length) {
 		if gone {
 			return false, nil
 		}

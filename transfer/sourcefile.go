@@ -44,9 +44,6 @@ func (f *sourceFile) release() {
 		f.file.Close()
 		f.file = nil
 	}
-	if f.stream != nil {
-		f.stream.close()
-	}
 }
 
 // fail sets why a file is given up. It answers false when it was before.
@@ -61,7 +58,12 @@ func (f *sourceFile) fail(err error) bool {
 	return first
 }
 
-func (f *sourceFile) giveUp() { f.fail(errOver) }
+func (f *sourceFile) giveUp() {
+	f.fail(errOver)
+	if f.stream != nil {
+		f.stream.close()
+	}
+}
 
 // size is what there is to ask for, bytes: of a stream, what was read so far.
 func (f *sourceFile) size() int64 {
@@ -170,15 +172,32 @@ func (f *sourceFile) hashed(extent int, d Digest) map[int]Digest {
 	if f.have == nil {
 		f.have = make(map[int]Digest)
 	}
+	if f.unhashed == nil {
+		f.unhashed = make(map[int]struct{})
+	}
 	f.have[extent] = d
-	delete(f.unhashed, extent)
-	f.allHere.Broadcast()
 	if len(f.have) < digestsAtOnce && f.stream == nil {
+		delete(f.unhashed, extent)
+		f.allHere.Broadcast()
 		return nil
 	}
 	have := f.have
 	f.have = nil
+	// Until they are sent nobody may vouch: the voucher must not overtake them.
+	for n := range have {
+		f.unhashed[n] = struct{}{}
+	}
 	return have
+}
+
+// told says that digests are on their way.
+func (f *sourceFile) told(have map[int]Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n := range have {
+		delete(f.unhashed, n)
+	}
+	f.allHere.Broadcast()
 }
 
 // digestLimit is how long a vouching source waits for the digests of extents that

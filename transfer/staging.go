@@ -111,7 +111,10 @@ func (s *staging) Finish(e *wire.Entry) error {
 	if err := setMeta(dir, e); err != nil {
 		return errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
 	}
-	return s.sync(dir)
+	if err := s.sync(dir); err != nil {
+		return err
+	}
+	return s.syncDirs(map[string]bool{path.Dir(e.Path): true})
 }
 
 // Symlink makes a link. It replaces nothing but another link or a file that may be.

@@ -13,6 +13,9 @@ import (
 // receiver has not landed for good. A stream can't be read twice.
 const streamWindow = 64 << 20
 
+// errForgotten answers a request for what has landed for good.
+var errForgotten = errors.New("it was forgotten when it had landed")
+
 // stream is something that is read once, from its beginning to its end, ahead of the
 // receiver's requests.
 type stream struct {
@@ -89,7 +92,7 @@ func (s *stream) readAt(p []byte, off int64) error {
 	defer s.mu.Unlock()
 	b := s.kept[int(off)/s.extent]
 	if len(b) < len(p) {
-		return errorf(CodeOther, "%w: a request at %d of a stream, which was forgotten when it had landed", wire.ErrMalformed, off)
+		return errForgotten
 	}
 	copy(p, b)
 	return nil

@@ -383,7 +383,7 @@ func (m *Grown) check() error {
 func (m *Kept) check() error { return nil }
 
 func (m *ManifestEnd) check() error {
-	if m.Bytes < 0 || m.Files > MaxEntries {
+	if m.Bytes < 0 || m.Files > MaxEntries || m.Unsent > MaxEntries {
 		return malformed("a manifest of %d files, %d bytes", m.Files, m.Bytes)
 	}
 	return nil
