@@ -271,14 +271,14 @@ GO
   cd ..
 }
 
-# The same command in two boots. One instruction in a hundred may differ.
 # agree COUNT...: two of them are within 1 %.
 agree() {
   printf '%s\n' "$@" | sort -n |
     awk 'NR > 1 && ($1 - last) * 100 <= last { found = 1 } { last = $1 } END { exit !found }'
 }
 
-# A busy host is felt even here, so a third count may be needed for two that agree.
+# The same command in two boots: one instruction in a hundred may differ. A busy host is
+# felt even here, so a third count may be needed for two that agree.
 counts() {
   local file counted=()
   for file in first second third; do

@@ -186,7 +186,7 @@ func (p *pull) report(f *inbound, err error, tellSender bool) {
 		}
 	}
 	p.mu.Lock()
-	p.failures.add(err)
+	p.failures.add(err, 1)
 	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err})
 	p.mu.Unlock()
 	p.settled(f)

@@ -86,8 +86,7 @@ func (p *pull) entry(e *wire.Entry) error {
 		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
 	case p.packed(f):
 		f.total = 1
-	case e.Kind != wire.File:
-	default:
+	case e.Kind == wire.File:
 		f.sum = digest.NewAccumulator(p.verify, p.sched.extentSize, blockSize)
 	}
 	p.files[e.File] = f
@@ -211,8 +210,7 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 	}
 	p.manifest.ended = true
 	if m.Unsent > 0 {
-		p.failures.add(errorf(CodeLocalIO, "the sender could not send %d of its files", m.Unsent))
-		p.failures.n += int(m.Unsent) - 1
+		p.failures.add(errorf(CodeLocalIO, "the sender could not send %d of its files", m.Unsent), int(m.Unsent))
 	}
 	left := p.manifest.leave(nil)
 	p.checkDone()

@@ -65,8 +65,9 @@ type failures struct {
 	passing bool // some may be mended: what landed is kept for another try
 }
 
-func (f *failures) add(err error) {
-	f.n++
+// add counts n files that failed for one reason.
+func (f *failures) add(err error, n int) {
+	f.n += n
 	if code := CodeOf(err); code == CodeLocalIO || code == CodeConnect {
 		f.passing = true
 	}

@@ -243,7 +243,7 @@ func (p *push) leaveOut(found *found) {
 	defer p.mu.Unlock()
 	if found.err != nil {
 		p.unsent++
-		p.failures.add(found.err)
+		p.failures.add(found.err, 1)
 	}
 	p.Observer.File(FileResult{Path: found.path, Err: found.err, Skipped: found.skip})
 }
@@ -270,10 +270,12 @@ func (p *push) entry(found *found) error {
 
 // pump reads a stream ahead of the receiver's requests.
 func (p *push) pump(f *sourceFile) {
+	var told int64
 	err := f.stream.pump(func(size int64, end bool) error {
 		if p.Progress != nil {
-			p.Progress.Total.Store(max(size, p.Progress.Total.Load()))
+			p.Progress.Total.Add(size - told)
 		}
+		told = size
 		return p.s.Send(&wire.Grown{File: f.entry.File, Size: size, End: end})
 	})
 	if err != nil && p.ctx.Err() == nil {
@@ -401,7 +403,7 @@ func (p *push) settle(file uint32, sum *Digest, err error) {
 	defer p.mu.Unlock()
 	p.settled++
 	if err != nil {
-		p.failures.add(err)
+		p.failures.add(err, 1)
 	}
 	if f.entry.Kind == wire.Dir && err == nil {
 		return

@@ -124,7 +124,7 @@ func (s *Source) openStream(found *found) (*stream, error) {
 	case found.entry.Kind != wire.Stream:
 		return nil, nil
 	case found.path != StdinPath:
-		file, err := openSource(found.path, 0)
+		file, err := openSource(found.path)
 		if err != nil {
 			return nil, err
 		}

@@ -81,7 +81,7 @@ func (f *sourceFile) open() (*os.File, error) {
 	if f.err != nil || f.file != nil {
 		return f.file, f.err
 	}
-	file, err := openSource(f.path, 0)
+	file, err := openSource(f.path)
 	if err != nil {
 		return nil, err
 	}

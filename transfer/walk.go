@@ -112,7 +112,7 @@ func (w *walker) landsAs(path string) (string, error) {
 		}
 		return "stdin", nil
 	}
-	f, err := openSource(path, 0)
+	f, err := openSource(path)
 	if err != nil {
 		return "", err
 	}
@@ -129,8 +129,8 @@ func (w *walker) landsAs(path string) (string, error) {
 
 // openSource opens a regular file or a directory, without waiting for the writer of
 // a pipe.
-func openSource(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|flags, 0)
+func openSource(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, errorf(CodeLocalIO, "source: %w", err)
 	}
@@ -234,7 +234,7 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	if st.Size > 0 || st.Blocks > 0 {
 		return
 	}
-	file, err := openSource(f.path, 0)
+	file, err := openSource(f.path)
 	if err != nil {
 		return // who reads it will say why
 	}
