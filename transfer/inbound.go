@@ -31,8 +31,10 @@ type inbound struct {
 	small   Digest              // of a small file
 	below   int                 // of a stream: extents before it are here for good
 	waiting int                 // vouchers that the sender owes
+	stale   bool                // an extent was asked for again since a voucher was: it says nothing of that
 	rounds  int                 // vouchers that came too early, or without digests
 	voucher *wire.Vouch
+	names   []*inbound // that it shall have too; pull's mu guards them
 }
 
 // arrival is an extent of which one digest is known and the other is not.
@@ -199,6 +201,7 @@ func (f *inbound) again(n int, a *arrival, sched *scheduler) error {
 			Printable(f.entry.Path), int64(n)*sched.extentSize, a.attempts)
 	}
 	a.mine, a.theirs = nil, nil
+	f.stale = true
 	f.got.clear(n)
 	f.here--
 	sched.giveBack([]Extent{f.extent(n, sched.extentSize)})
@@ -212,6 +215,7 @@ func (p *pull) step(f *inbound, err error) error {
 	tell := err == nil && !f.settled && f.whole() && f.waiting == 0
 	if tell {
 		f.waiting++
+		f.stale = false
 	}
 	kept := f.keep()
 	f.mu.Unlock()
@@ -391,7 +395,7 @@ func (p *pull) vouched(m *wire.Vouch) error {
 	}
 	f.waiting--
 	p.said(m.File)
-	if !f.whole() {
+	if !f.whole() || f.stale {
 		return p.step(f, nil) // an extent was found damaged meanwhile: it vouches again
 	}
 	if len(f.arrived) == 0 {
