@@ -77,6 +77,8 @@ func (p *pull) commitGroup(group []commit) {
 			p.committed(c.file, c.done.Digest, nil)
 		case c.file.entry.Kind == wire.Symlink:
 			p.committed(c.file, nil, p.dest.Symlink(&c.file.entry))
+		case c.file.entry.Kind == wire.HardLink:
+			p.committed(c.file, nil, p.link(&c.file.entry))
 		default:
 			w := Whole{Landing: c.file.landing}
 			if p.verify != digest.None {
@@ -101,6 +103,17 @@ func (p *pull) commitGroup(group []commit) {
 			p.finished(c.dir)
 		}
 	}
+}
+
+// link gives a file that has settled one more name, if it landed.
+func (p *pull) link(e *wire.Entry) error {
+	p.mu.Lock()
+	code, lost := p.manifest.lost[e.First]
+	p.mu.Unlock()
+	if lost {
+		return errorf(code, "%s is another name of %s, which did not land", Printable(e.Path), Printable(e.Link))
+	}
+	return p.dest.HardLink(e)
 }
 
 // committed sends the receipt of a file that is durable and has its name.
@@ -186,6 +199,7 @@ func (p *pull) report(f *inbound, err error, tellSender bool) {
 		}
 	}
 	p.mu.Lock()
+	p.manifest.lost[f.entry.File] = CodeOf(err)
 	p.failures.add(err, 1)
 	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err})
 	p.mu.Unlock()

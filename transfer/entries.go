@@ -27,12 +27,13 @@ type manifest struct {
 	paths   map[uint64]struct{} // hashes of every path, to find one that comes twice
 	entries uint32              // that have come
 	granted uint32              // that may come
+	lost    map[uint32]Code     // the entries that failed
 	dirs    []*inboundDir       // that the next entry may be in, outermost first
 	ended   bool
 }
 
 func newManifest() manifest {
-	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), granted: entriesOpen}
+	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint32]Code), granted: entriesOpen}
 }
 
 // admit checks an entry's place in the manifest and gives the directory that it is in.
@@ -46,6 +47,11 @@ func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
 	h := maphash.String(m.seed, e.Path)
 	if _, twice := m.paths[h]; twice {
 		return nil, fmt.Errorf("%w: two entries of path %+q", wire.ErrMalformed, e.Path)
+	}
+	if e.Kind == wire.HardLink {
+		if _, known := m.paths[maphash.String(m.seed, e.Link)]; !known {
+			return nil, fmt.Errorf("%w: %+q is another name of %+q, which did not come", wire.ErrMalformed, e.Path, e.Link)
+		}
 	}
 	m.paths[h] = struct{}{}
 	m.entries++
@@ -120,6 +126,10 @@ func (p *pull) begin(f *inbound) error {
 	if p.Progress != nil {
 		p.Progress.Total.Add(e.Size)
 	}
+	if e.Kind == wire.HardLink {
+		p.afterFirst(f)
+		return nil
+	}
 	done, err := p.dest.Check(e)
 	if err != nil {
 		return err
@@ -171,6 +181,23 @@ func (p *pull) begin(f *inbound) error {
 	}
 	p.sched.add(e.File, 0)
 	return nil
+}
+
+// afterFirst makes another name of a file when that has settled.
+func (p *pull) afterFirst(f *inbound) {
+	p.sched.add(f.entry.File, 0)
+	f.settle()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch first := p.files[f.entry.First]; {
+	case first == nil:
+		p.commits.add(commit{file: f})
+	case first.entry.Kind == wire.Dir || first.entry.Path != f.entry.Link:
+		// A directory would wait for what is in it.
+		p.cancel(fmt.Errorf("%w: entry %d is another name of entry %d, which is not %+q", wire.ErrMalformed, f.entry.File, f.entry.First, f.entry.Link))
+	default:
+		first.names = append(first.names, f)
+	}
 }
 
 // hadLanded counts what need not move.
@@ -257,6 +284,7 @@ func (p *pull) settled(f *inbound) {
 	p.mu.Lock()
 	delete(p.files, f.entry.File)
 	p.open--
+	names := f.names
 	room := p.manifest.entries + entriesOpen - uint32(p.open)
 	more := !p.manifest.ended && room-p.manifest.granted >= entriesOpen/4
 	if more {
@@ -264,6 +292,9 @@ func (p *pull) settled(f *inbound) {
 	}
 	p.checkDone()
 	p.mu.Unlock()
+	for _, name := range names {
+		p.commits.add(commit{file: name})
+	}
 	if more {
 		if err := p.s.Send(&wire.More{Entries: room}); err != nil {
 			p.cancel(err)

@@ -289,7 +289,7 @@ func (p *push) hasLanded(file uint32) error {
 	if f == nil || err != nil {
 		return err
 	}
-	if f.landed++; f.landed > maxAttempts || f.entry.Kind == wire.Dir || f.entry.Kind == wire.Symlink {
+	if f.landed++; f.landed > maxAttempts || f.entry.Kind != wire.File && f.entry.Kind != wire.Stream {
 		return fmt.Errorf("%w: file %d landed", wire.ErrMalformed, file)
 	}
 	p.lanes.Go(func() { p.vouch(f) })

@@ -30,6 +30,8 @@ type Destination interface {
 	Finish(e *wire.Entry) error
 	// Symlink makes a symbolic link.
 	Symlink(e *wire.Entry) error
+	// HardLink gives a file that has landed one more name. It is not [Destination.Check]ed.
+	HardLink(e *wire.Entry) error
 	// Resume gives what is there of a file that a transfer before had begun: nil if
 	// there is nothing.
 	Resume(e *wire.Entry) (Landing, []Block, error)
@@ -88,6 +90,7 @@ func (nowhere) Check(*wire.Entry) (*Finished, error)         { return nil, nil }
 func (nowhere) Mkdir(*wire.Entry) error                      { return nil }
 func (nowhere) Finish(*wire.Entry) error                     { return nil }
 func (nowhere) Symlink(*wire.Entry) error                    { return nil }
+func (nowhere) HardLink(*wire.Entry) error                   { return nil }
 func (nowhere) Resume(*wire.Entry) (Landing, []Block, error) { return nil, nil, nil }
 func (nowhere) Verified(uint32, Digest)                      {}
 func (nowhere) Create(*wire.Entry) (Landing, error)          { return nowhere{}, nil }

@@ -70,6 +70,9 @@ func (s *Source) add(found *found, stream *stream) *sourceFile {
 	f.stream = stream
 	f.entry.File = s.next
 	s.next++
+	if found.inode != nil && f.entry.Kind != wire.HardLink {
+		found.inode.file = f.entry.File
+	}
 	s.files[f.entry.File] = f
 	if s.over {
 		f.err = errOver

@@ -137,6 +137,34 @@ func (s *staging) Symlink(e *wire.Entry) error {
 	return err
 }
 
+// HardLink gives what landed under another name this one too, unless it has it.
+func (s *staging) HardLink(e *wire.Entry) error {
+	if strings.HasPrefix(e.Path, stagingPrefix) || strings.HasPrefix(e.Link, stagingPrefix) {
+		return errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
+	}
+	first, err := s.d.root.Lstat(e.Link)
+	if err != nil || !first.Mode().IsRegular() {
+		return errorf(CodeExists, "%s, whose other name is %s, was moved away or replaced: send again", s.path(e.Link), Printable(e.Path))
+	}
+	if there, err := s.d.root.Lstat(e.Path); err == nil && os.SameFile(first, there) {
+		return nil
+	}
+	name := partName(e, ".link")
+	_ = s.root.Remove(name) // of an interrupted transfer
+	if err := s.d.root.Link(e.Link, s.name+"/"+name); err != nil {
+		return errorf(CodeLocalIO, "giving a file another name: %w", err)
+	}
+	if err := s.rename(name, e); err != nil {
+		_ = s.root.Remove(name)
+		return err
+	}
+	// Every other directory is synced when it is finished.
+	if path.Dir(e.Path) == "." {
+		return s.syncDirs(map[string]bool{".": true})
+	}
+	return nil
+}
+
 // sync makes a file or a directory durable.
 func (s *staging) sync(f *os.File) error {
 	if s.d.NoSync {

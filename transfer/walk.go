@@ -25,6 +25,9 @@ type SourceOptions struct {
 	// Links sends symbolic links as what they are. Without it those below a
 	// directory are left out; a path that is one itself is always followed.
 	Links bool
+	// HardLinks sends a file that has several names once, and the others as names of
+	// it. What has more than one is remembered for the whole walk.
+	HardLinks bool
 	// Stdin is what "-" reads; nil for the process's.
 	Stdin io.Reader
 	// StdinName is what "-" lands as; empty for "stdin".
@@ -52,12 +55,19 @@ func (s stamp) version() uint64 {
 	return h.Sum64()
 }
 
+// inode is a file that the walk may come upon again under another name.
+type inode struct {
+	path string // as its first name lands
+	file uint32 // its entry, once that has a number
+}
+
 // found is what the walk came upon: an entry without its number, or why there is
 // none.
 type found struct {
 	path  string // on this host
 	entry wire.Entry
 	stamp stamp
+	inode *inode // of a file with several names, when those are kept
 	err   error  // it can't be sent
 	skip  string // what it is, and why it is left out
 }
@@ -71,6 +81,7 @@ type walker struct {
 	names []string // of roots, as they land
 	at    int
 	stack []*walkDir
+	known map[[2]uint64]*inode // by device and number
 }
 
 // walkDir is a directory that is being listed.
@@ -231,6 +242,9 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	f.entry.Size = st.Size
 	f.entry.Sparse = st.Blocks*512 < st.Size
 	f.entry.Version = f.stamp.version()
+	if w.opt.HardLinks && st.Nlink > 1 && w.linked(f) {
+		return
+	}
 	if st.Size > 0 || st.Blocks > 0 {
 		return
 	}
@@ -242,6 +256,25 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	if n, _ := file.Read(make([]byte, 1)); n > 0 {
 		f.entry.Kind, f.entry.Version = wire.Stream, 0
 	}
+}
+
+// linked makes a link of what was found before under another name.
+func (w *walker) linked(f *found) bool {
+	id := [2]uint64{f.stamp.dev, f.stamp.ino}
+	f.inode = w.known[id]
+	if f.inode == nil {
+		f.inode = &inode{path: f.entry.Path}
+		if w.known == nil {
+			w.known = make(map[[2]uint64]*inode)
+		}
+		w.known[id] = f.inode
+		return false
+	}
+	f.entry = wire.Entry{
+		Path: f.entry.Path, Mode: f.entry.Mode, MTimeNS: f.entry.MTimeNS,
+		Kind: wire.HardLink, Link: f.inode.path, First: f.inode.file,
+	}
+	return true
 }
 
 // close gives up the directories that are open.

@@ -28,6 +28,7 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "compress", Value: string(compress.None), Usage: "what travels over TCP: none, zstd, or auto (where it ends sooner)"},
 			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
+			&cli.BoolFlag{Name: "hard-links", Usage: "keep the hard links of a tree; else each name lands as a file of its own"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
 			jsonFlag(),
 		},
@@ -48,7 +49,7 @@ func send(c *cli.Context) error {
 	if sender.Addr, err = hostPort(args[len(args)-1]); err != nil {
 		return err
 	}
-	opt := transfer.SourceOptions{Links: c.Bool("links"), StdinName: c.String("name")}
+	opt := transfer.SourceOptions{Links: c.Bool("links"), HardLinks: c.Bool("hard-links"), StdinName: c.String("name")}
 	if sender.Source, err = transfer.OpenSource(args[:len(args)-1], opt); err != nil {
 		return err
 	}

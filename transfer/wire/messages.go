@@ -166,10 +166,11 @@ type EntryKind uint8
 
 // The kinds of entries.
 const (
-	File    EntryKind = iota // regular, of Size bytes
-	Dir                      // before everything in it; the tree is sent depth first
-	Symlink                  // to Link
-	Stream                   // of a length that Grown tells when it ends
+	File     EntryKind = iota // regular, of Size bytes
+	Dir                       // before everything in it; the tree is sent depth first
+	Symlink                   // to Link
+	Stream                    // of a length that Grown tells when it ends
+	HardLink                  // one more name of the file of entry First, whose path is Link
 	entryEnd
 )
 
@@ -181,9 +182,10 @@ type Entry struct {
 	Mode    uint32    `cbor:"4,keyasint"` // permission bits
 	MTimeNS int64     `cbor:"5,keyasint"` // nanoseconds since 1970
 	Kind    EntryKind `cbor:"6,keyasint,omitempty"`
-	Link    string    `cbor:"7,keyasint,omitempty"` // where a symbolic link points
-	Sparse  bool      `cbor:"8,keyasint,omitempty"` // it has holes, and shall keep them
-	Version uint64    `cbor:"9,keyasint,omitempty"` // changes when the source does, though size and time may not
+	Link    string    `cbor:"7,keyasint,omitempty"`  // where a link points
+	Sparse  bool      `cbor:"8,keyasint,omitempty"`  // it has holes, and shall keep them
+	Version uint64    `cbor:"9,keyasint,omitempty"`  // changes when the source does, though size and time may not
+	First   uint32    `cbor:"10,keyasint,omitempty"` // entry that a hard link is another name of
 }
 
 // More lets the sender send the entries with numbers below Entries: what has not
@@ -365,8 +367,19 @@ func (m *Entry) check() error {
 	if m.File >= MaxEntries {
 		return malformed("file number %d", m.File)
 	}
-	if m.Kind >= entryEnd || m.Kind != File && (m.Size != 0 || m.Sparse) || (m.Kind == Symlink) != (m.Link != "") || len(m.Link) > MaxPath {
+	links := m.Kind == Symlink || m.Kind == HardLink
+	if m.Kind >= entryEnd || m.Kind != File && (m.Size != 0 || m.Sparse) || links != (m.Link != "") || len(m.Link) > MaxPath {
 		return malformed("an entry of kind %d, %d bytes, that links to %d bytes", m.Kind, m.Size, len(m.Link))
+	}
+	if m.Kind == HardLink {
+		if m.First >= m.File {
+			return malformed("entry %d is another name of entry %d", m.File, m.First)
+		}
+		if err := CheckPath(m.Link); err != nil {
+			return err
+		}
+	} else if m.First != 0 {
+		return malformed("an entry of kind %d with another name", m.Kind)
 	}
 	return CheckPath(m.Path)
 }
