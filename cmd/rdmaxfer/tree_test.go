@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,9 +33,10 @@ func printed(t *testing.T, name string, args ...string) string {
 }
 
 // wantSame asks rsync what it would change to make b what a is.
-func wantSame(t *testing.T, a, b string) {
+func wantSame(t *testing.T, a, b string, more ...string) {
 	t.Helper()
-	if diff := printed(t, "rsync", "--archive", "--no-owner", "--no-group", "--checksum", "--delete", "--dry-run", "--itemize-changes", a+"/", b+"/"); diff != "" {
+	args := append([]string{"--archive", "--no-owner", "--no-group", "--checksum", "--delete", "--dry-run", "--itemize-changes", a + "/", b + "/"}, more...)
+	if diff := printed(t, "rsync", args...); diff != "" {
 		t.Errorf("rsync would change:\n%.2000s", diff)
 	}
 }
@@ -59,6 +61,8 @@ func (tt *transferTest) tree() string {
 	old := time.Date(1999, 12, 31, 23, 59, 59, 987654321, time.UTC)
 	for _, err := range []error{
 		os.Truncate(sparse, 64*mib),
+		os.Link(filepath.Join(root, "many/007"), filepath.Join(root, "a/b/name")),
+		os.Link(filepath.Join(root, "a/large"), filepath.Join(root, "closed/large")),
 		os.Symlink("../large", filepath.Join(root, "a/b/link")),
 		os.Symlink("nowhere", filepath.Join(root, "dangling")),
 		unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(root, "dangling"), []unix.Timespec{{Sec: 5}, {Sec: 5}}, unix.AT_SYMLINK_NOFOLLOW),
@@ -76,17 +80,21 @@ func (tt *transferTest) tree() string {
 }
 
 func TestTreeArrivesAsItWas(t *testing.T) {
-	for _, args := range [][]string{{"--links"}, {"--links", "--verify", "xxh3"}, {"--links", "--verify", "none", "--lanes", "3"}} {
+	for _, args := range [][]string{{"--links"}, {"--links", "--hard-links", "--verify", "xxh3"}, {"--links", "--verify", "none", "--lanes", "3"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			tt := newTransfer(t)
 			root := tt.tree()
 			r := tt.recv()
 			sum := tt.send(append(append([]string{"--transport", "tcp"}, args...), root)...).want(transfer.CodeOK)
 			r.want(transfer.CodeOK)
-			if sum["files"] != float64(706) || sum["failed"] != float64(0) {
+			if sum["files"] != float64(708) || sum["failed"] != float64(0) {
 				t.Errorf("summary: %v", sum)
 			}
-			wantSame(t, root, filepath.Join(tt.into, "tree"))
+			if slices.Contains(args, "--hard-links") {
+				wantSame(t, root, filepath.Join(tt.into, "tree"), "--hard-links")
+			} else {
+				wantSame(t, root, filepath.Join(tt.into, "tree"))
+			}
 			var st syscall.Stat_t
 			if err := syscall.Stat(filepath.Join(tt.into, "tree/sparse"), &st); err != nil || st.Size != 64*mib || st.Blocks*512 > mib {
 				t.Errorf("the file of holes: %d bytes, %d blocks, %v", st.Size, st.Blocks, err)
