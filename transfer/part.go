@@ -182,7 +182,7 @@ func (p *part) finish() error {
 	if p.file == nil {
 		return nil
 	}
-	if err := setMeta(p.file, &p.e); err != nil {
+	if err := setMeta(p.file, &p.e, &p.s.who); err != nil {
 		return p.failed("setting mode and times of", err)
 	}
 	return nil

@@ -33,6 +33,7 @@ type staging struct {
 	mu       sync.Mutex
 	pending  map[*part][]Block // that landed, and are not in the ledger
 	left     []*part           // that shall be kept
+	who      accounts
 }
 
 func (s *staging) path(name string) string { return s.d.path(name) }
@@ -108,7 +109,7 @@ func (s *staging) Finish(e *wire.Entry) error {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
 	defer dir.Close()
-	if err := setMeta(dir, e); err != nil {
+	if err := setMeta(dir, e, &s.who); err != nil {
 		return errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
 	}
 	if err := s.sync(dir); err != nil {
@@ -332,9 +333,21 @@ func partName(e *wire.Entry, suffix string) string {
 	return hex.EncodeToString(k[:]) + suffix
 }
 
-// setMeta sets the permission bits (setuid and setgid are dropped) and the times.
-func setMeta(f *os.File, e *wire.Entry) error {
-	if err := unix.Fchmod(int(f.Fd()), e.Mode&0o777); err != nil {
+// setMeta sets whose a file is, the permission bits (setuid and setgid are dropped),
+// attributes and times. A user's attributes come before the bits that may forbid
+// them, and lists after those, which change them.
+func setMeta(f *os.File, e *wire.Entry, who *accounts) error {
+	fd := int(f.Fd())
+	if err := setOwner(fd, e.Owner, who); err != nil {
+		return fmt.Errorf("owner: %w (receive as root, or send without --owner)", err)
+	}
+	if err := setAttrs(fd, e.Attrs, false); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, e.Mode&0o777); err != nil {
+		return err
+	}
+	if err := setAttrs(fd, e.Attrs, true); err != nil {
 		return err
 	}
 	if e.Kind == wire.Stream && e.MTimeNS == 0 {

@@ -28,6 +28,9 @@ type SourceOptions struct {
 	// HardLinks sends a file that has several names once, and the others as names of
 	// it. What has more than one is remembered for the whole walk.
 	HardLinks bool
+	// Owner, XAttrs and ACLs send what the receiver may have no right to set: whose
+	// a file or directory is, its user.* attributes, its access control lists.
+	Owner, XAttrs, ACLs bool
 	// Stdin is what "-" reads; nil for the process's.
 	Stdin io.Reader
 	// StdinName is what "-" lands as; empty for "stdin".
@@ -82,6 +85,7 @@ type walker struct {
 	at    int
 	stack []*walkDir
 	known map[[2]uint64]*inode // by device and number
+	who   accounts
 }
 
 // walkDir is a directory that is being listed.
@@ -232,6 +236,9 @@ func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
 		}
 	default:
 		f.skip = "neither a regular file nor a directory"
+	}
+	if f.err == nil && f.skip == "" {
+		f.err = w.attributes(f, st)
 	}
 	return f
 }

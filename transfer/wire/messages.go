@@ -186,7 +186,32 @@ type Entry struct {
 	Sparse  bool      `cbor:"8,keyasint,omitempty"`  // it has holes, and shall keep them
 	Version uint64    `cbor:"9,keyasint,omitempty"`  // changes when the source does, though size and time may not
 	First   uint32    `cbor:"10,keyasint,omitempty"` // entry that a hard link is another name of
+	Owner   *Owner    `cbor:"11,keyasint,omitempty"` // when it shall be kept
+	Attrs   []Attr    `cbor:"12,keyasint,omitempty"` // extended attributes that shall be kept
 }
+
+// Owner is whose a file is, by name and number at the sender's host.
+type Owner struct {
+	UID   uint32 `cbor:"1,keyasint"`
+	GID   uint32 `cbor:"2,keyasint"`
+	User  string `cbor:"3,keyasint,omitempty"`
+	Group string `cbor:"4,keyasint,omitempty"`
+}
+
+// Attr is an extended attribute (xattr(7)).
+type Attr struct {
+	Name  string `cbor:"1,keyasint"`
+	Value []byte `cbor:"2,keyasint"`
+}
+
+// The attributes that access control lists are kept in (acl(5)).
+const (
+	ACLAccess  = "system.posix_acl_access"
+	ACLDefault = "system.posix_acl_default"
+)
+
+// MaxAttrs is how much an entry's extended attributes may be, bytes.
+const MaxAttrs = 128 << 10
 
 // More lets the sender send the entries with numbers below Entries: what has not
 // settled takes memory at both ends.
@@ -381,7 +406,30 @@ func (m *Entry) check() error {
 	} else if m.First != 0 {
 		return malformed("an entry of kind %d with another name", m.Kind)
 	}
+	if m.Owner != nil {
+		if err := texts(m.Owner.User, m.Owner.Group); err != nil {
+			return err
+		}
+	}
+	if err := checkAttrs(m.Attrs); err != nil {
+		return err
+	}
 	return CheckPath(m.Path)
+}
+
+// checkAttrs lets those pass that are users' own, and access control lists: none that
+// gives a program rights (security.capability) or that another system goes by.
+func checkAttrs(attrs []Attr) error {
+	n := 0
+	for _, a := range attrs {
+		if n += len(a.Name) + len(a.Value); n > MaxAttrs || len(a.Name) > 255 {
+			return malformed("more than %d bytes of extended attributes, or too long a name", MaxAttrs)
+		}
+		if !strings.HasPrefix(a.Name, "user.") && a.Name != ACLAccess && a.Name != ACLDefault || strings.ContainsRune(a.Name, 0) {
+			return malformed("the extended attribute %+q", a.Name)
+		}
+	}
+	return nil
 }
 
 func (m *More) check() error { return nil }

@@ -1,0 +1,121 @@
+package transfer
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// acl is an access control list of the kernel's form (linux/posix_acl_xattr.h): rwx for
+// the owner, r for user 12, r for the group, rwx as the mask, nothing for the rest.
+const acl = "\x02\x00\x00\x00" +
+	"\x01\x00\x07\x00\xff\xff\xff\xff" +
+	"\x02\x00\x04\x00\x0c\x00\x00\x00" +
+	"\x04\x00\x04\x00\xff\xff\xff\xff" +
+	"\x10\x00\x07\x00\xff\xff\xff\xff" +
+	"\x20\x00\x00\x00\xff\xff\xff\xff"
+
+// TestAttributes that are asked for arrive, of small files, large ones and directories.
+func TestAttributes(t *testing.T) {
+	uid, gid := 12, 99999 // a number that has a name here, and one that has none
+	if os.Geteuid() != 0 {
+		uid, gid = os.Getuid(), os.Getgid()
+	}
+	for _, c := range []struct {
+		name string
+		opt  SourceOptions
+	}{
+		{"none", SourceOptions{}},
+		{"owner", SourceOptions{Owner: true}},
+		{"xattrs", SourceOptions{XAttrs: true}},
+		{"acls", SourceOptions{ACLs: true}},
+		{"all", SourceOptions{Owner: true, XAttrs: true, ACLs: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.opt.Owner && os.Geteuid() != 0 {
+				t.Skip("giving files to others takes root")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				root := filepath.Join(t.TempDir(), "tree")
+				names := []string{"", "small", "large"}
+				if err := os.Mkdir(root, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(root, "small"), "x")
+				write(t, filepath.Join(root, "large"), random(3*mib+5))
+				for _, name := range names {
+					path := filepath.Join(root, name)
+					for _, err := range []error{
+						os.Chmod(path, 0o444),
+						os.Chown(path, uid, gid),
+						unix.Setxattr(path, "user.one", []byte("1\x00\xff"), 0),
+						unix.Setxattr(path, "user.empty", nil, 0),
+						unix.Setxattr(path, wire.ACLAccess, []byte(acl), 0),
+					} {
+						if err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				e := newEngine(t, nil)
+				var err error
+				if e.Source, err = OpenSource([]string{root}, c.opt); err != nil {
+					t.Fatal(err)
+				}
+				s, r := e.run(t, t.Context(), t.Context())
+				if s.err != nil || r.err != nil {
+					t.Fatal(s.err, r.err)
+				}
+				for _, name := range names {
+					path := filepath.Join(e.dir, "tree", name)
+					var st unix.Stat_t
+					if err := unix.Stat(path, &st); err != nil {
+						t.Fatal(err)
+					}
+					if got := int(st.Uid) == uid && int(st.Gid) == gid; os.Geteuid() == 0 && got != c.opt.Owner {
+						t.Errorf("%s belongs to %d and %d", path, st.Uid, st.Gid)
+					}
+					// With a list, the group's bits are its mask.
+					if got := st.Mode & 0o777; got != 0o770 {
+						t.Errorf("%s has mode %o", path, got)
+					}
+					attrs, err := readAttrs(path, func(string) bool { return true })
+					if err != nil {
+						t.Fatal(err)
+					}
+					got := make(map[string]string)
+					for _, a := range attrs {
+						got[a.Name] = string(a.Value)
+					}
+					if _, empty := got["user.empty"]; empty != c.opt.XAttrs || (got["user.one"] == "1\x00\xff") != c.opt.XAttrs {
+						t.Errorf("%s: %q", path, got)
+					}
+					if (got[wire.ACLAccess] == acl) != c.opt.ACLs {
+						t.Errorf("%s: %q", path, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAttributesAreRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "x")
+	if err := unix.Setxattr(path, "user.a", []byte(strings.Repeat("x", 2000)), 0); err != nil {
+		t.Fatal(err)
+	}
+	attrs, err := readAttrs(path, func(string) bool { return true })
+	if err != nil || len(attrs) != 1 || len(attrs[0].Value) != 2000 {
+		t.Errorf("%v, %v", attrs, err)
+	}
+	if _, err := readAttrs(path+"-", func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
+		t.Errorf("%v", err)
+	}
+}
