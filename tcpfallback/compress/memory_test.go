@@ -46,13 +46,6 @@ func TestChoosingAllocatesNothing(t *testing.T) {
 func TestMemoryOfALane(t *testing.T) {
 	p := text(16 * extent)
 	dst, back := make([]byte, Bound(len(p))), make([]byte, len(p))
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	var e Encoder
 	var d Decoder
 	before := heap()
