@@ -30,6 +30,7 @@ func recvCommand() *cli.Command {
 			transportFlag(),
 			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "leave it to the kernel when files reach the disk: faster, but a power cut may lose what has landed, and nothing is kept to go on from"},
+			memoryFlag(),
 			jsonFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -50,6 +51,10 @@ func recv(c *cli.Context) error {
 		if _, err := rdma.Candidates(); err != nil {
 			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
 		}
+	}
+	memory, err := budget(c)
+	if err != nil {
+		return err
 	}
 	sink, err := openSink(c)
 	if err != nil {
@@ -76,7 +81,7 @@ func recv(c *cli.Context) error {
 		}
 	}()
 	newOutput("recv", c.Bool("json")).listening(l.Addr(), sink)
-	r := receiver{listener: l, sink: sink, transport: transport, json: c.Bool("json")}
+	r := receiver{listener: l, sink: sink, transport: transport, memory: memory, json: c.Bool("json")}
 	if c.Bool("once") {
 		return r.one(ctx)
 	}
@@ -106,6 +111,7 @@ type receiver struct {
 	listener  *transfer.Listener
 	sink      transfer.Sink
 	transport string
+	memory    *rdma.Budget // of all sessions together
 	json      bool
 }
 
@@ -151,7 +157,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
 		Listener:  r.listener,
 		Sink:      r.sink,
 		Transport: r.transport,
-		RDMA:      new(rdma.Transport),
+		RDMA:      &rdma.Transport{Memory: r.memory},
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,

@@ -33,6 +33,7 @@ func sendCommand() *cli.Command {
 			&cli.BoolFlag{Name: "xattrs", Usage: "keep the extended attributes that are users' own (user.*)"},
 			&cli.BoolFlag{Name: "acls", Usage: "keep access control lists, which name users by number"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
+			memoryFlag(),
 			jsonFlag(),
 		},
 		OnUsageError: onUsageError,
@@ -79,8 +80,11 @@ func send(c *cli.Context) error {
 
 // newSender checks the flags.
 func newSender(c *cli.Context) (*transfer.Sender, error) {
-	s := &transfer.Sender{RDMA: new(rdma.Transport)}
-	var err error
+	memory, err := budget(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &transfer.Sender{RDMA: &rdma.Transport{Memory: memory}}
 	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
 		return nil, err
 	}

@@ -62,16 +62,24 @@ type arrival struct{ i, slot int }
 // the other before the next requests go out.
 const arrivals = 4
 
+// leastDepth is the shallowest ring that a lane is made with when memory is short.
+const leastDepth = 2
+
 // readID marks the work request IDs of READs; the rest is the request's index.
 const readID = 1 << 62
 
-func newPuller(c Candidate, op string, p transfer.LaneParams) (*puller, error) {
-	pl := &puller{op: op, depth: p.Depth, extent: p.ExtentSize, sends: 2 * p.Depth}
+// newPuller makes the end with as deep a ring as there is memory for.
+func newPuller(c Candidate, op string, p transfer.LaneParams, memory *Budget) (*puller, error) {
+	depth := memory.take(p.Depth, leastDepth, p.ExtentSize)
+	if depth == 0 {
+		return nil, memory.spent(leastDepth * p.ExtentSize)
+	}
+	pl := &puller{op: op, depth: depth, extent: p.ExtentSize, sends: 2 * depth}
 	if op == OpRead {
 		pl.reserve = pl.depth
 		pl.sends += 2 * pl.depth
 	}
-	res, err := acquire(c, shape{
+	res, err := acquire(c, memory, shape{
 		op:        op,
 		payload:   pl.depth * pl.extent,
 		access:    accesses[op][0],

@@ -57,6 +57,10 @@ const recvID = 1 << 63
 // Transport makes both ends of RDMA lanes. The sending end's remembers what it
 // offered, so one Transport is for one session.
 type Transport struct {
+	// Memory bounds what is registered, together with every other Transport that has
+	// the same Budget; nil for as much as lanes like.
+	Memory *Budget
+
 	offered []Candidate
 	op      string // what this end's user asked for
 }
@@ -80,7 +84,7 @@ func (t *Transport) Offer(hello *wire.Hello) {
 
 // Prepare chooses the pair of addresses, and makes this end's queue pair with its
 // whole ring posted.
-func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
+func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
 	op := hello.Op
 	if !slices.Contains(Ops, op) {
 		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has %v", op, Ops)
@@ -92,10 +96,11 @@ func (*Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneP
 	if err != nil {
 		return nil, err
 	}
-	pl, err := newPuller(*rail.mine, op, p)
+	pl, err := newPuller(*rail.mine, op, p, t.Memory)
 	if err != nil {
 		return nil, err
 	}
+	open.Depth = uint16(pl.depth)
 	open.RDMA = pl.res.lane()
 	open.RDMA.Candidate = rail.remote
 	return pl, nil
@@ -111,7 +116,7 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if n >= len(t.offered) {
 		return nil, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(t.offered))
 	}
-	s, err := newServer(t.offered[n], op, p)
+	s, err := newServer(t.offered[n], op, p, t.Memory)
 	if err != nil {
 		return nil, err
 	}

@@ -22,20 +22,22 @@ type shape struct {
 // resources is all that one end of a lane holds of a device.
 type resources struct {
 	shape
-	ctx   *ibverbs.Context
-	pd    *ibverbs.PD
-	data  *ibverbs.MR // payload
-	heads *ibverbs.MR // headers
-	cq    *ibverbs.CQ
-	prep  *ibverbs.PreparedQP
-	qp    *ibverbs.QP
-	cand  Candidate
-	mtu   ibverbs.MTU
+	memory *Budget // that the payload was taken from
+	ctx    *ibverbs.Context
+	pd     *ibverbs.PD
+	data   *ibverbs.MR // payload
+	heads  *ibverbs.MR // headers
+	cq     *ibverbs.CQ
+	prep   *ibverbs.PreparedQP
+	qp     *ibverbs.QP
+	cand   Candidate
+	mtu    ibverbs.MTU
 }
 
-// acquire opens the device and makes everything up to the prepared queue pair.
-func acquire(c Candidate, s shape) (_ *resources, err error) {
-	r := &resources{cand: c, shape: s}
+// acquire opens the device and makes everything up to the prepared queue pair. The
+// payload's memory was taken from the budget, and goes back to it with the rest.
+func acquire(c Candidate, memory *Budget, s shape) (_ *resources, err error) {
+	r := &resources{cand: c, memory: memory, shape: s}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -175,6 +177,8 @@ func (r *resources) close() error {
 	if r.ctx != nil {
 		note(r.ctx.Close())
 	}
+	r.memory.give(r.payload)
+	r.payload = 0 // once
 	return errors.Join(errs...)
 }
 

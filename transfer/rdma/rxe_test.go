@@ -44,6 +44,15 @@ type ends struct {
 // many bytes, and serves it.
 func newEnds(t *testing.T, op string, size, window int) *ends {
 	t.Helper()
+	e := newEndsWithin(t, op, size, nil, nil)
+	e.server.windows.size, e.server.windows.least = window, 2*mib
+	e.serve(t)
+	return e
+}
+
+// newEndsWithin is newEnds with so much memory at each end. Nobody serves yet.
+func newEndsWithin(t *testing.T, op string, size int, mine, theirs *Budget) *ends {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "rdmaxfer-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -60,17 +69,9 @@ func newEnds(t *testing.T, op string, size, window int) *ends {
 	if _, err := e.src.Next(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	e.cancel = cancel
-	e.puller, e.server = connected(t, op)
-	e.server.windows.size, e.server.windows.least = window, 2*mib
-	go func() { e.served <- e.server.Serve(ctx, e.src) }()
-	a := &wire.LaneAnswer{RDMA: &wire.RDMALane{Device: e.server.res.cand.Device}}
-	if err := e.puller.probe(ctx, a); err != nil {
-		t.Fatal(err)
-	}
+	e.puller, e.server = connected(t, op, mine, theirs)
 	t.Cleanup(func() {
-		cancel()
+		e.cancel()
 		<-e.served
 		for _, c := range []io.Closer{e.puller, e.server} {
 			if err := c.Close(); err != nil {
@@ -86,24 +87,37 @@ func newEnds(t *testing.T, op string, size, window int) *ends {
 	return e
 }
 
+// serve answers requests until the test ends.
+func (e *ends) serve(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	e.cancel = cancel
+	go func() { e.served <- e.server.Serve(ctx, e.src) }()
+	a := &wire.LaneAnswer{RDMA: &wire.RDMALane{Device: e.server.res.cand.Device}}
+	if err := e.puller.probe(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // connected makes the two ends, which nobody serves yet.
-func connected(t *testing.T, op string) (*puller, *server) {
+func connected(t *testing.T, op string, mine, theirs *Budget) (*puller, *server) {
 	t.Helper()
 	list, err := Candidates()
 	if err != nil {
 		t.Fatal(err)
 	}
 	params := transfer.LaneParams{Depth: 4, ExtentSize: transfer.DefaultExtentSize}
-	pl, err := newPuller(list[0], op, params)
+	pl, err := newPuller(list[0], op, params, mine)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newServer(list[0], op, params)
+	params.Depth = pl.depth // as the session says
+	s, err := newServer(list[0], op, params, theirs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, theirs := pl.res.lane(), s.res.lane()
-	if err := errors.Join(s.res.agree(ours.Reads), pl.res.agree(theirs.Reads), s.res.connect(&ours.QP), pl.res.connect(&theirs.QP)); err != nil {
+	a, b := pl.res.lane(), s.res.lane()
+	if err := errors.Join(s.res.agree(a.Reads), pl.res.agree(b.Reads), s.res.connect(&a.QP), pl.res.connect(&b.QP)); err != nil {
 		t.Fatal(err)
 	}
 	return pl, s
@@ -201,6 +215,35 @@ func TestOps(t *testing.T) {
 	})
 }
 
+// TestShortMemory makes the rings shallow, and leaves windows out.
+func TestShortMemory(t *testing.T) {
+	eachOp(t, func(t *testing.T, op string) {
+		const size = 22*mib + 1
+		mine, theirs := NewBudget(3*mib), NewBudget(2*mib)
+		t.Cleanup(func() { // after everything is closed
+			if mine.left != 3*mib || theirs.left != 2*mib {
+				t.Errorf("%d and %d bytes came back", mine.left, theirs.left)
+			}
+		})
+		e := newEndsWithin(t, op, size, mine, theirs)
+		e.serve(t)
+		want, err := os.ReadFile(e.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &feed{t: t, want: want, size: size, most: 2 * 23}
+		if err := e.pull(t, f); err != nil {
+			t.Fatalf("after %d of %d extents: %v", f.landed, f.most, err)
+		}
+		if f.landed != f.most || e.puller.depth != 2 || mine.left != mib || theirs.left != 0 {
+			t.Errorf("%d extents landed; depth %d, %d and %d bytes left", f.landed, e.puller.depth, mine.left, theirs.left)
+		}
+		if d := e.server.Describe(); !strings.Contains(d, "source=pool") {
+			t.Errorf("it describes itself as %q", d)
+		}
+	})
+}
+
 // TestNoAllocationAnExtent compares two counts of extents, which differ in nothing else.
 func TestNoAllocationAnExtent(t *testing.T) {
 	eachOp(t, func(t *testing.T, op string) {
@@ -216,12 +259,12 @@ func TestNoAllocationAnExtent(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			return after.Mallocs - before.Mallocs
 		}
-		mallocs(32)
-		few, many := mallocs(32), mallocs(160)
+		mallocs(16)
+		few, many := mallocs(16), mallocs(96)
 		// Setting up and a context's end are the same in both; the runtime's own
 		// goroutines may allocate a little at any time.
 		if many > few+64 {
-			t.Errorf("%d allocations for 32 extents, %d for 160", few, many)
+			t.Errorf("%d allocations for 16 extents, %d for 96", few, many)
 		}
 	})
 }
@@ -346,7 +389,7 @@ func TestHostileSender(t *testing.T) {
 		{"an rkey of a region that is not remote", OpRead, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pl, s := connected(t, c.op)
+			pl, s := connected(t, c.op, nil, nil)
 			if c.spoil == nil {
 				c.spoil = func(_ wire.Request, a *wire.Answer, _ *ibverbs.SendWR) {
 					a.RKey, a.Addr = s.res.heads.RKey(), s.res.heads.Addr(0)
@@ -400,7 +443,7 @@ func TestHostileReceiver(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			pl, s := connected(t, c.op)
+			pl, s := connected(t, c.op, nil, nil)
 			c.r.Put(pl.res.head(0))
 			wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, Flags: ibverbs.SendSignaled, NumSGE: 1}
 			wr.SGE[0] = pl.res.headSGE(0)

@@ -54,13 +54,16 @@ type told struct {
 	p []byte // nil: sent from a window
 }
 
-func newServer(c Candidate, op string, p transfer.LaneParams) (*server, error) {
+func newServer(c Candidate, op string, p transfer.LaneParams, memory *Budget) (*server, error) {
+	if memory.take(p.Depth, p.Depth, p.ExtentSize) == 0 {
+		return nil, memory.spent(p.Depth * p.ExtentSize)
+	}
 	s := &server{op: op, depth: p.Depth, extent: p.ExtentSize, wants: 1}
 	if op == OpWrite {
 		s.wants = 2
 	}
 	s.sends = s.wants * s.depth
-	res, err := acquire(c, shape{
+	res, err := acquire(c, memory, shape{
 		op:      op,
 		payload: s.depth * s.extent,
 		access:  accesses[op][1],

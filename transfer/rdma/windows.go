@@ -27,7 +27,8 @@ const (
 type windows struct {
 	pd     *ibverbs.PD
 	access ibverbs.Access
-	size   int // windowSize
+	memory *Budget
+	size   int // windowSize, or less where the budget says so
 	least  int // windowLeast
 	list   []*window
 	jobs   chan *window // to be opened, or closed
@@ -54,10 +55,16 @@ type window struct {
 	lent    int // loans of it
 }
 
-// newWindows finds out whether pages of a file can be registered at all.
+// newWindows finds out whether pages of a file can be registered at all, and how much
+// of them the budget allows.
 func newWindows(res *resources, access ibverbs.Access) *windows {
-	ws := &windows{pd: res.pd, access: access, size: windowSize, least: windowLeast}
+	ws := &windows{pd: res.pd, memory: res.memory, access: access, least: windowLeast}
 	if ws.failed = res.ctx.CanRegisterReadOnly() != nil; ws.failed {
+		ws.named.Store(&fromPool)
+		return ws
+	}
+	if ws.size = ws.memory.take(windowSize, windowLeast, maxWindows); ws.size == 0 {
+		ws.failed = true
 		ws.named.Store(&fromPool)
 		return ws
 	}
@@ -219,5 +226,7 @@ func (ws *windows) close() error {
 		errs = append(errs, w.close())
 	}
 	ws.list = nil
+	ws.memory.give(maxWindows * ws.size)
+	ws.size = 0 // once
 	return errors.Join(errs...)
 }

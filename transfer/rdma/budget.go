@@ -1,0 +1,111 @@
+package rdma
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// DefaultMemory is how much is registered at the most unless told otherwise, bytes:
+// the pool of one lane, and its windows at their largest.
+const DefaultMemory = 256 << 20
+
+// LeastMemory is what one lane wants, bytes.
+const LeastMemory = transfer.DefaultDepth * transfer.DefaultExtentSize
+
+// Budget is how much memory a process may have registered with its devices: rings,
+// pools and windows, of all its sessions. Its methods may be called from several
+// goroutines.
+type Budget struct {
+	total int64 // bytes
+	why   string
+
+	mu   sync.Mutex
+	left int64
+}
+
+// NewBudget makes one of so many bytes, or of fewer where the system lets this process
+// have no more: half of the control group's memory.max (cgroups(7), version 2), and
+// RLIMIT_MEMLOCK (getrlimit(2)), which root is not bound by.
+func NewBudget(bytes int64) *Budget {
+	b := &Budget{total: bytes, why: "--memory"}
+	lower := func(n int64, why string) {
+		if n < b.total {
+			b.total, b.why = n, why
+		}
+	}
+	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory.max")
+	var lim unix.Rlimit
+	if os.Geteuid() != 0 && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim) == nil && lim.Cur < math.MaxInt64 {
+		lower(int64(lim.Cur), "ulimit -l")
+	}
+	b.left = b.total
+	return b
+}
+
+// groupMemory is the least memory.max of this process's control group and of those
+// around it, bytes.
+func groupMemory(root, self string) int64 {
+	least := int64(math.MaxInt64)
+	list, err := os.ReadFile(self)
+	if err != nil {
+		return least
+	}
+	for line := range strings.Lines(string(list)) {
+		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		for ok {
+			if b, err := os.ReadFile(path.Join(root, group, "memory.max")); err == nil {
+				if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil { // else it is "max"
+					least = min(least, n)
+				}
+			}
+			if ok = group != "/"; ok {
+				group = path.Dir(group)
+			}
+		}
+	}
+	return least
+}
+
+// take takes n units of so many bytes, or half of that as often as it must, but not
+// fewer than least; 0 when those are not left either. A nil Budget has everything.
+func (b *Budget) take(n, least, unit int) int {
+	if b == nil {
+		return n
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ; n >= least; n /= 2 {
+		if bytes := int64(n) * int64(unit); bytes <= b.left {
+			b.left -= bytes
+			return n
+		}
+	}
+	return 0
+}
+
+// give gives bytes back.
+func (b *Budget) give(bytes int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += int64(bytes)
+}
+
+// spent is the error of a lane that there is nothing left for.
+func (b *Budget) spent(want int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Errorf("a lane wants %d KiB of registered memory, and %d KiB are left of the %d KiB that %s allows: raise that, or use fewer --lanes",
+		want>>10, b.left>>10, b.total>>10, b.why)
+}
