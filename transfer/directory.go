@@ -60,6 +60,27 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, errorf(CodeLocalIO, "destination: %w", err)
 	}
+	s, err := d.claim(name)
+	if err == nil {
+		if s.ledger, err = ledger.Open(d.root, ledger.Name(id), id); err != nil {
+			s.release()
+			err = ledgerError("ledger", err)
+		}
+	}
+	if err != nil {
+		if mine {
+			_ = d.root.Remove(name)
+		}
+		return nil, err
+	}
+	s.pending = make(map[*part][]Block)
+	s.stop = make(chan struct{})
+	s.checking.Go(s.checkpoints)
+	return s, nil
+}
+
+// claim opens a hidden directory and locks it.
+func (d *Directory) claim(name string) (*staging, error) {
 	// Opening something else could wait for ever, or lead elsewhere.
 	if st, err := d.root.Lstat(name); err == nil && !st.IsDir() {
 		return nil, errorf(CodeExists, "%s is not a directory that this user made: remove it", d.path(name))
@@ -73,27 +94,22 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 		root.Close()
 		return nil, errorf(CodeLocalIO, "destination: %w", err)
 	}
-	s := &staging{d: d, name: name, root: root, dir: dir, pending: make(map[*part][]Block), stop: make(chan struct{})}
-	if err = s.claim(); err == nil {
-		s.ledger, err = ledger.Open(d.root, ledger.Name(id), id)
-		err = ledgerError("ledger", err)
-	}
-	if err != nil {
+	s := &staging{d: d, name: name, root: root, dir: dir}
+	if err := s.claim(); err != nil {
 		s.release()
-		if mine {
-			_ = d.root.Remove(name)
-		}
 		return nil, err
 	}
-	s.checking.Go(s.checkpoints)
 	return s, nil
 }
+
+// errBusy is why a hidden directory can't be had: a transfer has it.
+var errBusy = errors.New("it is locked")
 
 // claim locks the directory and makes sure that it is this user's own.
 func (s *staging) claim() error {
 	if err := unix.Flock(int(s.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return errorf(CodeExists, "the same files are being received into %s by another rdmaxfer: wait for it", Printable(s.d.root.Name()))
+			return errorf(CodeExists, "the same files are being received into %s by another rdmaxfer: %w: wait for it", Printable(s.d.root.Name()), errBusy)
 		}
 		return errorf(CodeLocalIO, "locking %s: %w", s.path(s.name), err)
 	}

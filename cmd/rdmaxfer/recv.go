@@ -30,6 +30,8 @@ func recvCommand() *cli.Command {
 			transportFlag(),
 			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "leave it to the kernel when files reach the disk: faster, but a power cut may lose what has landed, and nothing is kept to go on from"},
+			&cli.BoolFlag{Name: "clean", Usage: "receive nothing: remove what interrupted transfers left in the directory, but for those that run"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "with --clean: remove nothing, say what would be"},
 			memoryFlag(),
 			jsonFlag(),
 		},
@@ -41,6 +43,12 @@ func recvCommand() *cli.Command {
 func recv(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("recv takes no arguments, and got %q", c.Args().First())
+	}
+	if c.Bool("clean") {
+		return clean(c)
+	}
+	if c.Bool("dry-run") {
+		return usagef("--dry-run: it goes with --clean alone")
 	}
 	transport, err := oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP)
 	if err != nil {
