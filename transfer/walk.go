@@ -240,6 +240,9 @@ func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
 	if f.err == nil && f.skip == "" {
 		f.err = w.attributes(f, st)
 	}
+	if f.err == nil && w.opt.HardLinks && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
+		w.linked(f)
+	}
 	return f
 }
 
@@ -249,9 +252,6 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	f.entry.Size = st.Size
 	f.entry.Sparse = st.Blocks*512 < st.Size
 	f.entry.Version = f.stamp.version()
-	if w.opt.HardLinks && st.Nlink > 1 && w.linked(f) {
-		return
-	}
 	if st.Size > 0 || st.Blocks > 0 {
 		return
 	}
@@ -265,8 +265,8 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	}
 }
 
-// linked makes a link of what was found before under another name.
-func (w *walker) linked(f *found) bool {
+// linked makes a link of what was found before under another name, and is sent.
+func (w *walker) linked(f *found) {
 	id := [2]uint64{f.stamp.dev, f.stamp.ino}
 	f.inode = w.known[id]
 	if f.inode == nil {
@@ -275,13 +275,12 @@ func (w *walker) linked(f *found) bool {
 			w.known = make(map[[2]uint64]*inode)
 		}
 		w.known[id] = f.inode
-		return false
+		return
 	}
 	f.entry = wire.Entry{
 		Path: f.entry.Path, Mode: f.entry.Mode, MTimeNS: f.entry.MTimeNS,
 		Kind: wire.HardLink, Link: f.inode.path, First: f.inode.file,
 	}
-	return true
 }
 
 // close gives up the directories that are open.
