@@ -182,7 +182,7 @@ func (p *pull) giveUp(f *inbound, err error, tellSender bool) {
 	p.sched.drop(f.entry.File)
 	switch {
 	case f.landing == nil:
-	case tellSender && CodeOf(err) == CodeLocalIO && f.here+int(f.resumed) >= blockExtents: // a disk that is full may get room
+	case tellSender && CodeOf(err) == CodeLocalIO && f.here >= blockExtents: // a disk that is full may get room
 		f.landing.Leave()
 	default:
 		f.landing.Abort()

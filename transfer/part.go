@@ -191,6 +191,11 @@ func (p *part) finish() error {
 func (p *part) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closeFile()
+}
+
+// closeFile is close, for who holds the lock.
+func (p *part) closeFile() {
 	if p.file != nil {
 		p.file.Close()
 		p.file = nil
@@ -244,9 +249,9 @@ func (p *part) lost() error {
 // over closes a part that has its name, or needs none any more.
 func (p *part) over() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.done = true
-	p.mu.Unlock()
-	p.close()
+	p.closeFile()
 }
 
 // Abort removes the part.

@@ -39,8 +39,8 @@ func same(f *os.File, o ledger.Object) bool {
 }
 
 // landedBefore gives what is known of a file that an earlier try finished, or of a
-// symbolic link that is there as it shall be. Between the
-// ledger's record and the file's name may lie a power cut: then the name is given now.
+// symbolic link that is there as it shall be. Between the ledger's record and the file's
+// name may lie a power cut: then the name is given now.
 func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	switch e.Kind {
 	case wire.File:

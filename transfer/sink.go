@@ -17,12 +17,12 @@ type Sink interface {
 	Close() error
 }
 
-// Destination is where one transfer lands. Commit is for one goroutine and the rest
-// for another one.
+// Destination is where one transfer lands. Its methods may be called from several
+// goroutines at once, but Commit and Close from one at a time.
 type Destination interface {
-	// Check says with a [Code] why an entry can't land, before anything is moved. It
-	// answers true when the entry is there already, landed by this transfer before it
-	// was interrupted.
+	// Check says with a [Code] why an entry can't land, before anything is moved. done
+	// is not nil when the entry is there already, landed by this transfer before it was
+	// interrupted.
 	Check(e *wire.Entry) (done *Finished, err error)
 	// Mkdir makes a directory, and Finish gives it its mode and times when everything
 	// in it has landed.

@@ -207,14 +207,8 @@ func (s *staging) Commit(list []Whole) []error {
 		p.over()
 		dirs[path.Dir(p.e.Path)] = true
 	}
-	if err := s.syncDirs(dirs); err != nil {
-		// The files have their names: nothing takes them away again.
-		for i := range errs {
-			if errs[i] == nil {
-				errs[i] = err
-			}
-		}
-	}
+	// The files have their names: nothing takes them away again.
+	spread(errs, s.syncDirs(dirs))
 	return errs
 }
 
@@ -226,11 +220,14 @@ func (s *staging) each(parts []*part, errs []error, op func([]*part) error) {
 			good = append(good, p)
 		}
 	}
-	if err := op(good); err != nil {
-		for i := range errs {
-			if errs[i] == nil {
-				errs[i] = err
-			}
+	spread(errs, op(good))
+}
+
+// spread gives an error to all that have none yet.
+func spread(errs []error, err error) {
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = err
 		}
 	}
 }
