@@ -4,6 +4,7 @@ go 1.26.5
 
 require (
 	github.com/Mellanox/rdmamap v1.1.0
+	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/docker/go-units v0.5.0
 	github.com/fxamacker/cbor/v2 v2.10.0
 	github.com/klauspost/compress v1.20.3

@@ -8,17 +8,19 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/filter"
 	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 func sendCommand() *cli.Command {
+	rules := new(filter.Rules)
 	return &cli.Command{
 		Name:      "send",
 		Usage:     "send files, trees and streams to a host that runs rdmaxfer recv",
 		ArgsUsage: "PATH... HOST[:PORT]",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			keyFileFlag(),
 			transportFlag(),
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
@@ -35,13 +37,13 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
 			memoryFlag(),
 			jsonFlag(),
-		},
+		}, filterFlags(rules)...),
 		OnUsageError: onUsageError,
-		Action:       send,
+		Action:       func(c *cli.Context) error { return send(c, rules) },
 	}
 }
 
-func send(c *cli.Context) error {
+func send(c *cli.Context, rules *filter.Rules) error {
 	sender, err := newSender(c)
 	if err != nil {
 		return err
@@ -60,6 +62,7 @@ func send(c *cli.Context) error {
 		XAttrs:    c.Bool("xattrs"),
 		ACLs:      c.Bool("acls"),
 		StdinName: c.String("name"),
+		Skip:      rules.Skip,
 	}
 	if sender.Source, err = transfer.OpenSource(args[:len(args)-1], opt); err != nil {
 		return err

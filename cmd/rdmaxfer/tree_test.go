@@ -106,6 +106,19 @@ func TestTreeArrivesAsItWas(t *testing.T) {
 	}
 }
 
+// TestExcluded compares with what rsync sends by the same rules.
+func TestExcluded(t *testing.T) {
+	tt := newTransfer(t)
+	root := tt.tree()
+	rules := []string{"--include", "many/00*", "--exclude", "many/*", "--exclude", "/tree/a/b/", "--exclude", "sparse"}
+	r := tt.recv()
+	tt.send(append(append([]string{"--transport", "tcp", "--links"}, rules...), root)...).want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	want := filepath.Join(tt.dir, "want")
+	printed(t, "rsync", append(append([]string{"--archive"}, rules...), root, want)...)
+	wantSame(t, want, tt.into)
+}
+
 // TestLinksAreLeftOut unless they are asked for, and never lead out.
 func TestLinks(t *testing.T) {
 	tt := newTransfer(t)
