@@ -44,6 +44,9 @@ func OpenDirectory(path string, o Overwrite) (*Directory, error) {
 // Describe names the directory.
 func (d *Directory) Describe() string { return "into " + d.root.Name() }
 
+// Durable is what NoSync takes away.
+func (d *Directory) Durable() bool { return !d.NoSync }
+
 // Close closes the directory; transfers into it must have ended.
 func (d *Directory) Close() error { return d.root.Close() }
 

@@ -191,7 +191,7 @@ func (p *pull) greet() error {
 		return err
 	}
 	p.dest = dest
-	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted})
+	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted, Durable: p.Sink.Durable()})
 }
 
 // ledgerID names the transfer among those of this destination. Digests of one kind are

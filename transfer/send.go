@@ -25,10 +25,14 @@ type Sender struct {
 	Verify    string     // blake3, xxh3, crc32c or none
 	Lanes     int        // at once; 0 leaves it to the receiver
 	Limit     limit.Rate // of the payload; 0 for none
-	RDMA      ServeTransport
-	TCP       ServeTransport
-	Observer  Observer
-	Progress  *Progress
+	// DeleteSource removes files and links, when the transfer is over, for which there
+	// is a receipt and that are still what was sent. It needs Verify, and a receiver
+	// that makes durable what it has.
+	DeleteSource bool
+	RDMA         ServeTransport
+	TCP          ServeTransport
+	Observer     Observer
+	Progress     *Progress
 }
 
 // push is one transfer at the sender.
@@ -44,10 +48,11 @@ type push struct {
 	granted chan uint32 // how many entries may be sent
 
 	mu       sync.Mutex
-	settled  int  // entries with a receipt, or failed
-	landed   int  // files among those with a receipt
-	complete bool // the whole manifest was sent
-	unsent   int  // what could not become an entry
+	settled  int           // entries with a receipt, or failed
+	landed   int           // files among those with a receipt
+	arrived  []*sourceFile // the same, when they shall be removed
+	complete bool          // the whole manifest was sent
+	unsent   int           // what could not become an entry
 	failures failures
 	result   Result
 	planned  bool
@@ -78,6 +83,10 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
+	if s.DeleteSource && s.Verify == VerifyNone {
+		session.Close()
+		return nil, errorf(CodeUsage, "sources are not deleted for what nobody verified: leave out --verify none, or --delete-source")
+	}
 	if s.Source.verify, err = digest.Parse(s.Verify); err != nil {
 		session.Close()
 		return nil, errorf(CodeUsage, "%w", err)
@@ -108,7 +117,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		return &p.result, err
 	}
 	p.result.Failed = p.failures.n
-	return &p.result, p.failures.sum(p.result.Files)
+	return &p.result, errors.Join(p.failures.sum(p.result.Files), p.removeSources())
 }
 
 // converse greets the receiver and answers its messages until it is Done.
@@ -128,6 +137,9 @@ func (p *push) converse() error {
 	case *wire.Welcome:
 		if m.Version != wire.Version {
 			return errorf(CodeOther, "the receiver speaks version %d of the protocol, the sender %d: install the same rdmaxfer on both", m.Version, wire.Version)
+		}
+		if p.DeleteSource && !m.Durable {
+			return errorf(CodeUsage, "the receiver keeps nothing for good (recv --discard, --no-sync): sources are not deleted for that")
 		}
 		p.welcome = m
 		p.Source.extentSize = int64(m.ExtentSize)
@@ -383,6 +395,9 @@ func (p *push) receipt(m *wire.Receipt) error {
 	if f != nil && f.entry.Kind != wire.Dir {
 		p.mu.Lock()
 		p.landed++
+		if p.DeleteSource && f.entry.Kind != wire.Stream {
+			p.arrived = append(p.arrived, f)
+		}
 		p.mu.Unlock()
 	}
 	var sum *Digest

@@ -14,6 +14,8 @@ type Sink interface {
 	Begin(id [16]byte) (Destination, error)
 	// Describe names the sink: "into DIR", "discarded".
 	Describe() string
+	// Durable reports whether what was committed survives a power cut.
+	Durable() bool
 	Close() error
 }
 
@@ -80,6 +82,9 @@ func (Discard) Begin([16]byte) (Destination, error) { return nowhere{}, nil }
 
 // Describe says that nothing is kept.
 func (Discard) Describe() string { return "discarded" }
+
+// Durable is false: nothing is kept.
+func (Discard) Durable() bool { return false }
 
 // Close does nothing.
 func (Discard) Close() error { return nil }

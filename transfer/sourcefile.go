@@ -18,6 +18,7 @@ type sourceFile struct {
 	path   string // on this host
 	entry  wire.Entry
 	stamp  stamp
+	linked bool    // the file has other names
 	stream *stream // of a Stream
 
 	mu       sync.Mutex
@@ -30,7 +31,7 @@ type sourceFile struct {
 }
 
 func newSourceFile(found *found) *sourceFile {
-	f := &sourceFile{path: found.path, entry: found.entry, stamp: found.stamp}
+	f := &sourceFile{path: found.path, entry: found.entry, stamp: found.stamp, linked: found.linked}
 	f.allHere.L = &f.mu
 	return f
 }

@@ -67,12 +67,13 @@ type inode struct {
 // found is what the walk came upon: an entry without its number, or why there is
 // none.
 type found struct {
-	path  string // on this host
-	entry wire.Entry
-	stamp stamp
-	inode *inode // of a file with several names, when those are kept
-	err   error  // it can't be sent
-	skip  string // what it is, and why it is left out
+	path   string // on this host
+	entry  wire.Entry
+	stamp  stamp
+	linked bool   // the file has other names
+	inode  *inode // and what is known of it, when those are kept
+	err    error  // it can't be sent
+	skip   string // what it is, and why it is left out
 }
 
 // walker lists the entries of several paths one after the other, directories depth
@@ -207,7 +208,7 @@ func (w *walker) next() (*found, error) {
 
 // found makes an entry, and descends into a directory.
 func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
-	f := &found{path: path, stamp: stampOf(st)}
+	f := &found{path: path, stamp: stampOf(st), linked: st.Nlink > 1}
 	f.entry = wire.Entry{Path: rel, Mode: st.Mode & 0o777, MTimeNS: st.Mtim.Nano()}
 	if err := wire.CheckPath(rel); err != nil {
 		f.err = errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)

@@ -35,6 +35,7 @@ func sendCommand() *cli.Command {
 			&cli.BoolFlag{Name: "xattrs", Usage: "keep the extended attributes that are users' own (user.*)"},
 			&cli.BoolFlag{Name: "acls", Usage: "keep access control lists, which name users by number"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
+			&cli.BoolFlag{Name: "delete-source", Usage: "when all is over, remove files and links that the receiver has verified and made durable; directories stay"},
 			memoryFlag(),
 			jsonFlag(),
 		}, filterFlags(rules)...),
@@ -96,6 +97,9 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	}
 	if s.Verify, err = oneOf(c, "verify", transfer.VerifyBLAKE3, transfer.VerifyXXH3, transfer.VerifyCRC32C, transfer.VerifyNone); err != nil {
 		return nil, err
+	}
+	if s.DeleteSource = c.Bool("delete-source"); s.DeleteSource && s.Verify == transfer.VerifyNone {
+		return nil, usagef("--delete-source: nothing is removed for what nobody verified; leave out --verify none")
 	}
 	if s.Lanes = c.Int("lanes"); c.IsSet("lanes") && (s.Lanes < 1 || s.Lanes > wire.MaxLanes) {
 		return nil, usagef("--lanes %d: from 1 to %d", s.Lanes, wire.MaxLanes)

@@ -230,6 +230,7 @@ func TestUsage(t *testing.T) {
 		{"recv --dry-run --key-file " + key, 2, "--clean"},
 		{"recv --memory 3M --key-file " + key, 2, "16MiB or more"},
 		{"send --exclude [ a b", 2, "no pattern"},
+		{"send --delete-source --verify none a b", 2, "leave out --verify none"},
 		{"send --memory lots a b", 2, "16MiB or more"},
 		{"recv --overwrite maybe --key-file " + key, 2, "never, newer, always"},
 		{"recv", 2, "keygen"},

@@ -102,7 +102,8 @@ type Welcome struct {
 	Version    uint16   `cbor:"1,keyasint"`
 	Session    [16]byte `cbor:"2,keyasint"` // names the session on its lanes; no secret
 	ExtentSize uint32   `cbor:"3,keyasint"`
-	Entries    uint32   `cbor:"4,keyasint"` // of the manifest that may be sent before the first More
+	Entries    uint32   `cbor:"4,keyasint"`           // of the manifest that may be sent before the first More
+	Durable    bool     `cbor:"5,keyasint,omitempty"` // a Receipt means that a power cut can't take the file away
 }
 
 // QueuePair is one end of a reliable connection (ibverbs.Endpoint).

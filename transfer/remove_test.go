@@ -1,0 +1,125 @@
+package transfer
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSourcesAreDeleted that have arrived, and none else: not what failed, not what
+// changed since, no directory.
+func TestSourcesAreDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := hardLinked(t)
+		at := func(name string) string { return filepath.Join(root, name) }
+		write(t, at("exists"), "x")
+		if err := os.Symlink("small", at("link")); err != nil {
+			t.Fatal(err)
+		}
+		e := newEngine(t, nil)
+		if err := os.Mkdir(filepath.Join(e.dir, "tree"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(e.dir, "tree/exists"), "another")
+		var err error
+		if e.Source, err = OpenSource([]string{root}, SourceOptions{HardLinks: true, Links: true}); err != nil {
+			t.Fatal(err)
+		}
+		e.Sender.DeleteSource = true
+		s, r := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodePartial, "exists")
+		wantCode(t, r.err, CodePartial, "exists")
+		var left []string
+		for _, name := range []string{"small", "a/small", "b/small", "large", "a/large", "b/large", "link", "exists", "a", "b"} {
+			if _, err := os.Lstat(at(name)); err == nil {
+				left = append(left, name)
+			}
+		}
+		if want := []string{"exists", "a", "b"}; !slices.Equal(left, want) {
+			t.Errorf("left: %v, want %v", left, want)
+		}
+	})
+}
+
+// TestWhatChangedIsNotDeleted, nor what has another's name, though it looks alike.
+func TestWhatChangedIsNotDeleted(t *testing.T) {
+	old := time.Unix(1e9, 0)
+	for name, change := range map[string]func(path string) error{
+		"nothing": func(string) error { return nil },
+		"written": func(path string) error { return os.WriteFile(path, []byte("y"), 0o600) },
+		"written and set back": func(path string) error {
+			for was := changedAt(t, path); changedAt(t, path) == was; { // the kernel's clock has ticks
+				if err := errors.Join(os.WriteFile(path, []byte("y"), 0o600), os.Chtimes(path, old, old)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"replaced": func(path string) error {
+			return errors.Join(os.Rename(path, path+"-"), os.Link(path+"-", path), os.WriteFile(path, []byte("z"), 0o600))
+		},
+		"a link": func(path string) error { return errors.Join(os.Rename(path, path+"-"), os.Symlink(path+"-", path)) },
+		"gone":   os.Remove,
+	} {
+		path := filepath.Join(t.TempDir(), "f")
+		write(t, path, "x")
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+		src, err := OpenSource([]string{path}, SourceOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := src.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if err := change(path); err != nil {
+			t.Fatal(err)
+		}
+		err = src.files[0].remove()
+		_, there := os.Lstat(path)
+		if name == "nothing" && (err != nil || there == nil) || name != "nothing" && CodeOf(err) != CodeLocalIO || name != "nothing" && name != "gone" && there != nil {
+			t.Errorf("%s: %v, %v", name, err, there)
+		}
+		src.Close()
+	}
+}
+
+// changedAt is when a file's inode was last changed.
+func changedAt(t *testing.T, path string) unix.Timespec {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ctim
+}
+
+// TestNothingIsDeletedForAPromise: a receiver that keeps nothing, or that nobody asked
+// to verify.
+func TestNothingIsDeletedForAPromise(t *testing.T) {
+	for name, spoil := range map[string]func(*engine){
+		"discard":     func(e *engine) { e.Sink = Discard{} },
+		"no sync":     func(e *engine) { e.Sink.(*Directory).NoSync = true },
+		"no verified": func(e *engine) { e.Sender.Verify = VerifyNone },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, nil, [2]string{"f", "x"})
+				e.Sender.DeleteSource = true
+				spoil(e)
+				s, _ := e.run(t, t.Context(), t.Context())
+				wantCode(t, s.err, CodeUsage, "not deleted")
+				if _, err := os.Stat(e.Source.walk.roots[0]); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
