@@ -15,8 +15,8 @@ import (
 )
 
 // DefaultMemory is how much is registered at the most unless told otherwise, bytes:
-// the pool of one lane, and its windows at their largest.
-const DefaultMemory = 256 << 20
+// twice the windows of one lane at their largest.
+const DefaultMemory = 512 << 20
 
 // LeastMemory is what one lane wants, bytes.
 const LeastMemory = transfer.DefaultDepth * transfer.DefaultExtentSize
@@ -28,8 +28,9 @@ type Budget struct {
 	total int64 // bytes
 	why   string
 
-	mu   sync.Mutex
-	left int64
+	mu      sync.Mutex
+	left    int64
+	windows int64 // taken for windows
 }
 
 // NewBudget makes one of so many bytes, or of fewer where the system lets this process
@@ -83,13 +84,49 @@ func (b *Budget) take(n, least, unit int) int {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return takeFrom(&b.left, n, least, unit)
+}
+
+// takeWindows takes room for a lane's windows, when there are to be so many lanes, and
+// gives the size of one; 0 for none. Half of the budget is not for windows: without them
+// a lane is slower, without its pool there is none.
+func (b *Budget) takeWindows(lanes int) int {
+	if b == nil {
+		return windowSize
+	}
+	n := windowSize
+	for n > windowLeast && int64(n)*maxWindows*int64(lanes) > b.total/2 {
+		n /= 2
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	room := min(b.left, b.total/2-b.windows)
+	n = takeFrom(&room, n, windowLeast, maxWindows)
+	b.left -= int64(n) * maxWindows
+	b.windows += int64(n) * maxWindows
+	return n
+}
+
+// takeFrom is take of what is left.
+func takeFrom(left *int64, n, least, unit int) int {
 	for ; n >= least; n /= 2 {
-		if bytes := int64(n) * int64(unit); bytes <= b.left {
-			b.left -= bytes
+		if bytes := int64(n) * int64(unit); bytes <= *left {
+			*left -= bytes
 			return n
 		}
 	}
 	return 0
+}
+
+// giveWindows gives back what takeWindows gave.
+func (b *Budget) giveWindows(size int) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += int64(size) * maxWindows
+	b.windows -= int64(size) * maxWindows
 }
 
 // give gives bytes back.

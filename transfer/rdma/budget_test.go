@@ -37,6 +37,30 @@ func TestBudgetGivesLessWhenItIsShort(t *testing.T) {
 	none.give(mib)
 }
 
+// TestWindowsLeaveRoomForLanes, however many there are.
+func TestWindowsLeaveRoomForLanes(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct{ lanes, window int }{
+		{1, 64 * mib}, {2, 32 * mib}, {4, 16 * mib}, {8, 8 * mib}, {16, 0},
+	} {
+		b := NewBudget(512 * mib)
+		last := 0
+		for range c.lanes {
+			if b.take(16, 16, mib) == 0 {
+				t.Fatalf("%d lanes: no pool", c.lanes)
+			}
+			last = b.takeWindows(c.lanes)
+		}
+		if last != c.window {
+			t.Errorf("%d lanes: the last has windows of %d bytes, want %d", c.lanes, last, c.window)
+		}
+	}
+	var none *Budget
+	if got := none.takeWindows(9); got != windowSize {
+		t.Errorf("%d", got)
+	}
+}
+
 func TestGroupMemoryIsTheLeastAround(t *testing.T) {
 	root := t.TempDir()
 	file := func(name, words string) string {

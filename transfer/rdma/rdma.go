@@ -63,6 +63,7 @@ type Transport struct {
 
 	offered []Candidate
 	op      string // what this end's user asked for
+	lanes   int    // that there may be, as far as the sending end knows
 }
 
 // Name is "rdma".
@@ -77,8 +78,14 @@ func (t *Transport) Offer(hello *wire.Hello) {
 		return
 	}
 	t.offered = list[:min(len(list), wire.MaxCandidates)]
+	devices := make(map[string]bool)
 	for _, c := range t.offered {
 		hello.RDMA = append(hello.RDMA, c.wire())
+		devices[c.Device] = true
+	}
+	// Unless the user says how many, there is one on each rail.
+	if t.lanes = int(hello.Lanes); t.lanes == 0 {
+		t.lanes = len(devices)
 	}
 }
 
@@ -116,7 +123,7 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if n >= len(t.offered) {
 		return nil, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(t.offered))
 	}
-	s, err := newServer(t.offered[n], op, p, t.Memory)
+	s, err := newServer(t.offered[n], op, p, t.Memory, t.lanes)
 	if err != nil {
 		return nil, err
 	}

@@ -112,7 +112,7 @@ func connected(t *testing.T, op string, mine, theirs *Budget) (*puller, *server)
 		t.Fatal(err)
 	}
 	params.Depth = pl.depth // as the session says
-	s, err := newServer(list[0], op, params, theirs)
+	s, err := newServer(list[0], op, params, theirs, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,8 @@ type told struct {
 	p []byte // nil: sent from a window
 }
 
-func newServer(c Candidate, op string, p transfer.LaneParams, memory *Budget) (*server, error) {
+// newServer makes the end, as one of so many lanes that share the memory.
+func newServer(c Candidate, op string, p transfer.LaneParams, memory *Budget, lanes int) (*server, error) {
 	if memory.take(p.Depth, p.Depth, p.ExtentSize) == 0 {
 		return nil, memory.spent(p.Depth * p.ExtentSize)
 	}
@@ -91,7 +92,7 @@ func newServer(c Candidate, op string, p transfer.LaneParams, memory *Budget) (*
 		return nil, err
 	}
 	s.recv = s.recv[:0]
-	s.windows = newWindows(res, accesses[op][1])
+	s.windows = newWindows(res, accesses[op][1], lanes)
 	return s, nil
 }
 

@@ -56,14 +56,14 @@ type window struct {
 }
 
 // newWindows finds out whether pages of a file can be registered at all, and how much
-// of them the budget allows.
-func newWindows(res *resources, access ibverbs.Access) *windows {
+// of them the budget allows, when there are to be so many lanes.
+func newWindows(res *resources, access ibverbs.Access, lanes int) *windows {
 	ws := &windows{pd: res.pd, memory: res.memory, access: access, least: windowLeast}
 	if ws.failed = res.ctx.CanRegisterReadOnly() != nil; ws.failed {
 		ws.named.Store(&fromPool)
 		return ws
 	}
-	if ws.size = ws.memory.take(windowSize, windowLeast, maxWindows); ws.size == 0 {
+	if ws.size = ws.memory.takeWindows(lanes); ws.size == 0 {
 		ws.failed = true
 		ws.named.Store(&fromPool)
 		return ws
@@ -226,7 +226,7 @@ func (ws *windows) close() error {
 		errs = append(errs, w.close())
 	}
 	ws.list = nil
-	ws.memory.give(maxWindows * ws.size)
+	ws.memory.giveWindows(ws.size)
 	ws.size = 0 // once
 	return errors.Join(errs...)
 }
