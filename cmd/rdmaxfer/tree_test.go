@@ -237,7 +237,7 @@ func TestResume(t *testing.T) {
 				src := tt.file("src", 200*mib+5)
 				args := []string{"--transport", "tcp", "--verify", verify}
 				r := tt.recv()
-				s := tt.send(append(args, "--limit", "60M", src)...)
+				s := tt.send(append(args, "--limit", "30M", src)...)
 				tt.ledger()
 				victim := map[string]*proc{"recv": r, "send": s}[c.victim]
 				victim.signal(c.sig)
@@ -267,7 +267,7 @@ func TestResumeNoticesAnotherSource(t *testing.T) {
 	tt := newTransfer(t)
 	src := tt.file("src", 200*mib)
 	r := tt.recv()
-	s := tt.send("--transport", "tcp", "--limit", "60M", src)
+	s := tt.send("--transport", "tcp", "--limit", "30M", src)
 	tt.ledger()
 	s.signal(syscall.SIGKILL)
 	r.wait()
