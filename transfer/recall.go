@@ -64,7 +64,7 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	if f, err := s.d.root.OpenFile(e.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err == nil {
 		defer f.Close()
 		if same(f, was.Object) && untouched(f, e) {
-			return done, nil
+			return done, s.syncNames(path.Dir(e.Path))
 		}
 	}
 	name := partName(e, partSuffix)
@@ -80,6 +80,19 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 		return nil, err
 	}
 	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
+}
+
+// syncNames makes the names durable that an earlier try gave in a directory: it may have
+// ended before it did. A tree comes depth first, so that is mostly once a directory.
+func (s *staging) syncNames(dir string) error {
+	if s.named == dir {
+		return nil
+	}
+	if err := s.syncDirs(map[string]bool{dir: true}); err != nil {
+		return err
+	}
+	s.named = dir
+	return nil
 }
 
 // untouched reports whether a file still has the size and the time that it landed with:

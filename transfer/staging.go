@@ -33,6 +33,7 @@ type staging struct {
 	mu       sync.Mutex
 	pending  map[*part][]Block // that landed, and are not in the ledger
 	left     []*part           // that shall be kept
+	named    string            // directory of which syncNames was the last; Check's alone
 	who      accounts
 }
 
