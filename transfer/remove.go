@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // removeSources removes what has arrived. It is done when all is over: a directory that
@@ -14,6 +16,9 @@ func (p *push) removeSources() error {
 	var first error
 	failed := 0
 	for _, f := range p.arrived {
+		if link := f.entry.Kind == wire.HardLink || f.entry.Kind == wire.Symlink; link && p.failures.n > 0 {
+			continue // it is durable with its directory, which may be what failed
+		}
 		if err := f.remove(); err != nil {
 			failed++
 			first = cmp.Or(first, err)

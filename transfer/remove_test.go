@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,39 +11,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSourcesAreDeleted that have arrived, and none else: not what failed, not what
-// changed since, no directory.
+// TestSourcesAreDeleted that have arrived, and no directory. When something failed,
+// links stay too: what makes them durable may be what failed.
 func TestSourcesAreDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		root := hardLinked(t)
-		at := func(name string) string { return filepath.Join(root, name) }
-		write(t, at("exists"), "x")
-		if err := os.Symlink("small", at("link")); err != nil {
-			t.Fatal(err)
-		}
-		e := newEngine(t, nil)
-		if err := os.Mkdir(filepath.Join(e.dir, "tree"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(e.dir, "tree/exists"), "another")
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{HardLinks: true, Links: true}); err != nil {
-			t.Fatal(err)
-		}
-		e.Sender.DeleteSource = true
-		s, r := e.run(t, t.Context(), t.Context())
-		wantCode(t, s.err, CodePartial, "exists")
-		wantCode(t, r.err, CodePartial, "exists")
-		var left []string
-		for _, name := range []string{"small", "a/small", "b/small", "large", "a/large", "b/large", "link", "exists", "a", "b"} {
-			if _, err := os.Lstat(at(name)); err == nil {
-				left = append(left, name)
+	for _, c := range []struct{ exists, left int }{{0, 0}, {1, 6}} {
+		synctest.Test(t, func(t *testing.T) {
+			root := hardLinked(t)
+			write(t, filepath.Join(root, "f"), "x")
+			if err := os.Symlink("small", filepath.Join(root, "link")); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if want := []string{"exists", "a", "b"}; !slices.Equal(left, want) {
-			t.Errorf("left: %v, want %v", left, want)
-		}
-	})
+			e := newEngine(t, nil)
+			if c.exists > 0 {
+				if err := os.Mkdir(filepath.Join(e.dir, "tree"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(e.dir, "tree/f"), "another")
+			}
+			var err error
+			if e.Source, err = OpenSource([]string{root}, SourceOptions{HardLinks: true, Links: true}); err != nil {
+				t.Fatal(err)
+			}
+			e.Sender.DeleteSource = true
+			s, r := e.run(t, t.Context(), t.Context())
+			for _, end := range []*end{s, r} {
+				if end.Failed != c.exists || (end.err != nil) != (c.exists > 0) {
+					t.Errorf("%d failed, %v", end.Failed, end.err)
+				}
+			}
+			var left []string
+			for _, name := range []string{"small", "a/small", "b/small", "large", "a/large", "b/large", "link", "f"} {
+				if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
+					left = append(left, name)
+				}
+			}
+			if len(left) != c.left {
+				t.Errorf("left: %v, want %d", left, c.left)
+			}
+			for _, name := range []string{"a", "b"} {
+				if _, err := os.Stat(filepath.Join(root, name)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }
 
 // TestWhatChangedIsNotDeleted, nor what has another's name, though it looks alike.
