@@ -15,11 +15,12 @@ import (
 func (p *push) removeSources() error {
 	var first error
 	failed := 0
+	shared := make(map[[2]uint64]stamp)
 	for _, f := range p.arrived {
 		if link := f.entry.Kind == wire.HardLink || f.entry.Kind == wire.Symlink; link && p.failures.n > 0 {
 			continue // it is durable with its directory, which may be what failed
 		}
-		if err := f.remove(); err != nil {
+		if err := f.remove(shared); err != nil {
 			failed++
 			first = cmp.Or(first, err)
 		}
@@ -30,8 +31,9 @@ func (p *push) removeSources() error {
 	return errorf(CodePartial, "%d of %d files have arrived and are still here; the first: %w", failed, len(p.arrived), first)
 }
 
-// remove removes a file that is still the one that was sent.
-func (f *sourceFile) remove() error {
+// remove removes a file that is still the one that was sent. The removal of a name
+// changes the inode, by its ctime: of files with several, shared has what they are since.
+func (f *sourceFile) remove(shared map[[2]uint64]stamp) error {
 	fail := func(op string, err error) error {
 		return errorf(CodeLocalIO, "removing source: %w", &os.PathError{Op: op, Path: f.path, Err: err})
 	}
@@ -46,14 +48,29 @@ func (f *sourceFile) remove() error {
 		return fail("stat", err)
 	}
 	now, was := stampOf(&st), f.stamp
+	id := [2]uint64{was.dev, was.ino}
 	if f.linked {
-		now.ctime = was.ctime // the removal of another name counts as a change
+		if s, ok := shared[id]; ok {
+			was = s
+		}
 	}
 	if now != was {
 		return errorf(CodeLocalIO, "source %s is not what was sent any more: it is left alone", f.path)
 	}
+	inode, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail("open", err)
+	}
+	defer unix.Close(inode)
 	if err := unix.Unlinkat(fd, name, 0); err != nil {
 		return fail("unlink", err)
+	}
+	if err := unix.Fstat(inode, &st); err != nil {
+		return fail("stat", err)
+	}
+	if f.linked {
+		was.ctime = st.Ctim
+		shared[id] = was
 	}
 	return nil
 }

@@ -82,6 +82,9 @@ func TestWhatChangedIsNotDeleted(t *testing.T) {
 		if err := os.Chtimes(path, old, old); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.Link(path, path+"=another name"); err != nil { // no excuse for a change
+			t.Fatal(err)
+		}
 		src, err := OpenSource([]string{path}, SourceOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -92,7 +95,7 @@ func TestWhatChangedIsNotDeleted(t *testing.T) {
 		if err := change(path); err != nil {
 			t.Fatal(err)
 		}
-		err = src.files[0].remove()
+		err = src.files[0].remove(make(map[[2]uint64]stamp))
 		_, there := os.Lstat(path)
 		if name == "nothing" && (err != nil || there == nil) || name != "nothing" && CodeOf(err) != CodeLocalIO || name != "nothing" && name != "gone" && there != nil {
 			t.Errorf("%s: %v, %v", name, err, there)
