@@ -13,7 +13,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
-.PHONY: build demo test test-unit test-rxe test-testbed test-long testbed-table lint deps \
+.PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
 	bench-send bench-rails bench-verbs clean
 
 build: deps
@@ -44,6 +44,12 @@ test-rxe: deps
 test-long: deps
 	testbed/test.sh rest
 	.ci/test-rxe --long
+
+# Transfers of every kind, each with one fault at a random moment: what lands is what was
+# sent, and every exit status is right. FAULTS_SEED=... repeats the runs of that seed.
+RUNS ?= 200
+faults: deps
+	.ci/test-rxe --faults $(RUNS) $(FAULTS_SEED)
 
 # The table of kernels in docs/testbed.md, made by trying; test-long checks it.
 testbed-table: deps
