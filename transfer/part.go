@@ -75,7 +75,8 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 	return p, nil
 }
 
-// fits says at once what would otherwise be found out when the disk is full.
+// fits says at once what would otherwise be found out when the disk is full. What an
+// interrupted transfer left of the file takes room that is the file's already.
 func (s *staging) fits(e *wire.Entry) error {
 	if e.Size <= maxPacked || e.Sparse {
 		return nil
@@ -84,7 +85,12 @@ func (s *staging) fits(e *wire.Entry) error {
 	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
-	if free := int64(st.Bavail) * st.Bsize; st.Blocks > 0 && free < e.Size {
+	free := int64(st.Bavail) * st.Bsize
+	var old unix.Stat_t
+	if unix.Fstatat(int(s.dir.Fd()), partName(e, partSuffix), &old, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		free += old.Blocks * 512
+	}
+	if st.Blocks > 0 && free < e.Size {
 		return errorf(CodeLocalIO, "%s needs %d bytes and %s has %d free: make room, or choose another directory with --into: %w",
 			Printable(e.Path), e.Size, s.path("."), free, syscall.ENOSPC)
 	}

@@ -275,6 +275,27 @@ func TestDestinationFull(t *testing.T) {
 	})
 }
 
+// TestResumeTakesNoMoreRoom: what had landed need not fit once more.
+func TestResumeTakesNoMoreRoom(t *testing.T) {
+	eachTransport(t, func(t *testing.T, transport string) {
+		tt := newTransfer(t)
+		mount(t, tt.into, "size=50m")
+		src := tt.file("src", 48*mib)
+		r := tt.recv()
+		s := tt.send("--transport", transport, "--limit", "8M", src)
+		tt.awaitBytes(36 * mib)
+		r.signal(syscall.SIGINT)
+		r.want(130)
+		s.want(transfer.CodeConnect, "stopped by a signal")
+		r = tt.recv()
+		sum := tt.send("--transport", transport, src).want(transfer.CodeOK)
+		r.want(transfer.CodeOK)
+		if resumed, _ := sum["resumed_bytes"].(float64); resumed < 16*mib {
+			t.Errorf("summary: %v", sum)
+		}
+	})
+}
+
 func TestDestinationNotWritable(t *testing.T) {
 	tt := newTransfer(t)
 	mount(t, tt.into, "ro")
