@@ -82,19 +82,30 @@ func TestOneRailCut(t *testing.T) {
 	twoRails(t)
 	slowRails(t, "160mbit")
 	for _, rail := range []string{"1", "2"} {
-		tt := newTransfer(t)
-		src := tt.file("src", 128*mib)
-		r := tt.recv()
-		s := tt.send(src)
-		s.planOf("rdma", 2)
-		run(t, "../../testbed/faults", "cut-rdma", "--rail", rail)
-		sum := s.wantReceipt(t, src)
-		r.want(transfer.CodeOK)
-		run(t, "../../testbed/faults", "heal")
-		if sum["transport"] != "rdma" {
-			t.Errorf("rail %s cut: %v", rail, sum)
+		tries := 3
+		for cutOneRail(t, rail) != "rdma" {
+			if tries--; tries == 0 {
+				t.Fatalf("rail %s cut: the other one was lost each time", rail)
+			}
 		}
 	}
+}
+
+// cutOneRail in the middle of a transfer and say what the rest of it went over. An
+// emulated machine whose one CPU stalls for the second in which rxe spends its retries
+// loses the rail that was not cut too; it hardly does so three times running.
+func cutOneRail(t *testing.T, rail string) (transport any) {
+	t.Helper()
+	tt := newTransfer(t)
+	src := tt.file("src", 128*mib)
+	r := tt.recv()
+	s := tt.send(src)
+	s.planOf("rdma", 2)
+	run(t, "../../testbed/faults", "cut-rdma", "--rail", rail)
+	sum := s.wantReceipt(t, src)
+	r.want(transfer.CodeOK)
+	run(t, "../../testbed/faults", "heal")
+	return sum["transport"]
 }
 
 // TestBothRailsCut in the middle: auto goes on over TCP, and is back on both rails
