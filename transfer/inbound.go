@@ -130,8 +130,11 @@ func (p *pull) landed(f *inbound, n int, node *digest.Node) error {
 		a := f.arrival(n)
 		a.mine = node
 		err = f.compare(n, a, p.sched)
-	} else if f.complete(n) {
-		f.landing.Verified(uint32(n/blockExtents), Digest{})
+	} else {
+		f.sound(n)
+		if f.complete(n) {
+			f.landing.Verified(uint32(n/blockExtents), Digest{})
+		}
 	}
 	return p.step(f, err)
 }
@@ -154,6 +157,7 @@ func (f *inbound) compare(n int, a *arrival, sched *scheduler) error {
 	case a.mine == nil || a.theirs == nil:
 		return nil
 	case a.mine.Sum == *a.theirs:
+		f.sound(n)
 		if block, done := f.sum.Add(int64(n), *a.mine); done {
 			f.landing.Verified(uint32(n/blockExtents), block.Sum)
 		}
@@ -161,6 +165,13 @@ func (f *inbound) compare(n int, a *arrival, sched *scheduler) error {
 		return nil
 	}
 	return f.again(n, a, sched)
+}
+
+// sound tells a landing that wants to know that an extent is here for good. f.mu is held.
+func (f *inbound) sound(n int) {
+	if l, ok := f.landing.(soundLanding); ok {
+		l.sound(n)
+	}
 }
 
 // blockExtents is how many extents a block of the ledger has.

@@ -191,7 +191,11 @@ func (p *pull) greet() error {
 		return err
 	}
 	p.dest = dest
-	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted, Durable: p.Sink.Durable()})
+	d, prompt := dest.(paced)
+	if prompt {
+		d.pace(p.sched.allow, func(file uint32, err error) { p.fail(file, err, true) })
+	}
+	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted, Durable: p.Sink.Durable(), Prompt: prompt})
 }
 
 // ledgerID names the transfer among those of this destination. Digests of one kind are

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"io"
+	"math"
 	"slices"
 	"sync"
 
@@ -19,6 +20,7 @@ type scheduler struct {
 	returned []Extent
 	dropped  map[uint32]bool
 	packs    map[uint32][]packed // that are under way, by their first file
+	below    int64               // nothing of a file at or beyond this offset is handed out
 	ended    bool
 	changed  chan struct{} // closed and renewed when there may be something new
 }
@@ -47,6 +49,7 @@ func newScheduler(extentSize int) *scheduler {
 		extentSize: int64(extentSize),
 		dropped:    make(map[uint32]bool),
 		packs:      make(map[uint32][]packed),
+		below:      math.MaxInt64,
 		changed:    make(chan struct{}),
 	}
 }
@@ -91,6 +94,15 @@ func (s *scheduler) grow(file uint32, size int64, end bool) {
 	if end && f.next == f.size {
 		s.remove(i, i+1)
 	}
+	s.notify()
+}
+
+// allow sets how far into a file extents are handed out, bytes: a multiple of the
+// extent's size.
+func (s *scheduler) allow(below int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.below = below
 	s.notify()
 }
 
@@ -162,6 +174,8 @@ func (s *scheduler) take() (Extent, bool) {
 		switch {
 		case f.next == f.size, f.open && f.size-f.next < s.extentSize:
 			continue // a stream that has nothing new
+		case f.next >= s.below:
+			continue
 		case f.next == 0 && !f.stream && s.small(f.size):
 			return s.pack(i), true
 		}

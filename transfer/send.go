@@ -143,6 +143,7 @@ func (p *push) converse() error {
 		}
 		p.welcome = m
 		p.Source.extentSize = int64(m.ExtentSize)
+		p.Source.prompt = m.Prompt
 		p.grant(m.Entries)
 	case *wire.Abort:
 		return p.s.fromPeer(m)

@@ -74,6 +74,15 @@ type Landing interface {
 	Leave()
 }
 
+// paced is a Destination that takes nothing at or beyond an offset, in bytes, which moves
+// on by allow. fail gives its file up. Its Landing hears of each extent that is sound:
+// that has landed, and is what the sender has.
+type paced interface {
+	pace(allow func(below int64), fail func(file uint32, err error))
+}
+
+type soundLanding interface{ sound(extent int) }
+
 // Discard is the sink that keeps nothing: for measuring.
 type Discard struct{}
 

@@ -23,6 +23,7 @@ type Source struct {
 	walk       *walker
 	extentSize int64
 	verify     digest.Kind
+	prompt     bool         // a digest waits for no others
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
 	limit      *limit.Limiter
 	ctx        context.Context // ends the waits for it
@@ -255,7 +256,7 @@ func (s *Source) Sent(r wire.Request, p []byte) {
 		return
 	}
 	node := s.verify.Extent(p, r.Offset)
-	if have := f.hashed(int(r.Offset/s.extentSize), node.Sum); have != nil {
+	if have := f.hashed(int(r.Offset/s.extentSize), node.Sum, s.prompt); have != nil {
 		s.digests(r.File, have)
 		f.told(have)
 	}

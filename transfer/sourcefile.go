@@ -166,8 +166,8 @@ func (f *sourceFile) expect(extent int) {
 const digestsAtOnce = 16
 
 // hashed keeps an extent's digest, and gives those that are to be sent when they are
-// enough.
-func (f *sourceFile) hashed(extent int, d Digest) map[int]Digest {
+// enough; with prompt one is.
+func (f *sourceFile) hashed(extent int, d Digest, prompt bool) map[int]Digest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.have == nil {
@@ -177,7 +177,7 @@ func (f *sourceFile) hashed(extent int, d Digest) map[int]Digest {
 		f.unhashed = make(map[int]struct{})
 	}
 	f.have[extent] = d
-	if len(f.have) < digestsAtOnce && f.stream == nil {
+	if len(f.have) < digestsAtOnce && f.stream == nil && !prompt {
 		delete(f.unhashed, extent)
 		f.allHere.Broadcast()
 		return nil

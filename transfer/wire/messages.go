@@ -99,6 +99,9 @@ type Welcome struct {
 	ExtentSize uint32   `cbor:"3,keyasint"`
 	Entries    uint32   `cbor:"4,keyasint"`           // of the manifest that may be sent before the first More
 	Durable    bool     `cbor:"5,keyasint,omitempty"` // a Receipt means that a power cut can't take the file away
+	// Prompt asks for the digest of each extent as soon as it is known: the receiver asks
+	// for no more until it has those.
+	Prompt bool `cbor:"6,keyasint,omitempty"`
 }
 
 // QueuePair is one end of a reliable connection (ibverbs.Endpoint).

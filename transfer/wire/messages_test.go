@@ -22,6 +22,7 @@ func examples() []Message {
 		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMAReason: "none", Transfer: [16]byte{7},
 			RDMA: []Candidate{{Device: "mlx5_0", Port: 1, GIDIndex: 3, GID: gid, LID: 4, MTU: 5, Ethernet: true}}},
 		&Welcome{Version: 1, Session: [16]byte{1, 2, 3}, ExtentSize: 1 << 20, Entries: 5},
+		&Welcome{Version: 1, ExtentSize: 1 << 20, Entries: 5, Durable: true, Prompt: true},
 		&OpenLane{ID: 1, Depth: 16, RDMA: lane},
 		&LaneAnswer{ID: 1, Reason: "no", RDMA: lane, Method: "copy"},
 		&LaneDown{ID: 1, Reason: "broke"},
