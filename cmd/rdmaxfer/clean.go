@@ -13,8 +13,10 @@ import (
 // clean removes what interrupted transfers have left in a destination, or with
 // --dry-run says what that is.
 func clean(c *cli.Context) error {
-	if c.Bool("discard") {
-		return usagef("--clean and --discard: only one of them")
+	for _, flag := range []string{"discard", "as", "stdout"} {
+		if c.IsSet(flag) {
+			return usagef("--clean and --%s: only one of them", flag)
+		}
 	}
 	d, err := transfer.OpenDirectory(c.String("into"), transfer.OverwriteNever)
 	if err != nil {

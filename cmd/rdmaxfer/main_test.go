@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -268,7 +269,7 @@ func (tt *transferTest) recv(args ...string) *proc {
 func (tt *transferTest) recvWith(wrap []string, args ...string) *proc {
 	tt.t.Helper()
 	base := []string{"recv", "--json", "--once", "--listen", net.JoinHostPort(twoHosts[0].addr, "0"), "--key-file", tt.key}
-	if !strings.Contains(strings.Join(args, " "), "--discard") {
+	if !slices.Contains(args, "--discard") && !slices.Contains(args, "--as") {
 		base = append(base, "--into", tt.into)
 	}
 	tt.receiver = twoHosts[0].startWith(tt.t, wrap, append(base, args...)...)

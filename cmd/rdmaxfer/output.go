@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -21,6 +22,7 @@ import (
 type output struct {
 	role     string // send or recv
 	json     bool
+	results  io.Writer
 	progress transfer.Progress
 	moved    func() int64
 
@@ -29,7 +31,7 @@ type output struct {
 }
 
 func newOutput(role string, asJSON bool) *output {
-	return &output{role: role, json: asJSON, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
+	return &output{role: role, json: asJSON, results: os.Stdout, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
 }
 
 // schema is the version of the JSON events.
@@ -47,7 +49,7 @@ func (o *output) event(name string, fields map[string]any) {
 	if err != nil {
 		panic(err) // strings, numbers and booleans alone
 	}
-	os.Stdout.Write(append(line, '\n'))
+	o.results.Write(append(line, '\n'))
 }
 
 func (o *output) say(format string, args ...any) {
@@ -84,7 +86,7 @@ func (o *output) File(f transfer.FileResult) {
 		sum := f.Kind.Hex(*f.Digest)
 		fields[f.Kind.String()] = sum
 		if !o.json {
-			fmt.Printf("%s  %s\n", sum, transfer.Printable(f.Path))
+			fmt.Fprintf(o.results, "%s  %s\n", sum, transfer.Printable(f.Path))
 		}
 	}
 	o.event("file", fields)
@@ -133,7 +135,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if o.json || r.Files == 0 {
 		return err
 	}
-	fmt.Println(summaryLine(o.role, r, seconds, rate))
+	fmt.Fprintln(o.results, summaryLine(o.role, r, seconds, rate))
 	return err
 }
 

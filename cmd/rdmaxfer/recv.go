@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -24,6 +26,8 @@ func recvCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: ":" + DefaultPort, Usage: "listen on `ADDR` (host:port)"},
 			&cli.StringFlag{Name: "into", Value: ".", Usage: "land files in `DIR`"},
+			&cli.StringFlag{Name: "as", Usage: "land the one file or stream that comes as `FILE`, whatever the sender calls it"},
+			&cli.BoolFlag{Name: "stdout", Usage: "write the one file or stream that comes to standard output, as it comes, and end; everything else goes to standard error"},
 			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
 			keyFileFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
@@ -64,7 +68,9 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	sink, err := openSink(c)
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
+	sink, err := openSink(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -73,8 +79,6 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
 	l, err := transfer.Listen(ctx, c.String("listen"), key)
 	if err != nil {
 		return err
@@ -88,31 +92,15 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	newOutput("recv", c.Bool("json")).listening(l.Addr(), sink)
-	r := receiver{listener: l, sink: sink, transport: transport, memory: memory, json: c.Bool("json")}
-	if c.Bool("once") {
+	r := receiver{listener: l, sink: sink, transport: transport, memory: memory, json: c.Bool("json"), results: os.Stdout}
+	if c.Bool("stdout") {
+		r.results = os.Stderr
+	}
+	r.output().listening(l.Addr(), sink)
+	if c.Bool("once") || c.Bool("stdout") {
 		return r.one(ctx)
 	}
 	return r.all(ctx)
-}
-
-func openSink(c *cli.Context) (transfer.Sink, error) {
-	o, err := oneOf(c, "overwrite", string(transfer.OverwriteNever), string(transfer.OverwriteNewer), string(transfer.OverwriteAlways))
-	if err != nil {
-		return nil, err
-	}
-	if c.Bool("discard") {
-		if c.IsSet("into") {
-			return nil, usagef("--into and --discard: only one of them")
-		}
-		return transfer.Discard{}, nil
-	}
-	d, err := transfer.OpenDirectory(c.String("into"), transfer.Overwrite(o))
-	if err != nil {
-		return nil, err
-	}
-	d.NoSync = c.Bool("no-sync")
-	return d, nil
 }
 
 type receiver struct {
@@ -121,6 +109,13 @@ type receiver struct {
 	transport string
 	memory    *rdma.Budget // of all sessions together
 	json      bool
+	results   io.Writer // receipts, events and the summary
+}
+
+func (r *receiver) output() *output {
+	out := newOutput("recv", r.json)
+	out.results = r.results
+	return out
 }
 
 // one serves one transfer.
@@ -159,7 +154,7 @@ func (r *receiver) all(ctx context.Context) error {
 }
 
 func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
-	out := newOutput("recv", r.json)
+	out := r.output()
 	out.moved = out.progress.Moved.Load
 	engine := &transfer.Receiver{
 		Listener:  r.listener,
