@@ -14,13 +14,14 @@ const (
 	CodeOK        Code = 0
 	CodeOther     Code = 1
 	CodeUsage     Code = 2
-	CodeAuth      Code = 3 // the keys differ
-	CodeConnect   Code = 4 // no connection, a time-out, or the peer is gone
-	CodePartial   Code = 5 // some files arrived, others did not
-	CodeIntegrity Code = 6 // what landed is not what was sent
-	CodeLocalIO   Code = 7 // reading or writing files, disk full among it
-	CodeExists    Code = 8 // the destination exists
-	CodeNoRDMA    Code = 9 // RDMA was required and is not there, or was lost
+	CodeAuth      Code = 3  // the keys differ
+	CodeConnect   Code = 4  // no connection, a time-out, or the peer is gone
+	CodePartial   Code = 5  // some files arrived, others did not
+	CodeIntegrity Code = 6  // what landed is not what was sent
+	CodeLocalIO   Code = 7  // reading or writing files, disk full among it
+	CodeExists    Code = 8  // the destination exists
+	CodeNoRDMA    Code = 9  // RDMA was required and is not there, or was lost
+	CodeWorse     Code = 10 // slower than the baseline
 )
 
 // Error is a failure with its code.

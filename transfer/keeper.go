@@ -163,7 +163,7 @@ func (k *keeper) open(g *group, n int) {
 
 // one opens a lane and runs it to its end.
 func (k *keeper) one(ctx context.Context, g *group, p *lanePath) {
-	ln, err := k.l.open(ctx, g, p.name)
+	ln, err := k.l.open(ctx, g, k.l.p.hello, LaneParams{Path: p.name, Depth: DefaultDepth, ExtentSize: DefaultExtentSize})
 	if err != nil {
 		k.report(laneEvent{g, p, nil, err})
 		return

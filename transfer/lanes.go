@@ -59,8 +59,8 @@ type lane struct {
 	ctx  context.Context // its end ends the lane
 }
 
-// open opens a lane of a transport on one of its paths.
-func (l *lanes) open(ctx context.Context, t PullTransport, path string) (*lane, error) {
+// open opens a lane of a transport, which hello asked for. It gives it its number.
+func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, params LaneParams) (*lane, error) {
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	l.mu.Lock()
@@ -75,7 +75,8 @@ func (l *lanes) open(ctx context.Context, t PullTransport, path string) (*lane, 
 		l.mu.Unlock()
 	}()
 
-	puller, err := l.connect(ctx, t, LaneParams{ID: id, Path: path, Depth: DefaultDepth, ExtentSize: DefaultExtentSize}, answer)
+	params.ID = id
+	puller, err := l.connect(ctx, t, hello, params, answer)
 	if err != nil {
 		return nil, causeOf(l.p.ctx, err)
 	}
@@ -88,7 +89,7 @@ func (l *lanes) open(ctx context.Context, t PullTransport, path string) (*lane, 
 	return &lane{puller, feed, lctx}, nil
 }
 
-func (l *lanes) connect(ctx context.Context, t PullTransport, params LaneParams, answer <-chan *wire.LaneAnswer) (puller Puller, err error) {
+func (l *lanes) connect(ctx context.Context, t PullTransport, hello *wire.Hello, params LaneParams, answer <-chan *wire.LaneAnswer) (puller Puller, err error) {
 	open := &wire.OpenLane{ID: params.ID, Depth: uint16(params.Depth)}
 	if t.Name() == TransportTCP {
 		open.TCP = new(wire.TCPLane)
@@ -97,7 +98,7 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, params LaneParams,
 		defer forget()
 		params.Conn = wait
 	}
-	pending, err := t.Prepare(ctx, l.p.hello, params, open)
+	pending, err := t.Prepare(ctx, hello, params, open)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,10 @@ type pull struct {
 	ctx     context.Context // of the transfer; its cause is why it ended early
 	cancel  context.CancelCauseFunc
 	greeted chan struct{} // closed when there is a Hello
-	done    chan struct{} // closed when every file is settled
+	// measures are what a session that measures is asked for; closed after the last.
+	measures    chan *wire.Measure
+	measuredAll bool          // it is; converse's alone
+	done        chan struct{} // closed when every file is settled
 
 	dest       Destination
 	commits    commits
@@ -83,6 +86,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		manifest: newManifest(),
 		owed:     make(map[uint32]time.Time),
 		greeted:  make(chan struct{}),
+		measures: make(chan *wire.Measure, 1),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
@@ -124,6 +128,9 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	if p.hello.Measure {
+		return p.serveMeasures(ended)
+	}
 	p.lanes.running.Go(func() { p.watch(ctx) })
 	p.committing.Go(p.commitAll)
 	opened := make(chan error, 1)
@@ -158,7 +165,11 @@ func (p *pull) converse() error {
 			return context.Cause(p.ctx)
 		}
 		if err == nil {
-			err = p.handle(m)
+			if p.hello.Measure {
+				err = p.measureMessage(m)
+			} else {
+				err = p.handle(m)
+			}
 		}
 		if err != nil {
 			return err
@@ -186,6 +197,9 @@ func (p *pull) greet() error {
 	p.hello = hello
 	p.verify = verify
 	p.result.Verify = hello.Verify
+	if hello.Measure {
+		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
+	}
 	dest, err := p.Sink.Begin(ledgerID(hello))
 	if err != nil {
 		return err

@@ -44,6 +44,8 @@ type Result struct {
 	Plan    Plan         // the last
 	Lanes   []LaneResult // that bytes landed over, in the order in which they came up
 	Verify  string
+	// Measured is how many loads were measured, where the session was for that.
+	Measured int
 }
 
 // Observer hears what happens during a transfer. Its methods are called from one

@@ -52,6 +52,10 @@ func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSource(walk), nil
+}
+
+func newSource(walk *walker) *Source {
 	return &Source{
 		walk:       walk,
 		extentSize: DefaultExtentSize,
@@ -60,7 +64,7 @@ func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
 		digests:    func(uint32, map[int]Digest) {},
 		vouched:    func([]voucher) {},
 		files:      make(map[uint32]*sourceFile),
-	}, nil
+	}
 }
 
 // add numbers what the walk found. stream is nil, but for one.
@@ -164,7 +168,9 @@ func (s *Source) settle(n uint32) *sourceFile {
 
 // Close closes every file. Lanes that still serve find them failed.
 func (s *Source) Close() {
-	s.walk.close()
+	if s.walk != nil {
+		s.walk.close()
+	}
 	for _, f := range s.live() {
 		f.release()
 	}

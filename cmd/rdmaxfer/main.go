@@ -68,7 +68,7 @@ func newApp() *cli.App {
 		Name:            "rdmaxfer",
 		Usage:           "move files between hosts over RDMA, verified; over TCP where there is none",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{recvCommand(), sendCommand(), devicesCommand(), keygenCommand()},
+		Commands:        []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), keygenCommand()},
 		OnUsageError:    onUsageError,
 		// Errors are printed and turned into an exit status by main alone.
 		ExitErrHandler: func(*cli.Context, error) {},

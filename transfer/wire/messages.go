@@ -23,6 +23,9 @@ const (
 	kindMore
 	kindGrown
 	kindKept
+	kindMeasure
+	kindMeasuring
+	kindMeasured
 )
 
 func newMessage(k Kind) Message {
@@ -65,6 +68,12 @@ func newMessage(k Kind) Message {
 		return new(Grown)
 	case kindKept:
 		return new(Kept)
+	case kindMeasure:
+		return new(Measure)
+	case kindMeasuring:
+		return new(Measuring)
+	case kindMeasured:
+		return new(Measured)
 	}
 	return nil
 }
@@ -90,6 +99,7 @@ type Hello struct {
 	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
 	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
 	Transfer   [16]byte    `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
+	Measure    bool        `cbor:"9,keyasint,omitempty"` // nothing is to land: Measure follows, and not a manifest
 }
 
 // Welcome is the receiver's answer to Hello.
@@ -232,7 +242,7 @@ type Kept struct {
 	Below uint32 `cbor:"2,keyasint"` // an extent's number
 }
 
-// ManifestEnd says that no Entry follows.
+// ManifestEnd says that no Entry follows, or no Measure.
 type ManifestEnd struct {
 	Files  uint32 `cbor:"1,keyasint"`           // entries, all told
 	Bytes  int64  `cbor:"2,keyasint"`           // without those of streams

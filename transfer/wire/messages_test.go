@@ -43,6 +43,10 @@ func examples() []Message {
 		&More{Entries: 7},
 		&Grown{File: 1, Size: 1 << 40, End: true},
 		&Kept{File: 1, Below: 9},
+		&Hello{Version: 1, Measure: true},
+		&Measure{Transport: "rdma", Op: "write", Size: 64, Depth: 16, Extents: 17, Warmup: 1, Nanoseconds: 2},
+		&Measuring{Detail: "rxe_a"},
+		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
 	}
 }
 
@@ -158,6 +162,11 @@ func TestEveryBoundHolds(t *testing.T) {
 		edit(m)
 		return m
 	}
+	measure := func(f func(*Measure)) Message {
+		m := &Measure{Size: 1, Depth: 1, Extents: 1, Nanoseconds: 1}
+		f(m)
+		return m
+	}
 	lane := func(edit func(*RDMALane)) Message {
 		l := &RDMALane{QP: QueuePair{MTU: 1}}
 		edit(l)
@@ -212,6 +221,20 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"capability", &Entry{Path: "f", Attrs: []Attr{{Name: ACLAccess, Value: []byte{1}}}}, &Entry{Path: "f", Attrs: []Attr{{Name: "security.capability", Value: []byte{1}}}}},
 		{"path", &Entry{Path: "a..b"}, &Entry{Path: "../b"}},
 		{"files", &ManifestEnd{Files: MaxEntries}, &ManifestEnd{Files: MaxEntries + 1}},
+		{"measured size", measure(func(m *Measure) { m.Size = MaxExtent }), measure(func(m *Measure) { m.Size = MaxExtent + 1 })},
+		{"no measured size", measure(func(m *Measure) { m.Size = 1 }), measure(func(m *Measure) { m.Size = 0 })},
+		{"measured depth", measure(func(m *Measure) { m.Depth, m.Extents = 1024, 1024 }), measure(func(m *Measure) { m.Depth, m.Extents = 1025, 1025 })},
+		{"measured extents", measure(func(m *Measure) { m.Depth, m.Extents = 5, 5 }), measure(func(m *Measure) { m.Depth, m.Extents = 5, 4 })},
+		{"time to measure", measure(func(m *Measure) { m.Nanoseconds = MaxMeasure }), measure(func(m *Measure) { m.Nanoseconds = MaxMeasure + 1 })},
+		{"no time to measure", measure(func(m *Measure) { m.Nanoseconds = 1 }), measure(func(m *Measure) { m.Nanoseconds = 0 })},
+		{"time to warm up", measure(func(m *Measure) { m.Warmup = MaxMeasure }), measure(func(m *Measure) { m.Warmup = MaxMeasure + 1 })},
+		{"measured op", measure(func(m *Measure) { m.Op = "send" }), measure(func(m *Measure) { m.Op = "\x1b" })},
+		{"measured lane", &Measuring{Detail: "rxe_a"}, &Measuring{Detail: "\x00"}},
+		{"times", &Measured{Took: make([]int64, maxTook), Times: make([]int64, maxTook)}, &Measured{Took: make([]int64, maxTook+1), Times: make([]int64, maxTook+1)}},
+		{"times of times", &Measured{Took: []int64{1}, Times: []int64{1}}, &Measured{Took: []int64{1}}},
+		{"time", &Measured{Took: []int64{0}, Times: []int64{0}}, &Measured{Took: []int64{-1}, Times: []int64{0}}},
+		{"measurement", &Measured{}, &Measured{CPU: CPU{Host: -1}}},
+		{"why not", &Measured{Reason: text(MaxText)}, &Measured{Reason: text(MaxText + 1)}},
 		{"bytes", &ManifestEnd{}, &ManifestEnd{Bytes: -1}},
 		{"a digest too short", digests(2, 64), digests(2, 63)},
 		{"a digest too many", digests(0, 0), digests(0, 32)},

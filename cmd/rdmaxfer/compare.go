@@ -1,0 +1,342 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/rdmaxfer/rdmaxfer/compare"
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+)
+
+// inFlight bounds the bytes of the requests in flight, as the receiver does.
+const inFlight = 16 << 20
+
+func compareCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "compare",
+		Usage:     "measure RDMA against TCP between this host and one that runs rdmaxfer recv",
+		ArgsUsage: "HOST[:PORT]",
+		Flags: []cli.Flag{
+			keyFileFlag(),
+			&cli.StringFlag{Name: "sizes", Value: "4K,64K,1M", Usage: "measure extents of these sizes, each up to 1M: `LIST`"},
+			&cli.StringFlag{Name: "methods", Value: "rdma,tcp", Usage: "of rdma (or of it read, write, send) and tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + "): `LIST`"},
+			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
+			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
+			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
+			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
+			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
+			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, for HdrHistogram's plotters"},
+			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
+			memoryFlag(),
+		},
+		OnUsageError: onUsageError,
+		Action:       runCompare,
+	}
+}
+
+func runCompare(c *cli.Context) error {
+	opt, err := compareOptions(c)
+	if err != nil {
+		return err
+	}
+	addr, err := onlyHost(c)
+	if err != nil {
+		return err
+	}
+	var before *compare.Report
+	if path := c.String("baseline"); path != "" {
+		if before, err = readBaseline(path); err != nil {
+			return err
+		}
+	}
+	m, err := openMeter(c, addr)
+	if err != nil {
+		return err
+	}
+	stop := showSteps(opt)
+	report, err := compare.Run(c.Context, m, *opt)
+	stop()
+	m.Close()
+	report.Peer = addr
+	werr := writeReport(c, report)
+	if err == nil {
+		err = nothing(report)
+	}
+	if err == nil && werr == nil && before != nil {
+		err = sinceBaseline(c, report, before)
+	}
+	return errors.Join(err, werr)
+}
+
+func compareOptions(c *cli.Context) (*compare.Options, error) {
+	o := &compare.Options{Depth: c.Int("depth"), Rounds: c.Int("rounds"), Duration: c.Duration("duration")}
+	var err error
+	if o.Sizes, err = sizes(c.String("sizes"), o.Depth); err != nil {
+		return nil, err
+	}
+	if o.Methods, err = methods(c.String("methods")); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.Depth < 2 || o.Depth > 1024:
+		return nil, usagef("--depth %d: from 2 to 1024", o.Depth)
+	case o.Rounds < 1 || o.Rounds > 1000:
+		return nil, usagef("--rounds %d: from 1 to 1000", o.Rounds)
+	}
+	return o, checkDuration(o.Duration)
+}
+
+func checkDuration(d time.Duration) error {
+	if d < time.Millisecond || d > 5*time.Minute {
+		return usagef("--duration %v: from 1ms to 5m", d)
+	}
+	return nil
+}
+
+func sizes(list string, depth int) (all []int, err error) {
+	for word := range strings.SplitSeq(list, ",") {
+		n, err := units.RAMInBytes(word)
+		if err != nil || n < 1 || n > transfer.DefaultExtentSize {
+			return nil, usagef("%q is no size of an extent: from 1 to 1M bytes, such as 64K", word)
+		}
+		if n*int64(depth) > inFlight {
+			return nil, usagef("%s × %d in flight: more than a lane has room for, %s; ask for a lower --depth", word, depth, units.BytesSize(inFlight))
+		}
+		all = append(all, int(n))
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// methods gives those of a list, RDMA's first.
+func methods(list string) (all []compare.Method, err error) {
+	words := strings.Split(list, ",")
+	known := 0
+	add := func(transport, name string, tcp transfer.ServeTransport) {
+		if slices.Contains(words, transport) || slices.Contains(words, name) {
+			all = append(all, compare.Method{Transport: transport, Name: name, TCP: tcp})
+		}
+		for _, w := range words {
+			if w == name {
+				known++
+			}
+		}
+	}
+	for _, op := range rdma.Ops[1:] {
+		add(transfer.TransportRDMA, op, nil)
+	}
+	for _, m := range tcpfallback.Methods[1:] {
+		add(transfer.TransportTCP, m, tcpfallback.Transport{Method: m})
+	}
+	for _, w := range words {
+		if w == transfer.TransportRDMA || w == transfer.TransportTCP {
+			known++
+		}
+	}
+	if known != len(words) {
+		return nil, usagef("--methods %s: of rdma, %s, tcp, %s", list, strings.Join(rdma.Ops[1:], ", "), strings.Join(tcpfallback.Methods[1:], ", "))
+	}
+	return all, nil
+}
+
+// onlyHost is the address that is the one argument.
+func onlyHost(c *cli.Context) (string, error) {
+	if c.Args().Len() != 1 {
+		return "", usagef("%s takes one argument: HOST[:PORT]", c.Command.Name)
+	}
+	return hostPort(c.Args().First())
+}
+
+func openMeter(c *cli.Context, addr string) (*transfer.Meter, error) {
+	memory, err := budget(c)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readKey(c)
+	if err != nil {
+		return nil, err
+	}
+	return transfer.OpenMeter(c.Context, addr, key, &rdma.Transport{Memory: memory})
+}
+
+// showSteps says what is measured: on a terminal in a bar, elsewhere in a line a round.
+func showSteps(o *compare.Options) (stop func()) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
+		told := ""
+		o.Progress = func(_, _ int, what string) {
+			if round, _, _ := strings.Cut(what, ","); round != told {
+				told = round
+				fmt.Fprintln(os.Stderr, "rdmaxfer:", round)
+			}
+		}
+		return func() {}
+	}
+	var bar *progressbar.ProgressBar
+	o.Progress = func(done, total int, what string) {
+		if bar == nil {
+			bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(20))
+		}
+		bar.Describe(what)
+		_ = bar.Set(done) // a bar that can't be drawn is not drawn
+	}
+	return func() {
+		if bar != nil {
+			_ = bar.Finish()
+		}
+	}
+}
+
+func writeReport(c *cli.Context, r *compare.Report) error {
+	var errs []error
+	write := func(flag string, f func(io.Writer) error) {
+		switch path := c.String(flag); path {
+		case "":
+		case "-":
+			errs = append(errs, f(os.Stdout))
+		default:
+			errs = append(errs, writeFile(path, f))
+		}
+	}
+	write("json", r.WriteJSON)
+	write("csv", r.WriteCSV)
+	if dir := c.String("hgrm"); dir != "" {
+		errs = append(errs, writeLatencies(dir, r))
+	}
+	if c.String("json") != "-" && c.String("csv") != "-" {
+		errs = append(errs, r.WriteText(os.Stdout))
+	}
+	return errors.Join(errs...)
+}
+
+func writeFile(path string, f func(io.Writer) error) error {
+	file, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f(file), file.Close())
+	}
+	if err != nil {
+		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing the report: %w", err)}
+	}
+	return nil
+}
+
+func writeLatencies(dir string, r *compare.Report) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing round trips: %w", err)}
+	}
+	for i := range r.Cells {
+		cell := &r.Cells[i]
+		name := fmt.Sprintf("%s-%s-%s.hgrm", cell.Transport, cell.Method, compare.Size(cell.Size))
+		if err := writeFile(filepath.Join(dir, name), cell.WriteLatency); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nothing is an error when nothing could be measured.
+func nothing(r *compare.Report) error {
+	if len(r.Cells) > 0 || len(r.Skipped) == 0 {
+		return nil
+	}
+	code := transfer.CodeConnect
+	if strings.HasPrefix(r.Skipped[0].Method, transfer.TransportRDMA) {
+		code = transfer.CodeNoRDMA
+	}
+	return &transfer.Error{Code: code, Err: fmt.Errorf("nothing was measured; %s: %s", r.Skipped[0].Method, r.Skipped[0].Reason)}
+}
+
+func readBaseline(path string) (*compare.Report, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("--baseline: %w", err)}
+	}
+	r, err := compare.ReadJSON(b)
+	if err != nil {
+		return nil, usagef("--baseline %s: %v", path, err)
+	}
+	return r, nil
+}
+
+func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
+	changes, lacking := r.Since(before)
+	worse, err := compare.WriteChanges(os.Stderr, changes, lacking)
+	if worse > 0 {
+		return &transfer.Error{Code: transfer.CodeWorse, Err: fmt.Errorf("%d of %d are worse than in %s", worse, len(changes), c.String("baseline"))}
+	}
+	return err
+}
+
+func benchCommand() *cli.Command {
+	flags := func(depth int) []cli.Flag {
+		return []cli.Flag{
+			keyFileFlag(),
+			&cli.StringFlag{Name: "op", Value: "write", Usage: "how the bytes move: over RDMA by read, write or send; over TCP by " + strings.Join(tcpfallback.Methods[1:], ", ")},
+			&cli.StringFlag{Name: "size", Value: map[int]string{1: "64"}[depth], Usage: "of each extent, up to 1M"},
+			&cli.IntFlag{Name: "depth", Value: depth, Usage: "keep `N` requests in flight"},
+			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement, a quarter of it before that to warm up"},
+			memoryFlag(),
+			jsonFlag(),
+		}
+	}
+	bw, lat := flags(transfer.DefaultDepth), flags(1)
+	bw[2].(*cli.StringFlag).Value = "1M"
+	return &cli.Command{
+		Name:         "bench",
+		Usage:        "measure one way of moving bytes to a host that runs rdmaxfer recv",
+		OnUsageError: onUsageError,
+		Subcommands: []*cli.Command{
+			{Name: "bw", Usage: "how many bytes a second", ArgsUsage: "HOST[:PORT]", Flags: bw, OnUsageError: onUsageError, Action: bench},
+			{Name: "lat", Usage: "how long from a request to the last byte", ArgsUsage: "HOST[:PORT]", Flags: lat, OnUsageError: onUsageError, Action: bench},
+		},
+		Action: func(c *cli.Context) error { return usagef("bench takes bw or lat (see: rdmaxfer bench --help)") },
+	}
+}
+
+// bench is compare of one method and size, in one round.
+func bench(c *cli.Context) error {
+	list, err := methods(c.String("op"))
+	if err != nil || len(list) != 1 {
+		return usagef("--op %s: one of %s", c.String("op"), strings.Join(append(rdma.Ops[1:], tcpfallback.Methods[1:]...), ", "))
+	}
+	depth := c.Int("depth")
+	if depth < 1 || depth > 1024 {
+		return usagef("--depth %d: from 1 to 1024", depth)
+	}
+	size, err := sizes(c.String("size"), depth)
+	if err != nil || len(size) != 1 {
+		return usagef("--size %s: from 1 to 1M bytes, and times --depth no more than %s", c.String("size"), units.BytesSize(inFlight))
+	}
+	if err := checkDuration(c.Duration("duration")); err != nil {
+		return err
+	}
+	addr, err := onlyHost(c)
+	if err != nil {
+		return err
+	}
+	m, err := openMeter(c, addr)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	b, err := compare.Bench(c.Context, m, list[0], size[0], depth, c.Duration("duration"))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return b.WriteJSON(os.Stdout)
+	}
+	return b.WriteText(os.Stdout)
+}

@@ -1,0 +1,129 @@
+// Package compare measures what RDMA and TCP do between two hosts, and says which does
+// it better.
+//
+// The lanes are those of a transfer, with nothing landed and nothing hashed, so what
+// differs between two measurements is the transport, and how it moves the bytes. Every
+// load is measured once a round, so that what drifts hits all of them.
+package compare
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// Method is one way of moving an extent.
+type Method struct {
+	Transport string                  // rdma or tcp
+	Name      string                  // of RDMA the op, of TCP the method
+	TCP       transfer.ServeTransport // that moves by it
+}
+
+func (m Method) String() string { return m.Transport + " " + m.Name }
+
+// Options are what is measured.
+type Options struct {
+	Methods  []Method
+	Sizes    []int         // of extents, bytes
+	Depth    int           // requests in flight where bandwidth is measured
+	Rounds   int           // how often each load is measured
+	Duration time.Duration // of each, and a quarter of it before that to warm up
+	// Progress, if it is set, hears of each load before it is measured.
+	Progress func(done, total int, what string)
+}
+
+// meter is what measures: a [transfer.Meter].
+type meter interface {
+	Measure(context.Context, transfer.Load) (*transfer.Measurement, error)
+	Ended() error
+}
+
+// samples are what the rounds gave of one method and size.
+type samples struct {
+	local, remote string
+	rates         []float64 // bytes a second, with Depth requests in flight
+	trips         []float64 // median round trip of one request alone, seconds
+	alone, loaded *hdrhistogram.Histogram
+	cost          []cost
+}
+
+// cost is what processors spent on one measurement of bandwidth.
+type cost struct {
+	bytes       [2]float64 // by the clocks of the two ends
+	here, there transfer.CPU
+}
+
+// Run measures. The report has what was measured until an error ended it, and says that
+// it is not complete. A method that can't be measured is left out, and why is said.
+func Run(ctx context.Context, m meter, o Options) (*Report, error) {
+	r := newReport(o)
+	all := make(map[cellKey]*samples)
+	skipped := make(map[string]error)
+	total, done := o.Rounds*len(o.Sizes)*len(o.Methods)*2, 0
+	var err error
+	for r.Rounds = 0; r.Rounds < o.Rounds && err == nil; r.Rounds++ {
+		for _, size := range o.Sizes {
+			for _, method := range o.Methods {
+				for _, depth := range []int{o.Depth, 1} {
+					if err == nil && skipped[method.String()] == nil {
+						if o.Progress != nil {
+							o.Progress(done, total, fmt.Sprintf("round %d of %d, %s, %s, %d in flight", r.Rounds+1, o.Rounds, method, Size(size), depth))
+						}
+						if _, merr := measure(ctx, m, o, method, size, depth, all); merr != nil && m.Ended() != nil {
+							err = merr
+						} else if merr != nil {
+							skipped[method.String()] = merr
+						}
+					}
+					done++
+				}
+			}
+		}
+	}
+	if err != nil {
+		r.Rounds-- // the one that was broken off
+	}
+	r.finish(o, all, skipped, err)
+	return r, err
+}
+
+// cellKey names a cell.
+type cellKey struct {
+	method string
+	size   int
+}
+
+func measure(ctx context.Context, m meter, o Options, method Method, size, depth int, all map[cellKey]*samples) (*transfer.Measurement, error) {
+	l := transfer.Load{Transport: method.Transport, TCP: method.TCP, Size: size, Depth: depth, Warmup: o.Duration / 4, Duration: o.Duration}
+	if method.Transport == transfer.TransportRDMA {
+		l.Op = method.Name
+	}
+	got, err := m.Measure(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	key := cellKey{method.String(), size}
+	s := all[key]
+	if s == nil {
+		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency()}
+		all[key] = s
+	}
+	s.local, s.remote = got.Local, got.Remote
+	rate := float64(got.Bytes) / got.Elapsed.Seconds()
+	if depth == o.Depth {
+		s.rates = append(s.rates, rate)
+		s.loaded.Merge(got.Latency)
+		s.cost = append(s.cost, cost{[2]float64{rate * got.LocalTime.Seconds(), float64(got.Bytes)}, got.LocalCPU, got.Other})
+	}
+	if depth == 1 {
+		s.alone.Merge(got.Latency)
+		if got.Latency.TotalCount() > 0 {
+			s.trips = append(s.trips, float64(got.Latency.ValueAtQuantile(50))/1e9)
+		}
+	}
+	return got, nil
+}

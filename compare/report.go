@@ -1,0 +1,229 @@
+package compare
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// Schema is the version of the report (docs/compare.schema.json).
+const Schema = 1
+
+// Report is what [Run] found. Rates are bytes a second, times are seconds.
+type Report struct {
+	Schema   int       `json:"schema"`
+	Complete bool      `json:"complete"`
+	Reason   string    `json:"reason,omitempty"` // why it is not complete
+	Peer     string    `json:"peer"`             // the receiver's address
+	Started  time.Time `json:"started"`
+	Host     Host      `json:"host"`
+	Rounds   int       `json:"rounds"`   // that were finished
+	Depth    int       `json:"depth"`    // requests in flight where bandwidth was measured
+	Duration float64   `json:"duration"` // of each measurement
+	Soft     bool      `json:"soft"`     // RDMA was emulated (rdma_rxe): says nothing of hardware
+	Cells    []Cell    `json:"cells"`    // by size, then method
+	Skipped  []Skipped `json:"skipped,omitempty"`
+	Verdict  string    `json:"verdict"`
+}
+
+// Host is the one that asked.
+type Host struct {
+	Name   string `json:"name"`
+	Kernel string `json:"kernel"`
+	CPUs   int    `json:"cpus"`
+}
+
+// Skipped is a method that could not be measured.
+type Skipped struct {
+	Method string `json:"method"`
+	Reason string `json:"reason"`
+}
+
+// Cell is one method at one size.
+type Cell struct {
+	Transport string       `json:"transport"`
+	Method    string       `json:"method"`
+	Size      int          `json:"size"` // bytes of each extent
+	Here      string       `json:"here"` // what the ends of the lane ran on
+	There     string       `json:"there"`
+	Rates     []float64    `json:"rates"` // by round
+	Rate      Interval     `json:"rate"`
+	Messages  float64      `json:"messages_per_second"` // extents, by the median rate
+	Trip      Interval     `json:"round_trip"`          // of one request alone: medians of the rounds
+	Alone     Distribution `json:"round_trips"`         // of one request alone, of all rounds together
+	Loaded    Distribution `json:"round_trips_loaded"`  // with Depth in flight
+	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
+
+	alone *hdrhistogram.Histogram
+}
+
+// name is the method's full one.
+func (c *Cell) name() string { return c.Transport + " " + c.Method }
+
+// Distribution is of times, in seconds.
+type Distribution struct {
+	Count       int64        `json:"count"`
+	Percentiles []Percentile `json:"percentiles,omitempty"`
+}
+
+// Percentile is a time that so many of a hundred did not exceed.
+type Percentile struct {
+	Percent float64 `json:"percent"`
+	Seconds float64 `json:"seconds"`
+}
+
+// CPUs is what processors spent, seconds a gigabyte (10⁹ bytes).
+type CPUs struct {
+	Here  CPU `json:"here"`
+	There CPU `json:"there"`
+}
+
+// CPU is of one end. Host is whatever the host was busy with, the kernel's threads and
+// interrupts too, and other programs.
+type CPU struct {
+	User   float64 `json:"user"`
+	System float64 `json:"system"`
+	Host   float64 `json:"host"`
+}
+
+// process is what the process is charged with.
+func (c CPU) process() float64 { return c.User + c.System }
+
+func newReport(o Options) *Report {
+	name, _ := os.Hostname() // the report says the rest
+	var u unix.Utsname
+	_ = unix.Uname(&u) // EFAULT is all there is
+	return &Report{
+		Schema:   Schema,
+		Started:  time.Now().UTC().Truncate(time.Second),
+		Host:     Host{name, unix.ByteSliceToString(u.Release[:]), runtime.NumCPU()},
+		Depth:    o.Depth,
+		Duration: o.Duration.Seconds(),
+		Cells:    []Cell{},
+	}
+}
+
+// finish makes cells of samples.
+func (r *Report) finish(o Options, all map[cellKey]*samples, skipped map[string]error, err error) {
+	for _, size := range o.Sizes {
+		for _, m := range o.Methods {
+			s := all[cellKey{m.String(), size}]
+			if s == nil || len(s.rates) == 0 || len(s.trips) == 0 {
+				continue
+			}
+			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
+				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone}
+			c.Messages = c.Rate.Median / float64(size)
+			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
+			r.Cells = append(r.Cells, c)
+		}
+	}
+	for _, m := range o.Methods {
+		if serr := skipped[m.String()]; serr != nil {
+			r.Skipped = append(r.Skipped, Skipped{m.String(), serr.Error()})
+		}
+	}
+	if r.Complete = err == nil; !r.Complete {
+		r.Reason = err.Error()
+	}
+	r.Verdict = r.verdict()
+}
+
+// percents are the percentiles that are told, if there are enough times for them.
+var percents = []float64{50, 90, 99, 99.9, 99.99, 99.999}
+
+// carried is how many times must be longer than a percentile for it to be told: what
+// rests on fewer is chance.
+const carried = 10
+
+func distribution(h *hdrhistogram.Histogram) Distribution {
+	d := Distribution{Count: h.TotalCount()}
+	for _, p := range percents {
+		if math.Round(float64(d.Count)*(100-p)/100) >= carried || p == 50 && d.Count > 0 {
+			d.Percentiles = append(d.Percentiles, Percentile{p, float64(h.ValueAtQuantile(p)) / 1e9})
+		}
+	}
+	return d
+}
+
+// at is a percentile; NaN where there were too few times.
+func (d Distribution) at(percent float64) float64 {
+	for _, p := range d.Percentiles {
+		if p.Percent == percent {
+			return p.Seconds
+		}
+	}
+	return math.NaN()
+}
+
+func costOf(list []cost) CPUs {
+	of := func(get func(*cost) float64) float64 {
+		var v []float64
+		for i := range list {
+			v = append(v, get(&list[i]))
+		}
+		return median(v)
+	}
+	gb := func(d time.Duration, bytes float64) float64 { return d.Seconds() / (bytes / 1e9) }
+	return CPUs{
+		Here: CPU{
+			of(func(c *cost) float64 { return gb(c.here.User, c.bytes[0]) }),
+			of(func(c *cost) float64 { return gb(c.here.System, c.bytes[0]) }),
+			of(func(c *cost) float64 { return gb(c.here.Host, c.bytes[0]) }),
+		},
+		There: CPU{
+			of(func(c *cost) float64 { return gb(c.there.User, c.bytes[1]) }),
+			of(func(c *cost) float64 { return gb(c.there.System, c.bytes[1]) }),
+			of(func(c *cost) float64 { return gb(c.there.Host, c.bytes[1]) }),
+		},
+	}
+}
+
+// sizes lists the sizes there are cells of.
+func (r *Report) sizes() (list []int) {
+	for i := range r.Cells {
+		if !slices.Contains(list, r.Cells[i].Size) {
+			list = append(list, r.Cells[i].Size)
+		}
+	}
+	return list
+}
+
+// best is the cell of a transport with the highest rate at a size; nil if there is none.
+func (r *Report) best(transport string, size int) (best *Cell) {
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		if c.Size == size && c.Transport == transport && (best == nil || c.Rate.Median > best.Rate.Median) {
+			best = c
+		}
+	}
+	return best
+}
+
+// WriteJSON writes the report as docs/compare.schema.json has it.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// ReadJSON reads a report that WriteJSON wrote.
+func ReadJSON(b []byte) (*Report, error) {
+	r := new(Report)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("not a report of rdmaxfer compare: %w", err)
+	}
+	if r.Schema != Schema {
+		return nil, fmt.Errorf("a report of schema %d, and this rdmaxfer has %d", r.Schema, Schema)
+	}
+	return r, nil
+}

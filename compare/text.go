@@ -1,0 +1,87 @@
+package compare
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/docker/go-units"
+)
+
+// Size prints bytes as flags take them: 64K, 1M.
+func Size(n int) string {
+	for i, unit := range []string{"G", "M", "K"} {
+		if of := 1 << (30 - 10*i); n >= of && n%of == 0 {
+			return strconv.Itoa(n/of) + unit
+		}
+	}
+	return strconv.Itoa(n)
+}
+
+func rate(bytes float64) string { return units.BytesSize(bytes) + "/s" }
+
+// seconds prints a time with three digits, and - for none.
+func seconds(s float64) string {
+	switch {
+	case math.IsNaN(s):
+		return "-"
+	case s < 1e-3:
+		return fmt.Sprintf("%.3g µs", s*1e6)
+	case s < 1:
+		return fmt.Sprintf("%.3g ms", s*1e3)
+	}
+	return fmt.Sprintf("%.3g s", s)
+}
+
+// WriteText writes a table that fits 100 columns, and the verdict.
+func (r *Report) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "size\tmethod\tMiB/s\t95 % interval\tmessages/s\ttrip p50\tp99\tCPU s/GB here\tthere\t")
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f to %.1f\t%.0f\t%s\t%s\t%.2f\t%.2f\t\n", Size(c.Size), c.name(), c.Rate.Median/(1<<20), c.Rate.Low/(1<<20), c.Rate.High/(1<<20),
+			c.Messages, seconds(c.Trip.Median), seconds(c.Alone.at(99)), c.CPU.Here.process(), c.CPU.There.process())
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one.\n", r.Rounds, r.Duration, r.Depth)
+	for _, s := range r.Skipped {
+		fmt.Fprintf(w, "%s was skipped: %s\n", s.Method, s.Reason)
+	}
+	if !r.Complete {
+		fmt.Fprintf(w, "Incomplete: %s\n", r.Reason)
+	}
+	_, err := fmt.Fprintln(w, r.Verdict)
+	return err
+}
+
+// WriteCSV writes a line a cell.
+func (r *Report) WriteCSV(w io.Writer) error {
+	out := csv.NewWriter(w)
+	out.Write([]string{"transport", "method", "size_bytes", "bytes_per_second", "bytes_per_second_low", "bytes_per_second_high", "messages_per_second",
+		"round_trip_seconds", "round_trip_p99_seconds", "here_user_cpu_seconds_per_gb", "here_system_cpu_seconds_per_gb", "there_user_cpu_seconds_per_gb", "there_system_cpu_seconds_per_gb", "here", "there"})
+	number := func(v float64) string {
+		if math.IsNaN(v) {
+			return ""
+		}
+		return strconv.FormatFloat(v, 'g', 6, 64)
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		out.Write([]string{c.Transport, c.Method, strconv.Itoa(c.Size), number(c.Rate.Median), number(c.Rate.Low), number(c.Rate.High), number(c.Messages),
+			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There})
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// WriteLatency writes how long one request alone takes, of one method and size, as
+// HdrHistogram's plotters read it (.hgrm), in microseconds.
+func (c *Cell) WriteLatency(w io.Writer) error {
+	_, err := c.alone.PercentilesPrint(w, 5, 1000)
+	return err
+}

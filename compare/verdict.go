@@ -1,0 +1,118 @@
+package compare
+
+import (
+	"fmt"
+	"strings"
+)
+
+// match is how the transports' best methods compare at a size.
+type match struct {
+	size      int
+	rdma, tcp *Cell
+	ratio     Interval // of their rates, rdma ÷ tcp
+}
+
+// winner is the transport whose rate is higher beyond doubt; empty when the interval
+// has both.
+func (m match) winner() string {
+	switch {
+	case m.ratio.Low > 1:
+		return "rdma"
+	case m.ratio.High < 1:
+		return "tcp"
+	}
+	return ""
+}
+
+// verdict says in a sentence or two what was found.
+func (r *Report) verdict() string {
+	var matches []match
+	for _, size := range r.sizes() {
+		if rdma, tcp := r.best("rdma", size), r.best("tcp", size); rdma != nil && tcp != nil {
+			matches = append(matches, match{size, rdma, tcp, ratioOf(rdma.Rates, tcp.Rates)})
+		}
+	}
+	var words []string
+	if !r.Complete {
+		words = append(words, "Not complete.")
+	}
+	switch {
+	case len(r.Cells) == 0:
+		words = append(words, "Nothing was measured.")
+	case len(matches) == 0:
+		words = append(words, r.alone())
+	default:
+		words = append(words, spans(matches)+".", costs(matches[len(matches)-1]))
+	}
+	if r.Soft {
+		words = append(words, "This RDMA is soft-RoCE (rdma_rxe), a program: RDMA hardware does much better.")
+	}
+	return strings.Join(words, " ")
+}
+
+// alone speaks of one transport, the other was not measured.
+func (r *Report) alone() string {
+	sizes := r.sizes()
+	size := sizes[len(sizes)-1]
+	best, other := r.best("tcp", size), "RDMA"
+	if best == nil {
+		best, other = r.best("rdma", size), "TCP"
+	}
+	why := ""
+	for _, s := range r.Skipped {
+		if strings.HasPrefix(s.Method, strings.ToLower(other)) {
+			why = " (" + s.Reason + ")"
+			break
+		}
+	}
+	return fmt.Sprintf("%s was not measured%s; at %s %s moves %s.", other, why, Size(size), best.name(), rate(best.Rate.Median))
+}
+
+// spans tells who wins from which size on. Neighbours with one winner are one span.
+func spans(matches []match) string {
+	var words []string
+	for i := 0; i < len(matches); {
+		j := i + 1
+		for j < len(matches) && matches[j].winner() == matches[i].winner() {
+			j++
+		}
+		words = append(words, span(matches[i:j], i == 0, j == len(matches)))
+		i = j
+	}
+	return strings.ToUpper(words[0][:1]) + words[0][1:] + strings.Join(append([]string{""}, words[1:]...), "; ")
+}
+
+func span(of []match, first, last bool) string {
+	least, most := of[0].size, of[len(of)-1].size
+	where := fmt.Sprintf("from %s to %s", Size(least), Size(most))
+	switch {
+	case first && last && len(of) > 1:
+		where = "at every size"
+	case len(of) == 1:
+		where = "at " + Size(least)
+	case last:
+		where = fmt.Sprintf("from %s on", Size(least))
+	case first:
+		where = "up to " + Size(most)
+	}
+	m := of[len(of)-1]
+	ratio, better, worse := m.ratio, m.rdma, m.tcp
+	switch m.winner() {
+	case "":
+		return fmt.Sprintf("%s neither is shown to move more (rdma / tcp %.2f, %.2f to %.2f at %s)", where, ratio.Median, ratio.Low, ratio.High, Size(m.size))
+	case "tcp":
+		ratio, better, worse = ratioOf(m.tcp.Rates, m.rdma.Rates), m.tcp, m.rdma
+	}
+	at := ""
+	if len(of) > 1 {
+		at = " at " + Size(m.size)
+	}
+	return fmt.Sprintf("%s %s moves more than %s: %.2f times (%.2f to %.2f)%s", where, better.name(), worse.name(), ratio.Median, ratio.Low, ratio.High, at)
+}
+
+// costs compares what processors spend, and how long a round trip takes.
+func costs(m match) string {
+	return fmt.Sprintf("At %s %s costs the two processes %.2f CPU seconds a GB and %s %.2f; one extent alone takes %s and %s.",
+		Size(m.size), m.rdma.name(), m.rdma.CPU.Here.process()+m.rdma.CPU.There.process(), m.tcp.name(), m.tcp.CPU.Here.process()+m.tcp.CPU.There.process(),
+		seconds(m.rdma.Trip.Median), seconds(m.tcp.Trip.Median))
+}

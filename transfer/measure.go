@@ -1,0 +1,296 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// Load is what a [Meter] has a lane do.
+type Load struct {
+	Transport string // rdma or tcp
+	Op        string // of RDMA: read, write or send
+	TCP       ServeTransport
+	Size      int           // of an extent, bytes
+	Depth     int           // requests in flight at the most
+	Warmup    time.Duration // that does not count
+	Duration  time.Duration // that does
+}
+
+// Measurement is what came of a [Load].
+type Measurement struct {
+	Local, Remote string // what the two ends of the lane ran on: this host's, the receiver's
+	Extents       int64  // that landed
+	Bytes         int64  // of them
+	Elapsed       time.Duration
+	// Latency has for each extent the nanoseconds from its request to its last byte, by
+	// the receiver's clock: a round trip.
+	Latency         *hdrhistogram.Histogram
+	LocalCPU, Other CPU           // of this host, and of the receiver's
+	LocalTime       time.Duration // by this host's clock, that LocalCPU is of
+}
+
+// CPU is time that processors spent meanwhile.
+type CPU struct {
+	User, System time.Duration // in and for the process (getrusage(2))
+	// Host is what the whole host was busy (/proc/stat): it has the kernel's threads and
+	// interrupts too, and whatever else ran there.
+	Host time.Duration
+}
+
+// measured is how much there is to be asked for, bytes: more than a cache.
+const measured = 64 << 20
+
+// NewLatency makes a histogram of nanoseconds, up to ten minutes and true to 0.1 %.
+func NewLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, wire.MaxMeasure, 3) }
+
+// Meter is a session in which nothing lands: a receiver pulls over one lane at a time,
+// from a file in memory and with no digests, and says how long that took. The lanes are
+// those of a transfer.
+type Meter struct {
+	p      *push
+	file   *os.File
+	ended  <-chan error
+	gone   <-chan struct{}
+	events chan wire.Message
+	loads  chan Load // for converse: at most one
+	cancel context.CancelCauseFunc
+	err    error // why the session has ended
+}
+
+// OpenMeter connects to a receiver. rdma may be nil when no load is of RDMA.
+func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (*Meter, error) {
+	file, source, err := memorySource()
+	if err != nil {
+		return nil, err
+	}
+	session, err := dialSession(ctx, addr, key)
+	if err != nil {
+		file.Close()
+		return nil, causeOf(ctx, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	m := &Meter{
+		p: &push{
+			Sender:  &Sender{Addr: addr, Source: source, Transport: TransportAuto, Op: TransportAuto, Verify: VerifyNone, RDMA: rdma},
+			s:       session,
+			ctx:     ctx,
+			cancel:  cancel,
+			lane:    make(map[uint32]LaneResult),
+			serving: make(map[uint32]context.CancelFunc),
+		},
+		file:   file,
+		events: make(chan wire.Message, 1),
+		loads:  make(chan Load, 1),
+		cancel: cancel,
+	}
+	if rdma == nil {
+		m.p.Transport = TransportTCP
+	}
+	source.ctx = ctx
+	m.ended, m.gone = session.attend(m.converse)
+	if _, err := m.event(ctx); err != nil { // Welcome
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// memorySource makes a file that is in memory alone, and the source of it.
+func memorySource() (*os.File, *Source, error) {
+	fd, err := unix.MemfdCreate("rdmaxfer", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, nil, errorf(CodeLocalIO, "memory to measure with: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), fmt.Sprintf("/proc/self/fd/%d", fd))
+	// What compresses well would flatter.
+	content := rand.NewChaCha8([32]byte{})
+	b := make([]byte, 1<<20)
+	for range measured / len(b) {
+		content.Read(b)
+		if _, err := file.Write(b); err != nil {
+			file.Close()
+			return nil, nil, errorf(CodeLocalIO, "memory to measure with: %w", err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		file.Close()
+		return nil, nil, errorf(CodeLocalIO, "memory to measure with: %w", err)
+	}
+	source := newSource(nil)
+	source.add(&found{path: file.Name(), entry: wire.Entry{Kind: wire.File, Size: measured}, stamp: stampOf(&st)}, nil)
+	return file, source, nil
+}
+
+// Close ends the session.
+func (m *Meter) Close() error {
+	_ = m.p.s.Send(&wire.ManifestEnd{})
+	m.cancel(nil)
+	m.p.Source.giveUp()
+	linger(m.gone)
+	err := m.p.s.Close()
+	<-m.gone
+	m.p.lanes.Wait()
+	m.p.Source.Close()
+	return errors.Join(err, m.file.Close())
+}
+
+// converse greets the receiver and answers it.
+func (m *Meter) converse() error {
+	p := m.p
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1, Measure: true}
+	if p.RDMA != nil {
+		p.RDMA.Offer(hello)
+	}
+	if err := p.s.Send(hello); err != nil {
+		return err
+	}
+	for {
+		msg, err := p.s.Receive()
+		if err == nil {
+			err = m.handle(msg)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Meter) handle(msg wire.Message) error {
+	p := m.p
+	switch msg := msg.(type) {
+	case *wire.Welcome:
+		if msg.Version != wire.Version {
+			return errorf(CodeOther, "the receiver speaks version %d of the protocol, this host %d: install the same rdmaxfer on both", msg.Version, wire.Version)
+		}
+		if p.welcome != nil {
+			return fmt.Errorf("%w: Welcome again", wire.ErrMalformed)
+		}
+		p.welcome = msg
+		m.events <- msg
+	case *wire.OpenLane:
+		if p.welcome == nil {
+			return fmt.Errorf("%w: a lane before Welcome", wire.ErrMalformed)
+		}
+		select {
+		case l := <-m.loads: // nothing serves that could look at these
+			p.TCP = l.TCP
+			p.welcome.ExtentSize = uint32(l.Size)
+			p.Source.extentSize = int64(l.Size)
+		default:
+			return fmt.Errorf("%w: a lane that was not asked for", wire.ErrMalformed)
+		}
+		return p.beginLane(msg)
+	case *wire.LaneDown:
+		p.laneDown(msg.ID)
+	case *wire.Measuring, *wire.Measured:
+		if _, over := msg.(*wire.Measured); over {
+			p.lanes.Wait()
+		}
+		select {
+		case m.events <- msg:
+		default:
+			return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, msg)
+		}
+	case *wire.Abort:
+		return p.s.fromPeer(msg)
+	default:
+		return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, msg)
+	}
+	return nil
+}
+
+// Ended is why the session is over; nil while it is good for another load.
+func (m *Meter) Ended() error { return m.err }
+
+// Measure has the receiver pull. An error may be the load's, or the session's end.
+func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
+	if m.err != nil {
+		return nil, m.err
+	}
+	ask := &wire.Measure{
+		Transport: l.Transport, Op: l.Op, Size: uint32(l.Size), Depth: uint16(l.Depth), Extents: uint32(measured / l.Size),
+		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration),
+	}
+	select { // one that the receiver never came for
+	case <-m.loads:
+	default:
+	}
+	m.loads <- l
+	if err := m.p.s.Send(ask); err != nil {
+		return nil, err
+	}
+	var r Measurement
+	var began CPU
+	var at time.Time
+	for {
+		msg, err := m.event(ctx)
+		if err != nil {
+			return nil, err
+		}
+		now, cpu := time.Now(), spent()
+		switch msg := msg.(type) {
+		case *wire.Measuring:
+			r.Remote = Printable(msg.Detail)
+			began, at = cpu, now
+		case *wire.Measured:
+			if msg.Code != 0 {
+				return nil, errorf(peerCode(msg.Code), "%s", Printable(msg.Reason))
+			}
+			if at.IsZero() || msg.Nanoseconds == 0 {
+				return nil, errorf(CodeOther, "%w: measured before it began", wire.ErrMalformed)
+			}
+			r.LocalCPU, r.LocalTime = cpu.since(began), now.Sub(at)
+			r.Local = m.local()
+			return &r, r.fill(msg, l.Size)
+		}
+	}
+}
+
+func (m *Meter) event(ctx context.Context) (wire.Message, error) {
+	select {
+	case msg := <-m.events:
+		return msg, nil
+	case m.err = <-m.ended:
+		return nil, m.err
+	case <-ctx.Done():
+	case <-m.p.ctx.Done():
+		ctx = m.p.ctx
+	}
+	m.err = causeOf(ctx, ctx.Err()) // an answer would be taken for that to the next load
+	return nil, m.err
+}
+
+// local is what the newest lane ran on.
+func (m *Meter) local() (detail string) {
+	m.p.mu.Lock()
+	defer m.p.mu.Unlock()
+	for id, lane := range m.p.lane {
+		detail = lane.Detail
+		delete(m.p.lane, id)
+	}
+	return detail
+}
+
+func (r *Measurement) fill(msg *wire.Measured, size int) error {
+	r.Extents = msg.Extents
+	r.Bytes = msg.Extents * int64(size)
+	r.Elapsed = time.Duration(msg.Nanoseconds)
+	r.Other = CPU{time.Duration(msg.CPU.User), time.Duration(msg.CPU.System), time.Duration(msg.CPU.Host)}
+	r.Latency = NewLatency()
+	for i, took := range msg.Took {
+		if err := r.Latency.RecordValues(took, msg.Times[i]); err != nil {
+			return errorf(CodeOther, "%w: a time of %d ns", wire.ErrMalformed, took)
+		}
+	}
+	return nil
+}
