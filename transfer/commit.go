@@ -108,10 +108,10 @@ func (p *pull) commitGroup(group []commit) {
 // link gives a file that has settled one more name, if it landed.
 func (p *pull) link(e *wire.Entry) error {
 	p.mu.Lock()
-	code, lost := p.manifest.lost[e.First]
+	err := p.manifest.lostFirst(e)
 	p.mu.Unlock()
-	if lost {
-		return errorf(code, "%s is another name of %s, which did not land", Printable(e.Path), Printable(e.Link))
+	if err != nil {
+		return err
 	}
 	return p.dest.HardLink(e)
 }
@@ -201,7 +201,11 @@ func (p *pull) report(f *inbound, err error, tellSender bool) {
 	p.mu.Lock()
 	p.manifest.lost[f.entry.File] = CodeOf(err)
 	p.failures.add(err, 1)
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err})
+	r := FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err}
+	if p.outlook != nil {
+		dry(&f.entry, &r)
+	}
+	p.Observer.File(r)
 	p.mu.Unlock()
 	p.settled(f)
 	p.release(f.dir)

@@ -67,6 +67,15 @@ func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
 	return nil, fmt.Errorf("%w: %+q is not in a directory that is being listed", wire.ErrMalformed, e.Path)
 }
 
+// lostFirst says that the file that an entry is another name of did not land, if so.
+func (m *manifest) lostFirst(e *wire.Entry) error {
+	code, lost := m.lost[e.First]
+	if !lost {
+		return nil
+	}
+	return errorf(code, "%s is another name of %s, which did not land", Printable(e.Path), Printable(e.Link))
+}
+
 // leave takes the directories off the list that nothing more comes in, the innermost
 // first: all that are not dir or around it.
 func (m *manifest) leave(dir *inboundDir) (left []*inboundDir) {
@@ -123,6 +132,9 @@ func (p *pull) entry(e *wire.Entry) error {
 // begin starts the landing of an entry.
 func (p *pull) begin(f *inbound) error {
 	e := &f.entry
+	if p.outlook != nil {
+		return p.foresee(f)
+	}
 	if p.Progress != nil {
 		p.Progress.Total.Add(e.Size)
 	}

@@ -103,6 +103,19 @@ func (l *lanes) keep(ctx context.Context) error {
 
 // begin opens the first lanes.
 func (k *keeper) begin() error {
+	if err := k.choose(); err != nil {
+		return err
+	}
+	first := k.tcp
+	if k.rdma != nil {
+		first = k.rdma
+	}
+	k.open(first, first.want)
+	return nil
+}
+
+// choose finds what lanes can run on.
+func (k *keeper) choose() error {
 	wantRDMA, wantTCP, reason := k.l.policy()
 	if !wantRDMA && !wantTCP {
 		return errorf(CodeNoRDMA, "RDMA is required, and %s", reason)
@@ -115,7 +128,6 @@ func (k *keeper) begin() error {
 	}
 	if wantRDMA {
 		if k.rdma, err = k.group(k.l.p.RDMA, autoLanes); err == nil {
-			k.open(k.rdma, k.rdma.want)
 			return nil
 		}
 		if !wantTCP {
@@ -124,7 +136,6 @@ func (k *keeper) begin() error {
 		reason = err.Error()
 	}
 	k.trouble = reason
-	k.open(k.tcp, k.tcp.want)
 	return nil
 }
 

@@ -44,15 +44,38 @@ func (n *Named) Begin(id [16]byte) (Destination, error) {
 	return &namedIn{d, n}, nil
 }
 
+// Look is [Directory.Look].
+func (n *Named) Look(id [16]byte) (Outlook, error) {
+	o, err := n.Directory.Look(id)
+	if err != nil {
+		return nil, err
+	}
+	return &namedOutlook{o, n}, nil
+}
+
+// namedOutlook is namedIn for a dry run.
+type namedOutlook struct {
+	Outlook
+	n *Named
+}
+
+// Foresee refuses all but one file or stream, and what the directory does.
+func (o *namedOutlook) Foresee(e *wire.Entry) (Foreseen, error) {
+	if err := single(e, o.n.path(o.n.base)); err != nil {
+		return Foreseen{}, err
+	}
+	return o.Outlook.Foresee(o.n.renamed(e))
+}
+
 // namedIn gives the one entry its name, by which the ledger knows it too.
 type namedIn struct {
 	Destination
 	n *Named
 }
 
-func (d *namedIn) renamed(e *wire.Entry) *wire.Entry {
+func (n *Named) renamed(e *wire.Entry) *wire.Entry {
 	r := *e
-	r.Path = d.n.base
+	r.Path = n.base
 	return &r
 }
 
@@ -61,7 +84,7 @@ func (d *namedIn) Check(e *wire.Entry) (*Finished, error) {
 	if err := single(e, d.n.path(d.n.base)); err != nil {
 		return nil, err
 	}
-	return d.Destination.Check(d.renamed(e))
+	return d.Destination.Check(d.n.renamed(e))
 }
 
 // HardLink is refused: it would be a second entry.
@@ -69,11 +92,11 @@ func (d *namedIn) HardLink(e *wire.Entry) error { return single(e, d.n.path(d.n.
 
 // Resume is the directory's.
 func (d *namedIn) Resume(e *wire.Entry) (Landing, []Block, error) {
-	return d.Destination.Resume(d.renamed(e))
+	return d.Destination.Resume(d.n.renamed(e))
 }
 
 // Create is the directory's.
-func (d *namedIn) Create(e *wire.Entry) (Landing, error) { return d.Destination.Create(d.renamed(e)) }
+func (d *namedIn) Create(e *wire.Entry) (Landing, error) { return d.Destination.Create(d.n.renamed(e)) }
 
 // single refuses what is not the one file or stream that a place has room for: the
 // first entry of the manifest.

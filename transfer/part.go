@@ -76,8 +76,9 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 }
 
 // fits says at once what would otherwise be found out when the disk is full. What an
-// interrupted transfer left of the file takes room that is the file's already.
-func (s *staging) fits(e *wire.Entry) error {
+// interrupted transfer left of the file takes room that is the file's already; taken is
+// what else will be gone by then, bytes.
+func (s *staging) fits(e *wire.Entry, taken int64) error {
 	if e.Size <= maxPacked || e.Sparse {
 		return nil
 	}
@@ -85,9 +86,9 @@ func (s *staging) fits(e *wire.Entry) error {
 	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := max(int64(st.Bavail)*st.Bsize-taken, 0)
 	var old unix.Stat_t
-	if unix.Fstatat(int(s.dir.Fd()), partName(e, partSuffix), &old, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if s.root != nil && unix.Fstatat(int(s.dir.Fd()), partName(e, partSuffix), &old, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		free += old.Blocks * 512
 	}
 	if st.Blocks > 0 && free < e.Size {

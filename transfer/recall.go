@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"syscall"
@@ -38,25 +39,41 @@ func same(f *os.File, o ledger.Object) bool {
 	return now.Dev == o.Dev
 }
 
-// landedBefore gives what is known of a file that an earlier try finished, or of a
-// symbolic link that is there as it shall be. Between the ledger's record and the file's
-// name may lie a power cut: then the name is given now.
+// landedBefore gives what is known of what an earlier try finished, and makes its name
+// durable. Between the ledger's record and the name may lie a power cut: then the name is
+// given now.
 func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
+	done, named := s.finished(e)
+	switch {
+	case done == nil || e.Kind == wire.Symlink:
+		return done, nil
+	case named:
+		return done, s.syncNames(path.Dir(e.Path))
+	}
+	if err := s.rename(partName(e, partSuffix), e); err != nil {
+		return nil, err
+	}
+	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
+}
+
+// finished gives what is known of a file that an earlier try finished, or of a symbolic
+// link that is there as it shall be, and whether it has its name.
+func (s *staging) finished(e *wire.Entry) (done *Finished, named bool) {
 	switch e.Kind {
 	case wire.File:
 	case wire.Symlink:
 		if to, err := s.d.root.Readlink(e.Path); err == nil && to == e.Link {
-			return new(Finished), nil
+			return new(Finished), true
 		}
-		return nil, nil
+		return nil, false
 	default:
-		return nil, nil
+		return nil, false
 	}
 	was, ok := s.ledger.Finished(partKey(e))
 	if !ok {
-		return nil, nil
+		return nil, false
 	}
-	done := new(Finished)
+	done = new(Finished)
 	if was.HasDigest {
 		sum := Digest(was.Digest)
 		done.Digest = &sum
@@ -64,22 +81,26 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	if f, err := s.d.root.OpenFile(e.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err == nil {
 		defer f.Close()
 		if same(f, was.Object) && untouched(f, e) {
-			return done, s.syncNames(path.Dir(e.Path))
+			return done, true
 		}
 	}
-	name := partName(e, partSuffix)
-	f, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := s.openPart(e, os.O_RDONLY)
 	if err != nil {
-		return nil, nil
+		return nil, false
 	}
 	defer f.Close()
 	if !same(f, was.Object) || !untouched(f, e) {
-		return nil, nil
+		return nil, false
 	}
-	if err := s.rename(name, e); err != nil {
-		return nil, err
+	return done, false
+}
+
+// openPart opens what an earlier try left of a file.
+func (s *staging) openPart(e *wire.Entry, flags int) (*os.File, error) {
+	if s.root == nil {
+		return nil, fs.ErrNotExist
 	}
-	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
+	return s.root.OpenFile(partName(e, partSuffix), flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 }
 
 // syncNames makes the names durable that an earlier try gave in a directory: it may have
@@ -105,14 +126,25 @@ func untouched(f *os.File, e *wire.Entry) bool {
 // Resume opens the part of a file that an earlier try began, if the ledger vouches for
 // some of it.
 func (s *staging) Resume(e *wire.Entry) (Landing, []Block, error) {
-	known, ok := s.ledger.Part(partKey(e))
-	if !ok || len(known.Digests) == 0 {
+	f, object, blocks := s.begun(e, os.O_RDWR)
+	if f == nil {
 		return nil, nil, nil
 	}
-	name := partName(e, partSuffix)
-	f, err := s.root.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	p := &part{s: s, file: f, name: partName(e, partSuffix), e: *e, object: object}
+	p.known.Store(true)
+	return p, blocks, nil
+}
+
+// begun opens the part of a file that an earlier try began, and gives what the ledger
+// vouches for of it; nil if that is nothing, and the file begins anew.
+func (s *staging) begun(e *wire.Entry, flags int) (*os.File, ledger.Object, []Block) {
+	known, ok := s.ledger.Part(partKey(e))
+	if !ok || len(known.Digests) == 0 {
+		return nil, ledger.Object{}, nil
+	}
+	f, err := s.openPart(e, flags)
 	if err != nil {
-		return nil, nil, nil // it is gone: the file begins anew
+		return nil, ledger.Object{}, nil // it is gone
 	}
 	var blocks []Block
 	for n, sum := range known.Blocks() {
@@ -122,11 +154,9 @@ func (s *staging) Resume(e *wire.Entry) (Landing, []Block, error) {
 	}
 	if !same(f, known.Object) || len(blocks) == 0 {
 		f.Close()
-		return nil, nil, nil
+		return nil, ledger.Object{}, nil
 	}
-	p := &part{s: s, file: f, name: name, e: *e, object: known.Object}
-	p.known.Store(true)
-	return p, blocks, nil
+	return f, known.Object, blocks
 }
 
 // record writes down that files have landed: their contents are durable, their names

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -56,6 +57,7 @@ type pull struct {
 	done        chan struct{} // closed when every file is settled
 
 	dest       Destination
+	outlook    Outlook // of a dry run, instead
 	commits    commits
 	committing sync.WaitGroup
 
@@ -109,6 +111,9 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 			err = cerr
 		}
 	}
+	if p.outlook != nil {
+		err = cmp.Or(err, p.outlook.Close())
+	}
 	if err == nil {
 		err = p.failures.sum(p.result.Files)
 	}
@@ -134,7 +139,9 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 	p.lanes.running.Go(func() { p.watch(ctx) })
 	p.committing.Go(p.commitAll)
 	opened := make(chan error, 1)
-	p.lanes.running.Go(func() { opened <- p.lanes.keep(ctx) })
+	if !p.hello.DryRun {
+		p.lanes.running.Go(func() { opened <- p.lanes.keep(ctx) })
+	}
 	for {
 		select {
 		case err := <-opened:
@@ -200,6 +207,9 @@ func (p *pull) greet() error {
 	if hello.Measure {
 		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
 	}
+	if hello.DryRun {
+		return p.look()
+	}
 	dest, err := p.Sink.Begin(ledgerID(hello))
 	if err != nil {
 		return err
@@ -209,6 +219,10 @@ func (p *pull) greet() error {
 	if prompt {
 		d.pace(p.sched.allow, func(file uint32, err error) { p.fail(file, err, true) })
 	}
+	return p.welcome(prompt)
+}
+
+func (p *pull) welcome(prompt bool) error {
 	return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Entries: p.manifest.granted, Durable: p.Sink.Durable(), Prompt: prompt})
 }
 

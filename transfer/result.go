@@ -26,16 +26,20 @@ type LaneResult struct {
 // FileResult is what became of one file.
 type FileResult struct {
 	Path   string
-	Size   int64   // bytes
+	Size   int64   // bytes; of a stream in a dry run -1, since nobody knows
 	Digest *Digest // of the whole file; nil when nothing was verified
 	Kind   digest.Kind
 	Err    error // nil when it landed
 	// Skipped says what it is that is left out of a tree; it is no failure.
 	Skipped string
+	// Foreseen is set in a dry run: what would become of the file, when Err is nil.
+	Foreseen *Foreseen
 }
 
-// Result sums a transfer up, by the receiver's clock.
+// Result sums a transfer up, by the receiver's clock. That of a dry run counts as landed
+// what would land.
 type Result struct {
+	DryRun  bool
 	Files   int   // that landed
 	Failed  int   // that did not
 	Bytes   int64 // of the files that landed
@@ -65,6 +69,7 @@ type failures struct {
 	n       int
 	first   error
 	passing bool // some may be mended: what landed is kept for another try
+	dry     bool // nothing was tried
 }
 
 // add counts n files that failed for one reason.
@@ -87,9 +92,16 @@ func (f *failures) sum(landed int) error {
 	case landed == 0 && f.n == 1:
 		return f.first
 	case landed == 0:
-		return &Error{Code: CodeOf(f.first), Err: fmt.Errorf("none of %d files arrived; the first: %w", f.n, f.first)}
+		return &Error{Code: CodeOf(f.first), Err: fmt.Errorf("none of %d files %s; the first: %w", f.n, f.words("arrived", "would arrive"), f.first)}
 	}
-	return errorf(CodePartial, "%d of %d files did not arrive; the first: %w", f.n, f.n+landed, f.first)
+	return errorf(CodePartial, "%d of %d files %s; the first: %w", f.n, f.n+landed, f.words("did not arrive", "would not arrive"), f.first)
+}
+
+func (f *failures) words(done, dry string) string {
+	if f.dry {
+		return dry
+	}
+	return done
 }
 
 // The transport policies.

@@ -29,10 +29,13 @@ type Sender struct {
 	// is a receipt and that are still what was sent. It needs Verify, and a receiver
 	// that makes durable what it has.
 	DeleteSource bool
-	RDMA         ServeTransport
-	TCP          ServeTransport
-	Observer     Observer
-	Progress     *Progress
+	// DryRun asks the receiver what would become of each entry. No byte of a file moves,
+	// and nothing changes at either end.
+	DryRun   bool
+	RDMA     ServeTransport
+	TCP      ServeTransport
+	Observer Observer
+	Progress *Progress
 }
 
 // push is one transfer at the sender.
@@ -83,6 +86,9 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
+	p.result.DryRun = s.DryRun
+	p.failures.dry = s.DryRun
+	s.Source.walk.probe = s.DryRun
 	if s.DeleteSource && s.Verify == VerifyNone {
 		session.Close()
 		return nil, errorf(CodeUsage, "sources are not deleted for what nobody verified: leave out --verify none, or --delete-source")
@@ -122,7 +128,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
-	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity()}
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun}
 	if p.Transport != TransportTCP {
 		p.RDMA.Offer(hello)
 	}
@@ -145,6 +151,9 @@ func (p *push) converse() error {
 		p.Source.extentSize = int64(m.ExtentSize)
 		p.Source.prompt = m.Prompt
 		p.grant(m.Entries)
+		if p.DryRun { // else the first lane is waited for
+			p.lanes.Go(p.manifest)
+		}
 	case *wire.Abort:
 		return p.s.fromPeer(m)
 	default:
@@ -163,6 +172,9 @@ func (p *push) converse() error {
 }
 
 func (p *push) handle(m wire.Message) (done bool, err error) {
+	if !p.expects(m) {
+		return false, fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
+	}
 	switch m := m.(type) {
 	case *wire.OpenLane:
 		return false, p.beginLane(m)
@@ -178,11 +190,13 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		err = p.kept(m)
 	case *wire.Receipt:
 		err = p.receipt(m)
+	case *wire.Foreseen:
+		err = p.foreseen(m)
 	case *wire.FileFailed:
 		if _, err := p.Source.file(m.File); err != nil {
 			return false, err
 		}
-		p.settle(m.File, nil, errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason)))
+		p.settle(m.File, FileResult{Err: errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason))})
 	case *wire.Done:
 		return true, p.done(m)
 	case *wire.Abort:
@@ -258,11 +272,18 @@ func (p *push) leaveOut(found *found) {
 		p.unsent++
 		p.failures.add(found.err, 1)
 	}
-	p.Observer.File(FileResult{Path: found.path, Err: found.err, Skipped: found.skip})
+	r := FileResult{Path: found.path, Err: found.err, Skipped: found.skip}
+	if p.DryRun {
+		r.Foreseen = new(Foreseen)
+	}
+	p.Observer.File(r)
 }
 
 // entry makes an entry of what was found, and sends it.
 func (p *push) entry(found *found) error {
+	if p.DryRun {
+		return p.s.Queue(&p.Source.add(found, nil).entry)
+	}
 	stream, err := p.Source.openStream(found)
 	f := p.Source.add(found, stream)
 	if p.Progress != nil {
@@ -381,7 +402,7 @@ func (p *push) vouched(files []voucher) {
 
 // fileFailed tells the receiver that a source can't be read any more.
 func (p *push) fileFailed(file uint32, err error) {
-	p.settle(file, nil, err)
+	p.settle(file, FileResult{Err: err})
 	msg := &wire.FileFailed{File: file, Code: uint8(CodeOf(err)), Reason: wire.Clip(err.Error())}
 	if serr := p.s.Send(msg); serr != nil {
 		p.cancel(serr)
@@ -405,12 +426,12 @@ func (p *push) receipt(m *wire.Receipt) error {
 	if len(m.Digest) > 0 {
 		sum = (*Digest)(m.Digest)
 	}
-	p.settle(m.File, sum, nil)
+	p.settle(m.File, FileResult{Digest: sum})
 	return nil
 }
 
 // settle reports one entry's end, once.
-func (p *push) settle(file uint32, sum *Digest, err error) {
+func (p *push) settle(file uint32, r FileResult) {
 	f := p.Source.settle(file)
 	if f == nil {
 		return
@@ -418,13 +439,17 @@ func (p *push) settle(file uint32, sum *Digest, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.settled++
-	if err != nil {
-		p.failures.add(err, 1)
+	if r.Err != nil {
+		p.failures.add(r.Err, 1)
 	}
-	if f.entry.Kind == wire.Dir && err == nil {
+	if f.entry.Kind == wire.Dir && r.Err == nil {
 		return
 	}
-	p.Observer.File(FileResult{Path: f.path, Size: f.size(), Digest: sum, Kind: p.Source.verify, Err: err})
+	r.Path, r.Size, r.Kind = f.path, f.size(), p.Source.verify
+	if p.DryRun {
+		dry(&f.entry, &r)
+	}
+	p.Observer.File(r)
 }
 
 func (p *push) done(m *wire.Done) error {

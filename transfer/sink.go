@@ -12,6 +12,8 @@ type Sink interface {
 	// Begin makes room for one transfer. The same transfer, begun again after it was
 	// interrupted, has the same id.
 	Begin(id [16]byte) (Destination, error)
+	// Look is Begin for a dry run: nothing is made, and nothing changes.
+	Look(id [16]byte) (Outlook, error)
 	// Describe names the sink: "into DIR", "discarded".
 	Describe() string
 	// Durable reports whether what was committed survives a power cut.
@@ -43,6 +45,21 @@ type Destination interface {
 	Commit([]Whole) []error
 	// Close ends the transfer. What did not land is kept for another try, or goes.
 	Close(keep bool) error
+}
+
+// Outlook says what would become of one transfer's entries, which come in the order of
+// the manifest.
+type Outlook interface {
+	// Foresee says what would become of an entry, or with a [Code] why it could not land.
+	Foresee(e *wire.Entry) (Foreseen, error)
+	Close() error
+}
+
+// Foreseen is what would become of an entry that would land.
+type Foreseen struct {
+	Here     int64 // bytes of it that have landed before, and would not be sent again
+	Done     bool  // it is there, landed by an earlier try: nothing would be done
+	Replaces bool  // something else has its name, and would lose it
 }
 
 // Finished is what is known of a file that landed before.
@@ -89,6 +106,11 @@ type Discard struct{}
 // Begin has nothing to make room in.
 func (Discard) Begin([16]byte) (Destination, error) { return nowhere{}, nil }
 
+// Look sees that everything would be discarded.
+func (Discard) Look([16]byte) (Outlook, error) {
+	return foretold(func(*wire.Entry) error { return nil }), nil
+}
+
 // Describe says that nothing is kept.
 func (Discard) Describe() string { return "discarded" }
 
@@ -113,6 +135,12 @@ func (nowhere) Commit(l []Whole) []error                     { return make([]err
 func (nowhere) Abort()                                       {}
 func (nowhere) Leave()                                       {}
 func (nowhere) Close(bool) error                             { return nil }
+
+// foretold is an Outlook of one function, of what has nothing to close.
+type foretold func(e *wire.Entry) error
+
+func (f foretold) Foresee(e *wire.Entry) (Foreseen, error) { return Foreseen{}, f(e) }
+func (f foretold) Close() error                            { return nil }
 
 // Overwrite says what happens when the destination exists.
 type Overwrite string

@@ -24,7 +24,7 @@ import (
 type staging struct {
 	d    *Directory
 	name string
-	root *os.Root
+	root *os.Root // nil in a dry run, when there is none
 	dir  *os.File // the same directory: its lock, its descriptor for renameat2 and fsync
 
 	ledger   *ledger.Ledger
@@ -41,7 +41,9 @@ func (s *staging) path(name string) string { return s.d.path(name) }
 
 func (s *staging) release() {
 	s.dir.Close()
-	s.root.Close()
+	if s.root != nil {
+		s.root.Close()
+	}
 }
 
 // Close removes the hidden directory and the ledger, unless they hold what shall be
@@ -79,11 +81,8 @@ func (s *staging) Close(keep bool) error {
 
 // Check refuses names that are rdmaxfer's own, and what exists.
 func (s *staging) Check(e *wire.Entry) (*Finished, error) {
-	if strings.HasPrefix(e.Path, stagingPrefix) {
-		return nil, errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
-	}
-	if e.Kind == wire.Symlink && !inside(path.Dir(e.Path), e.Link) {
-		return nil, errorf(CodeUsage, "%s links to %s, which is outside of what is sent: it is not made", Printable(e.Path), Printable(e.Link))
+	if err := mayBe(e); err != nil {
+		return nil, err
 	}
 	if done, err := s.landedBefore(e); done != nil || err != nil {
 		return done, err
@@ -91,7 +90,18 @@ func (s *staging) Check(e *wire.Entry) (*Finished, error) {
 	if err := s.d.mayLand(e); err != nil {
 		return nil, err
 	}
-	return nil, s.fits(e)
+	return nil, s.fits(e, 0)
+}
+
+// mayBe refuses what lands in no directory, whatever is there.
+func mayBe(e *wire.Entry) error {
+	switch {
+	case strings.HasPrefix(e.Path, stagingPrefix), e.Kind == wire.HardLink && strings.HasPrefix(e.Link, stagingPrefix):
+		return errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
+	case e.Kind == wire.Symlink && !inside(path.Dir(e.Path), e.Link):
+		return errorf(CodeUsage, "%s links to %s, which is outside of what is sent: it is not made", Printable(e.Path), Printable(e.Link))
+	}
+	return nil
 }
 
 // Mkdir makes a directory that is private until Finish. One that is there is used.
@@ -141,8 +151,8 @@ func (s *staging) Symlink(e *wire.Entry) error {
 
 // HardLink gives what landed under another name this one too, unless it has it.
 func (s *staging) HardLink(e *wire.Entry) error {
-	if strings.HasPrefix(e.Path, stagingPrefix) || strings.HasPrefix(e.Link, stagingPrefix) {
-		return errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
+	if err := mayBe(e); err != nil {
+		return err
 	}
 	first, err := s.d.root.Lstat(e.Link)
 	if err != nil || !first.Mode().IsRegular() {

@@ -86,6 +86,7 @@ type walker struct {
 	at    int
 	stack []*walkDir
 	known map[[2]uint64]*inode // by device and number
+	probe bool                 // say at once what can't be opened
 	who   accounts
 }
 
@@ -253,14 +254,21 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	f.entry.Size = st.Size
 	f.entry.Sparse = st.Blocks*512 < st.Size
 	f.entry.Version = f.stamp.version()
-	if st.Size > 0 || st.Blocks > 0 {
+	empty := st.Size == 0 && st.Blocks == 0
+	if !empty && !w.probe {
 		return
 	}
 	file, err := openSource(f.path)
 	if err != nil {
-		return // who reads it will say why
+		if w.probe { // else who reads it will say why
+			f.err = err
+		}
+		return
 	}
 	defer file.Close()
+	if !empty {
+		return
+	}
 	if n, _ := file.Read(make([]byte, 1)); n > 0 {
 		f.entry.Kind, f.entry.Version = wire.Stream, 0
 	}

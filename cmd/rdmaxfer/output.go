@@ -73,6 +73,10 @@ func (o *output) Planned(p transfer.Plan) {
 // File prints a receipt, or what went wrong.
 func (o *output) File(f transfer.FileResult) {
 	fields := map[string]any{"path": f.Path, "bytes": f.Size, "ok": f.Err == nil}
+	if f.Foreseen != nil && f.Skipped == "" {
+		o.foreseen(f, fields)
+		return
+	}
 	switch {
 	case f.Skipped != "":
 		o.event("skipped", map[string]any{"path": f.Path, "reason": f.Skipped})
@@ -90,6 +94,38 @@ func (o *output) File(f transfer.FileResult) {
 		}
 	}
 	o.event("file", fields)
+}
+
+// foreseen prints what a dry run says of a file.
+func (o *output) foreseen(f transfer.FileResult, fields map[string]any) {
+	verb := map[string]string{"send": "send", "recv": "receive"}[o.role]
+	name, size := transfer.Printable(f.Path), iec(float64(f.Size))
+	if f.Size < 0 {
+		size = "of unknown size"
+		delete(fields, "bytes")
+	}
+	action, line := "send", fmt.Sprintf("would %s %s, %s", verb, name, size)
+	switch {
+	case f.Err != nil:
+		action, line = "fail", fmt.Sprintf("would not %s %s: %v", verb, name, f.Err)
+		fields["error"], fields["code"] = f.Err.Error(), transfer.CodeOf(f.Err)
+	case f.Foreseen.Done:
+		action, line = "skip", fmt.Sprintf("would not %s %s, %s: it has landed before", verb, name, size)
+	case f.Foreseen.Here > 0:
+		action = "resume"
+		line = fmt.Sprintf("would %s %s of %s, %s", verb, iec(float64(f.Size-f.Foreseen.Here)), name, size)
+	}
+	if f.Err == nil && f.Size >= 0 {
+		fields["missing"] = f.Size - f.Foreseen.Here
+	}
+	if f.Foreseen.Replaces {
+		line += ", and replace what is there"
+	}
+	fields["action"], fields["replaces"] = action, f.Foreseen.Replaces
+	o.event("foreseen", fields)
+	if !o.json {
+		fmt.Fprintln(o.results, line)
+	}
 }
 
 // describePlan is the transport as the summary line has it.
@@ -126,13 +162,14 @@ func (o *output) summary(r *transfer.Result, err error) error {
 		"each_lane": each,
 		"files":     r.Files, "failed": r.Failed, "bytes": r.Bytes, "resumed_bytes": r.Resumed, "seconds": seconds, "bytes_per_second": rate,
 		"transport": r.Plan.Transport, "detail": r.Plan.Detail, "lanes": r.Plan.Lanes, "reason": r.Plan.Reason,
-		"verify": r.Verify, "ok": err == nil, "code": exitCode(err),
+		"dry_run": r.DryRun,
+		"verify":  r.Verify, "ok": err == nil, "code": exitCode(err),
 	}
 	if err != nil {
 		fields["error"] = err.Error()
 	}
 	o.event("summary", fields)
-	if o.json || r.Files == 0 {
+	if o.json || r.Files == 0 && !r.DryRun {
 		return err
 	}
 	fmt.Fprintln(o.results, summaryLine(o.role, r, seconds, rate))
@@ -148,6 +185,11 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 	files := "files"
 	if r.Files == 1 {
 		files = "file"
+	}
+	if r.DryRun {
+		verb = map[string]string{"send": "would send", "recv": "would receive"}[role]
+		return fmt.Sprintf("%s %d %s, %s, of which %s have landed before · %d would fail · nothing was moved",
+			verb, r.Files, files, iec(float64(r.Bytes)), iec(float64(r.Resumed)), r.Failed)
 	}
 	line := []string{
 		fmt.Sprintf("%s %d %s, %s in %.1f s, %s/s", verb, r.Files, files, iec(float64(r.Bytes)), seconds, iec(rate)),

@@ -118,13 +118,21 @@ func (r *receiver) output() *output {
 	return out
 }
 
-// one serves one transfer.
+// one serves one transfer. Dry runs before it are none.
 func (r *receiver) one(ctx context.Context) error {
-	s, err := r.listener.Accept(ctx)
-	if err != nil {
-		return causeOr(ctx, err)
+	for {
+		s, err := r.listener.Accept(ctx)
+		if err != nil {
+			return causeOr(ctx, err)
+		}
+		dry, err := r.serve(ctx, s)
+		if !dry || ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			complain(err)
+		}
 	}
-	return r.serve(ctx, s)
 }
 
 // all serves transfers until it is stopped. A failed one is reported and does not
@@ -146,14 +154,14 @@ func (r *receiver) all(ctx context.Context) error {
 		}
 		running.Go(func() {
 			defer func() { <-places }()
-			if err := r.serve(ctx, s); err != nil {
+			if _, err := r.serve(ctx, s); err != nil {
 				complain(err)
 			}
 		})
 	}
 }
 
-func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
+func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, err error) {
 	out := r.output()
 	out.moved = out.progress.Moved.Load
 	engine := &transfer.Receiver{
@@ -168,7 +176,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) error {
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)
 	stop()
-	return out.summary(result, err)
+	return result.DryRun, out.summary(result, err)
 }
 
 // causeOr prefers why ctx ended to what that made of an operation.

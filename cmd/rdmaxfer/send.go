@@ -36,6 +36,7 @@ func sendCommand() *cli.Command {
 			&cli.BoolFlag{Name: "acls", Usage: "keep access control lists, which name users by number"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},
 			&cli.BoolFlag{Name: "delete-source", Usage: "when all is over, remove files and links that the receiver has verified and made durable; directories stay"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "move nothing and change nothing, here or there: say what the receiver would do with each file"},
 			memoryFlag(),
 			jsonFlag(),
 		}, filterFlags(rules)...),
@@ -101,6 +102,7 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	if s.DeleteSource = c.Bool("delete-source"); s.DeleteSource && s.Verify == transfer.VerifyNone {
 		return nil, usagef("--delete-source: nothing is removed for what nobody verified; leave out --verify none")
 	}
+	s.DryRun = c.Bool("dry-run")
 	if s.Lanes = c.Int("lanes"); c.IsSet("lanes") && (s.Lanes < 1 || s.Lanes > wire.MaxLanes) {
 		return nil, usagef("--lanes %d: from 1 to %d", s.Lanes, wire.MaxLanes)
 	}

@@ -236,6 +236,12 @@ func (l *Ledger) end(remove bool) error {
 	}
 	err := l.err
 	l.err = errClosed
+	if errors.Is(err, errPeeked) {
+		if l.file == nil {
+			return nil
+		}
+		return l.file.Close()
+	}
 	if remove {
 		// Somebody may have removed it, and begun another one.
 		if e := l.dir.remove(l.name, l.file); e != nil && !errors.Is(e, fs.ErrNotExist) {

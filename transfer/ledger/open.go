@@ -40,6 +40,29 @@ func open(d directory, name string, transfer [16]byte) (*Ledger, error) {
 	return l, nil
 }
 
+// errPeeked is why nothing is appended to a ledger that was opened to be looked at.
+var errPeeked = errors.New("the ledger was opened to be read alone")
+
+// Peek opens the ledger of a transfer to be read, locked as by [Open], and changes
+// nothing of it; nor does Close. One that is not there says nothing.
+func Peek(root *os.Root, name string, transfer [16]byte) (*Ledger, error) {
+	l := &Ledger{dir: rooted{root}, name: name, transfer: transfer, index: newIndex(), err: errPeeked}
+	f, err := l.dir.open(name, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err == nil {
+		l.file = f
+		if _, err = l.read(); err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ledger %s: %w", name, err)
+	}
+	return l, nil
+}
+
 // load reads the file, cuts off what is torn, and compacts.
 func (l *Ledger) load() error {
 	size, err := l.read()

@@ -26,6 +26,7 @@ const (
 	kindMeasure
 	kindMeasuring
 	kindMeasured
+	kindForeseen
 )
 
 func newMessage(k Kind) Message {
@@ -74,6 +75,8 @@ func newMessage(k Kind) Message {
 		return new(Measuring)
 	case kindMeasured:
 		return new(Measured)
+	case kindForeseen:
+		return new(Foreseen)
 	}
 	return nil
 }
@@ -100,6 +103,9 @@ type Hello struct {
 	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
 	Transfer   [16]byte    `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
 	Measure    bool        `cbor:"9,keyasint,omitempty"` // nothing is to land: Measure follows, and not a manifest
+	// DryRun asks for a Foreseen or a FileFailed for each Entry, and for nothing else. A
+	// receiver that does not know it refuses the whole message, so nothing is moved either.
+	DryRun bool `cbor:"10,keyasint,omitempty"`
 }
 
 // Welcome is the receiver's answer to Hello.
@@ -284,6 +290,14 @@ type Receipt struct {
 	Digest []byte `cbor:"2,keyasint,omitempty"` // of the whole file, as b3sum prints it
 }
 
+// Foreseen answers an Entry of a dry run that would land.
+type Foreseen struct {
+	File     uint32 `cbor:"1,keyasint"`
+	Here     int64  `cbor:"2,keyasint,omitempty"` // bytes of it that have landed before
+	Done     bool   `cbor:"3,keyasint,omitempty"` // it is there: nothing would be done
+	Replaces bool   `cbor:"4,keyasint,omitempty"` // something else has its name, and would lose it
+}
+
 // Done is the receiver's last word: what landed, by its own clock from the first
 // request to the last byte durable.
 type Done struct {
@@ -328,6 +342,7 @@ func (*Ping) kind() Kind        { return kindPing }
 func (*More) kind() Kind        { return kindMore }
 func (*Grown) kind() Kind       { return kindGrown }
 func (*Kept) kind() Kind        { return kindKept }
+func (*Foreseen) kind() Kind    { return kindForeseen }
 
 func (m *Hello) check() error {
 	if len(m.RDMA) > MaxCandidates {
@@ -484,6 +499,13 @@ func digest(d []byte) error {
 func (m *FileFailed) check() error { return texts(m.Reason) }
 
 func (m *Receipt) check() error { return digest(m.Digest) }
+
+func (m *Foreseen) check() error {
+	if m.Here < 0 || m.Here > MaxSize {
+		return malformed("%d bytes of a file are here", m.Here)
+	}
+	return nil
+}
 
 func (m *Done) check() error {
 	if m.Bytes < 0 || m.Nanoseconds < 0 || m.Resumed < 0 || m.Resumed > m.Bytes {

@@ -47,6 +47,8 @@ func examples() []Message {
 		&Measure{Transport: "rdma", Op: "write", Size: 64, Depth: 16, Extents: 17, Warmup: 1, Nanoseconds: 2},
 		&Measuring{Detail: "rxe_a"},
 		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
+		&Hello{Lanes: 1, DryRun: true},
+		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
 	}
 }
 
@@ -88,7 +90,7 @@ func TestDecodeAllowsOneFormAlone(t *testing.T) {
 	for _, c := range []struct{ name, frame string }{
 		{"nothing", ""},
 		{"kind 0", "00a0"},
-		{"a kind that is not there", "14a0"},
+		{"a kind that is not there", "15a0"},
 		{"no body", landed},
 		{"an unknown field", landed + "a201010218ff"},
 		{"a field with a name", landed + "a161316131"},
@@ -240,6 +242,8 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"a digest too many", digests(0, 0), digests(0, 32)},
 		{"failure", &FileFailed{Reason: text(MaxText)}, &FileFailed{Reason: text(MaxText + 1)}},
 		{"receipt", &Receipt{Digest: make([]byte, 32)}, &Receipt{Digest: make([]byte, 31)}},
+		{"foreseen", &Foreseen{Here: MaxSize}, &Foreseen{Here: MaxSize + 1}},
+		{"negative foreseen", &Foreseen{}, &Foreseen{Here: -1}},
 		{"done", &Done{}, &Done{Bytes: -1}},
 		{"time", &Done{}, &Done{Nanoseconds: -1}},
 		{"abort", &Abort{Reason: text(MaxText)}, &Abort{Reason: text(MaxText + 1)}},
