@@ -10,9 +10,14 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
+// maxLeft is how many sources that could not be removed are reported, one by one.
+const maxLeft = 100
+
 // removeSources removes what has arrived. It is done when all is over: a directory that
 // is being listed may hide names when others go.
 func (p *push) removeSources() error {
+	p.mu.Lock() // of the observer
+	defer p.mu.Unlock()
 	var first error
 	failed := 0
 	shared := make(map[[2]uint64]stamp)
@@ -21,8 +26,10 @@ func (p *push) removeSources() error {
 			continue // it is durable with its directory, which may be what failed
 		}
 		if err := f.remove(shared); err != nil {
-			failed++
 			first = cmp.Or(first, err)
+			if failed++; failed <= maxLeft {
+				p.Observer.File(FileResult{Path: f.path, Size: f.size(), Left: err})
+			}
 		}
 	}
 	if failed == 0 {

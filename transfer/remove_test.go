@@ -104,6 +104,80 @@ func TestWhatChangedIsNotDeleted(t *testing.T) {
 	}
 }
 
+// TestLaterNameIsOfWhatWasSent: what changed between two names of a file is not removed
+// under the second, which is a link to what was sent.
+func TestLaterNameIsOfWhatWasSent(t *testing.T) {
+	for _, change := range []bool{false, true} {
+		root, old := t.TempDir(), time.Unix(1e9, 0)
+		a, b := filepath.Join(root, "a"), filepath.Join(root, "b")
+		write(t, a, "x")
+		if err := errors.Join(os.Chtimes(a, old, old), os.Link(a, b)); err != nil {
+			t.Fatal(err)
+		}
+		src, err := OpenSource([]string{a, b}, SourceOptions{HardLinks: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		if _, err := src.Next(); err != nil {
+			t.Fatal(err)
+		}
+		for was := changedAt(t, a); change && changedAt(t, a) == was; { // the kernel's clock has ticks
+			if err := errors.Join(os.WriteFile(a, []byte("y"), 0o600), os.Chtimes(a, old, old)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := src.Next(); err != nil {
+			t.Fatal(err)
+		}
+		for n, path := range []string{a, b} {
+			err := src.files[uint32(n)].remove(make(map[[2]uint64]stamp))
+			if n == 1 && !change {
+				continue // removing the first changed the inode, which nobody noted here
+			}
+			if _, there := os.Lstat(path); (err != nil) != change || (there == nil) != change {
+				t.Errorf("changed %v, name %d: %v, %v", change, n, err, there)
+			}
+		}
+	}
+}
+
+// TestEachSourceLeftIsNamed, and a stream has none.
+func TestEachSourceLeftIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, nil, [2]string{"f", "x"}, [2]string{"g", "y"}, [2]string{"h", random(mib)})
+		e.Sender.DeleteSource = true
+		roots := e.Source.walk.roots
+		e.lane.meddle = func(a *memAnswer) (err error) { // small files, f and g, have been read and compared
+			for n := a.r.File; n < a.r.File+a.r.Count; n++ {
+				err = errors.Join(err, os.Chtimes(roots[n], time.Unix(1, 1), time.Unix(1, 1)))
+			}
+			return err
+		}
+		s, _ := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodePartial, "2 of 3")
+		left := 0
+		for _, f := range s.files {
+			if f.Left != nil {
+				left++
+			}
+		}
+		if left != 2 {
+			t.Errorf("%d of 2 are named: %+v", left, s.files)
+		}
+		if _, err := os.Lstat(roots[2]); err == nil {
+			t.Error("h is still here")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, nil)
+		e.Sender.DeleteSource = true
+		e.Source.walk.roots = []string{StdinPath}
+		s, _ := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodeUsage, "stream")
+	})
+}
+
 // changedAt is when a file's inode was last changed.
 func changedAt(t *testing.T, path string) unix.Timespec {
 	t.Helper()

@@ -32,6 +32,8 @@ type FileResult struct {
 	Err    error // nil when it landed
 	// Skipped says what it is that is left out of a tree; it is no failure.
 	Skipped string
+	// Left says why a source that has arrived, and was reported, could not be removed.
+	Left error
 	// Foreseen is set in a dry run: what would become of the file, when Err is nil.
 	Foreseen *Foreseen
 }

@@ -93,6 +93,10 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		session.Close()
 		return nil, errorf(CodeUsage, "sources are not deleted for what nobody verified: leave out --verify none, or --delete-source")
 	}
+	if s.DeleteSource && slices.Contains(s.Source.walk.roots, StdinPath) {
+		session.Close()
+		return nil, errorf(CodeUsage, "a stream has no source to delete: leave out --delete-source, or send it alone")
+	}
 	if s.Source.verify, err = digest.Parse(s.Verify); err != nil {
 		session.Close()
 		return nil, errorf(CodeUsage, "%w", err)

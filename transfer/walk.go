@@ -60,8 +60,9 @@ func (s stamp) version() uint64 {
 
 // inode is a file that the walk may come upon again under another name.
 type inode struct {
-	path string // as its first name lands
-	file uint32 // its entry, once that has a number
+	path  string // as its first name lands
+	file  uint32 // its entry, once that has a number
+	stamp stamp  // of what is sent: what was found under a later name may have changed since
 }
 
 // found is what the walk came upon: an entry without its number, or why there is
@@ -279,13 +280,14 @@ func (w *walker) linked(f *found) {
 	id := [2]uint64{f.stamp.dev, f.stamp.ino}
 	f.inode = w.known[id]
 	if f.inode == nil {
-		f.inode = &inode{path: f.entry.Path}
+		f.inode = &inode{path: f.entry.Path, stamp: f.stamp}
 		if w.known == nil {
 			w.known = make(map[[2]uint64]*inode)
 		}
 		w.known[id] = f.inode
 		return
 	}
+	f.stamp = f.inode.stamp
 	f.entry = wire.Entry{
 		Path: f.entry.Path, Mode: f.entry.Mode, MTimeNS: f.entry.MTimeNS,
 		Kind: wire.HardLink, Link: f.inode.path, First: f.inode.file,

@@ -78,6 +78,10 @@ func (o *output) File(f transfer.FileResult) {
 		return
 	}
 	switch {
+	case f.Left != nil:
+		o.event("left", map[string]any{"path": f.Path, "error": f.Left.Error()})
+		o.say("%v", f.Left)
+		return
 	case f.Skipped != "":
 		o.event("skipped", map[string]any{"path": f.Path, "reason": f.Skipped})
 		o.say("left out: %s is %s", transfer.Printable(f.Path), f.Skipped)
