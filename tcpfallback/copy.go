@@ -40,17 +40,24 @@ func (m *copyOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 	}
 	m.chooser.Start()
 	payload, compressed := m.chooser.Payload(m.packed, p)
-	a := wire.Answer{ID: r.ID, Length: uint32(len(payload))}
+	status := wire.StatusOK
 	if compressed {
-		a.Status = wire.StatusCompressed
+		status = wire.StatusCompressed
 	}
-	a.Put(m.head[:])
-	m.vec = [2][]byte{m.head[:], payload}
-	v := net.Buffers(m.vec[:])
-	if _, err := v.WriteTo(conn); err != nil {
+	if err := m.write(conn, r, status, payload); err != nil {
 		return err
 	}
 	m.chooser.Sent()
 	src.Sent(r, p)
 	return nil
+}
+
+// write sends the answer to r, header and payload in one call.
+func (m *copyOut) write(conn *net.TCPConn, r wire.Request, status wire.Status, payload []byte) error {
+	a := wire.Answer{ID: r.ID, Status: status, Length: uint32(len(payload))}
+	a.Put(m.head[:])
+	m.vec = [2][]byte{m.head[:], payload}
+	v := net.Buffers(m.vec[:])
+	_, err := v.WriteTo(conn)
+	return err
 }

@@ -189,8 +189,8 @@ func header(r wire.Request) []byte {
 	return b
 }
 
-// TestTruncatedSource: copy knows before it answers, sendfile only in the middle
-// of its answer, which breaks the lane. The next one refuses either way.
+// TestTruncatedSource: copy and mmap know before they answer, sendfile only in the
+// middle of its answer, which breaks the lane. The next one refuses either way.
 func TestTruncatedSource(t *testing.T) {
 	eachMethod(t, func(t *testing.T, method string) {
 		path, _ := file(t, 2*extent)

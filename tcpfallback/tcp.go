@@ -9,7 +9,6 @@ package tcpfallback
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -20,7 +19,7 @@ import (
 )
 
 // Methods are the ways out that a sender can be asked for.
-var Methods = []string{"auto", "copy", "sendfile"}
+var Methods = []string{"auto", "copy", "mmap", "sendfile"}
 
 // Transport makes both ends of TCP lanes.
 type Transport struct {
@@ -75,9 +74,12 @@ func (t Transport) newMethod(extentSize int) (method, error) {
 	case "", "auto", "copy":
 		m := newCopyOut(mode, extentSize)
 		return &m, nil
-	case "sendfile":
+	case "mmap", "sendfile":
 		if mode != compress.None {
-			return nil, errors.New("sendfile moves pages as they are: compress with --method copy")
+			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
+		}
+		if t.Method == "mmap" {
+			return &mmapOut{newCopyOut(mode, extentSize)}, nil
 		}
 		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
 	}

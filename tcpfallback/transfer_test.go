@@ -127,7 +127,7 @@ func TestTransfersLeaveNothingRunning(t *testing.T) {
 		if i == 7 {
 			p.lane = func(int, []byte) bool { return false }
 		}
-		sent, received := h.send(p.start(t), Methods[i%3], transfer.VerifyBLAKE3, path)
+		sent, received := h.send(p.start(t), Methods[i%len(Methods)], transfer.VerifyBLAKE3, path)
 		p.stop()
 		if failed := sent != nil || received != nil; failed != (i == 7) {
 			t.Errorf("transfer %d: %v, %v", i, sent, received)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +25,7 @@ func sendCommand() *cli.Command {
 			keyFileFlag(),
 			transportFlag(),
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
-			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: auto, copy or sendfile"},
+			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: " + strings.Join(tcpfallback.Methods, ", ")},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "what is compared at both ends: blake3, xxh3, crc32c or none"},
 			&cli.StringFlag{Name: "compress", Value: string(compress.None), Usage: "what travels over TCP: none, zstd, or auto (where it ends sooner)"},
@@ -119,8 +120,8 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	switch {
 	case err != nil:
 		return nil, usagef("--compress: %v", err)
-	case mode != compress.None && method == "sendfile":
-		return nil, usagef("--compress %s: sendfile moves pages as they are; leave --method to auto, or use copy", mode)
+	case mode != compress.None && method != "auto" && method != "copy":
+		return nil, usagef("--compress %s: %s moves pages as they are; leave --method to auto, or use copy", mode, method)
 	}
 	s.TCP = tcpfallback.Transport{Method: method, Compress: mode}
 	return s, nil

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
@@ -20,7 +21,8 @@ import (
 // alone, where it takes a moment; the testbed's machine is for RDMA.
 
 func TestMethods(t *testing.T) {
-	for _, args := range [][]string{{"--method", "copy"}, {"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"}} {
+	for _, args := range [][]string{{"--method", "copy"}, {"--method", "mmap"}, {"--method", "mmap", "--verify", "none"},
+		{"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			tt := newTransfer(t)
 			src := tt.file("src", 9*mib+1)
@@ -129,7 +131,7 @@ func (p *proc) awaitOpen(path string) {
 }
 
 func TestSourceTruncatedWhileItIsRead(t *testing.T) {
-	for _, method := range []string{"copy", "sendfile"} {
+	for _, method := range tcpfallback.Methods {
 		t.Run(method, func(t *testing.T) {
 			tt := newTransfer(t)
 			src := tt.sparse("src", 64<<30)
@@ -214,7 +216,8 @@ func TestUsage(t *testing.T) {
 		{"send", 2, "at least two arguments"},
 		{"send --nonsense a b", 2, "nonsense"},
 		{"send --transport smoke a b", 2, "auto, rdma, tcp"},
-		{"send --method smoke a b", 2, "sendfile"},
+		{"send --method smoke a b", 2, "auto, copy, mmap, sendfile"},
+		{"send --method mmap --compress zstd a b", 2, "mmap moves pages as they are"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},
 		{"send --verify md5 a b", 2, "blake3, xxh3, crc32c, none"},
