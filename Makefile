@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Debian's and Ubuntu's names of what building, the testbed and the tests use.
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
-	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat rsync iproute2 \
+	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat ncat rsync iproute2 \
 	kmod dmsetup e2fsprogs qemu-system-x86 busybox-static cpio \
 	util-linux procps xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
 
@@ -14,7 +14,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 VM := testbed/vm --pair
 
 .PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
-	bench-send bench-rails bench-verbs clean
+	bench-send bench-rails bench-verbs bench-tcp clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -77,6 +77,11 @@ bench-verbs: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/perf ./ibverbs/internal/perf
 	$(VM) --timeout 2400 -- testbed/bench-verbs 9
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
+
+# Every TCP method beside socat, ncat, an rsync daemon and iperf3, in turn, natively over
+# loopback: ROUNDS=... of MIB=... each.
+bench-tcp: build
+	timeout 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024)
 
 deps:
 	@.ci/deps $(PACKAGES)

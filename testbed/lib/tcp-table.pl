@@ -1,0 +1,37 @@
+# tcp-table.pl BYTES reads lines "NAME SINK SECONDS CPU-SECONDS", one a run of so many
+# bytes, rounds in their order, and prints a table: the median rate with the 95 % interval
+# of a bootstrap, median CPU seconds a GB, and how many times as fast rdmaxfer-auto was
+# into the same sink in the same rounds.
+use strict;
+use warnings;
+
+my $gb = shift(@ARGV) / 1e9;
+
+sub median {
+    my @s = sort { $a <=> $b } @_;
+    return ($s[$#s / 2] + $s[@s / 2]) / 2;
+}
+
+# interval gives median and bounds of 10,000 resamples.
+sub interval {
+    my @q = @_;
+    srand(1);
+    my @b = sort { $a <=> $b } map { median(map { $q[rand @q] } @q) } 1 .. 10000;
+    return (median(@q), $b[250], $b[9749]);
+}
+
+my (%rate, %cpu, @order);
+while (<STDIN>) {
+    my ($name, $sink, $seconds, $cpu) = split;
+    push @order, [$name, $sink] unless $rate{$sink}{$name};
+    push @{ $rate{$sink}{$name} }, $gb / $seconds;
+    push @{ $cpu{$sink}{$name} }, $cpu / $gb;
+}
+print "| | sink | GB/s, median (95 %) | CPU s/GB | auto is so many times as fast (95 %) |\n|---|---|---|---|---|\n";
+for (sort { $a->[1] cmp $b->[1] } @order) {
+    my ($name, $sink) = @$_;
+    my ($ours, $theirs) = ($rate{$sink}{'rdmaxfer-auto'}, $rate{$sink}{$name});
+    my @ratios = map { $ours->[$_] / $theirs->[$_] } 0 .. $#$theirs;
+    printf "| %s | %s | %.2f (%.2f to %.2f) | %.2f | %s |\n", $name =~ s/-/ /r, $sink, interval(@$theirs),
+        median(@{ $cpu{$sink}{$name} }), $name eq 'rdmaxfer-auto' ? '' : sprintf '%.2f (%.2f to %.2f)', interval(@ratios);
+}
