@@ -24,7 +24,7 @@ var Methods = []string{"auto", "copy", "mmap", "sendfile"}
 // Transport makes both ends of TCP lanes.
 type Transport struct {
 	// Method is how the sending end moves extents: one of Methods. auto takes copy:
-	// on loopback neither was clearly the faster (docs/performance.md), and copy
+	// on loopback none was clearly the faster (docs/performance.md), and copy
 	// takes its digests of the very bytes that it sends.
 	Method string
 	// Compress is what the sending end compresses: nothing, if it is empty.

@@ -286,3 +286,44 @@ func TestMeddlerOnTheLanes(t *testing.T) {
 		})
 	}
 }
+
+// TestTreesArriveByEachMethod: small files travel in packs, whatever the method, beside
+// one that does not, over a lane that is cut once.
+func TestTreesArriveByEachMethod(t *testing.T) {
+	eachMethod(t, func(t *testing.T, method string) {
+		t.Parallel()
+		tree := filepath.Join(t.TempDir(), "tree")
+		want := make(map[string][]byte)
+		for i := range 40 {
+			size := 3000 + i
+			if i == 20 {
+				size = 5*extent + 7
+			}
+			from, content := file(t, size)
+			name := filepath.Join("tree", string(rune('a'+i%4)), filepath.Base(t.TempDir())+string(rune('A'+i)))
+			to := filepath.Join(filepath.Dir(tree), name)
+			if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(from, to); err != nil {
+				t.Fatal(err)
+			}
+			want[name] = content
+		}
+		h := newHosts(t)
+		var cut atomic.Bool
+		p := &proxy{to: h.l.Addr().String(), lane: func(n int, _ []byte) bool {
+			return n != 20 || !cut.CompareAndSwap(false, true)
+		}}
+		sent, received := h.send(p.start(t), method, transfer.VerifyBLAKE3, tree)
+		p.stop()
+		if sent != nil || received != nil || !cut.Load() {
+			t.Errorf("%v, %v; cut: %t", sent, received, cut.Load())
+		}
+		for name, content := range want {
+			if got, err := os.ReadFile(filepath.Join(h.dir, name)); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("%s: %d bytes, %v; want %d, the same", name, len(got), err, len(content))
+			}
+		}
+	})
+}
