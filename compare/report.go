@@ -148,7 +148,7 @@ const carried = 10
 func distribution(h *hdrhistogram.Histogram) Distribution {
 	d := Distribution{Count: h.TotalCount()}
 	for _, p := range percents {
-		if math.Round(float64(d.Count)*(100-p)/100) >= carried || p == 50 && d.Count > 0 {
+		if float64(d.Count)*(100-p)/100 >= carried-1e-6 || p == 50 && d.Count > 0 {
 			d.Percentiles = append(d.Percentiles, Percentile{p, float64(h.ValueAtQuantile(p)) / 1e9})
 		}
 	}

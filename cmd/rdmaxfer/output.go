@@ -172,7 +172,13 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if err != nil {
 		fields["error"] = err.Error()
 	}
+	if r.Measured > 0 {
+		fields["measured"] = r.Measured
+	}
 	o.event("summary", fields)
+	if !o.json && r.Measured > 0 {
+		fmt.Fprintf(o.results, "measured %d loads, kept nothing\n", r.Measured)
+	}
 	if o.json || r.Files == 0 && !r.DryRun {
 		return err
 	}

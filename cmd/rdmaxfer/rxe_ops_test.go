@@ -155,3 +155,27 @@ func TestOpsSourceChanges(t *testing.T) {
 		}
 	})
 }
+
+// TestCompareOverTheDevice measures every op and method between the two hosts.
+func TestCompareOverTheDevice(t *testing.T) {
+	tt := newTransfer(t)
+	r := tt.recv("--discard")
+	tt.compare("--sizes", "64,64K", "--rounds", "1", "--duration", "100ms").want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	report := tt.report()
+	ops := make(map[string]int)
+	for _, c := range report.Cells {
+		ops[c.Transport+" "+c.Method]++
+		if c.Rate.Median <= 0 || c.Trip.Median <= 0 || c.Transport == "rdma" && !strings.Contains(c.Here, "rxe_b") {
+			t.Errorf("%+v", c)
+		}
+	}
+	for _, m := range []string{"rdma read", "rdma write", "rdma send", "tcp copy", "tcp sendfile", "tcp mmap"} {
+		if ops[m] != 2 {
+			t.Errorf("%d sizes of %s", ops[m], m)
+		}
+	}
+	if !report.Complete || !report.Soft || len(report.Skipped) != 0 {
+		t.Errorf("%+v", report)
+	}
+}

@@ -1,0 +1,230 @@
+package compare
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
+
+// truth is a meter that knows how fast each method is: bytes a second, by name.
+type truth struct {
+	rates map[string]float64
+	trip  time.Duration
+	n     int   // loads so far
+	dies  int   // at this load; 0: never
+	ended error // then
+}
+
+var errGone = errors.New("the peer is gone")
+
+func (m *truth) Ended() error { return m.ended }
+
+func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measurement, error) {
+	if m.n++; m.n == m.dies {
+		m.ended = errGone
+		return nil, errGone
+	}
+	name := l.Op
+	if l.Transport == transfer.TransportTCP {
+		name = "copy"
+	}
+	rate := m.rates[name]
+	if rate == 0 {
+		return nil, errors.New("no RDMA device")
+	}
+	// A little noise, the same in every run.
+	rate *= 1 + 0.01*float64(m.n%3)
+	h := transfer.NewLatency()
+	if err := h.RecordValues(int64(m.trip), 100); err != nil {
+		return nil, err
+	}
+	n := int64(rate * l.Duration.Seconds() / float64(l.Size))
+	return &transfer.Measurement{Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
+		LocalCPU: transfer.CPU{User: l.Duration / 2}, Other: transfer.CPU{System: l.Duration}}, nil
+}
+
+func options() Options {
+	return Options{
+		Methods:  []Method{{Transport: "rdma", Name: "read"}, {Transport: "rdma", Name: "write"}, {Transport: "tcp", Name: "copy"}},
+		Sizes:    []int{4096, 65536, 1 << 20},
+		Depth:    16,
+		Rounds:   5,
+		Duration: time.Second,
+	}
+}
+
+func TestTruthIsRecovered(t *testing.T) {
+	for _, c := range []struct {
+		rates map[string]float64
+		want  string
+	}{
+		{map[string]float64{"read": 1e9, "write": 2e9, "copy": 1e9}, "At every size rdma write moves more than tcp copy: "},
+		{map[string]float64{"read": 3e9, "write": 1e9, "copy": 1e9}, "At every size rdma read moves more than tcp copy: "},
+		{map[string]float64{"read": 1e9, "write": 1e9, "copy": 4e9}, "At every size tcp copy moves more than rdma "},
+		{map[string]float64{"copy": 1 << 30}, "RDMA was not measured (no RDMA device); at 1M tcp copy moves 1."},
+	} {
+		r, err := Run(t.Context(), &truth{rates: c.rates, trip: time.Millisecond}, options())
+		if err != nil || !r.Complete || r.Rounds != 5 || !strings.HasPrefix(r.Verdict, c.want) {
+			t.Errorf("%v: %+v, %v; want %q", c.rates, r, err, c.want)
+			continue
+		}
+		for i := range r.Cells {
+			cell := &r.Cells[i]
+			want := c.rates[cell.Method]
+			if m := cell.Rate.Median; m < 0.99*want || m > 1.03*want || cell.Rate.Low > m || cell.Rate.High < m {
+				t.Errorf("%v: %s: %+v", c.rates, cell.name(), cell.Rate)
+			}
+			if trip := cell.Trip.Median; math.Abs(trip-1e-3) > 1e-5 {
+				t.Errorf("a round trip of %v s, want 1 ms", trip)
+			}
+			if cpu := cell.CPU; math.Abs(cpu.Here.User*want/1e9-0.5) > 0.02 || math.Abs(cpu.There.System*want/1e9-1) > 0.04 {
+				t.Errorf("%s at %v bytes a second: CPU %+v", cell.name(), want, cpu)
+			}
+		}
+	}
+}
+
+// The words have each span once.
+func TestVerdictSpansSizes(t *testing.T) {
+	cell := func(transport string, size int, rate float64) Cell {
+		return Cell{Transport: transport, Method: "m", Size: size, Rates: []float64{rate, rate * 1.01, rate * 0.99}, Rate: Interval{rate, rate * 0.99, rate * 1.01}}
+	}
+	r := &Report{Complete: true, Cells: []Cell{
+		cell("rdma", 1024, 1), cell("tcp", 1024, 2),
+		cell("rdma", 4096, 1), cell("tcp", 4096, 3),
+		cell("rdma", 65536, 4), cell("tcp", 65536, 4),
+		cell("rdma", 1<<20, 5), cell("tcp", 1<<20, 4),
+	}}
+	want := "Up to 4K tcp m moves more than rdma m: 3.00 times (3.00 to 3.00) at 4K; " +
+		"at 64K neither is shown to move more (rdma / tcp 1.00, 1.00 to 1.00 at 64K); " +
+		"at 1M rdma m moves more than tcp m: 1.25 times (1.25 to 1.25). At 1M "
+	if got := r.verdict(); !strings.HasPrefix(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}
+
+func TestBrokenOffIsNotComplete(t *testing.T) {
+	// In the second round, after one of its loads.
+	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: 1, dies: 20}, options())
+	if !errors.Is(err, errGone) || r.Complete || r.Rounds != 1 || len(r.Cells) != 9 || !strings.HasPrefix(r.Verdict, "Not complete.") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	r, err = Run(t.Context(), &truth{dies: 1}, options())
+	if err == nil || r.Complete || r.Rounds != 0 || len(r.Cells) != 0 || r.Verdict != "Not complete. Nothing was measured." {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Ten times at least are longer than a percentile that is told.
+func TestPercentilesThatTheTimesCarry(t *testing.T) {
+	for n, want := range map[int64]int{0: 0, 1: 1, 99: 1, 100: 2, 999: 2, 1000: 3, 9999: 3, 10000: 4, 1000000: 6} {
+		h := transfer.NewLatency()
+		if n > 0 {
+			if err := h.RecordValues(1000, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := distribution(h); d.Count != n || len(d.Percentiles) != want {
+			t.Errorf("%d times: %+v, want %d percentiles", n, d, want)
+		}
+	}
+}
+
+func TestSinceABaseline(t *testing.T) {
+	rates := map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}
+	run := func(rates map[string]float64) *Report {
+		t.Helper()
+		r, err := Run(t.Context(), &truth{rates: rates, trip: 1}, options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	before := run(rates)
+	var file bytes.Buffer
+	if err := before.WriteJSON(&file); err != nil {
+		t.Fatal(err)
+	}
+	before, err := ReadJSON(file.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		write float64
+		word  string
+		worse int
+	}{{1e9, "same", 0}, {0.95e9, "same", 0}, {0.8e9, "worse", 3}, {1.3e9, "better", 0}, {0, "", 0}} {
+		changes, lacking := run(map[string]float64{"read": 1e9, "write": c.write, "copy": 1e9}).Since(before)
+		for _, change := range changes {
+			want := "same"
+			if change.Cell.Method == "write" {
+				want = c.word
+			}
+			if change.Word != want {
+				t.Errorf("write at %v: %s is %s, want %s", c.write, change.Cell.name(), change.Word, want)
+			}
+		}
+		if worse, err := WriteChanges(&bytes.Buffer{}, changes, lacking); err != nil || worse != c.worse {
+			t.Errorf("write at %v: %d worse, %v; want %d", c.write, worse, err, c.worse)
+		}
+		if (lacking == 3) != (c.write == 0) || lacking != 0 && lacking != 3 {
+			t.Errorf("write at %v: %d lacking", c.write, lacking)
+		}
+	}
+	for _, bad := range []string{"", "{}", `{"schema": 2}`, "[]"} {
+		if _, err := ReadJSON([]byte(bad)); err == nil {
+			t.Errorf("%q is a report", bad)
+		}
+	}
+}
+
+func TestTableFitsATerminal(t *testing.T) {
+	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 12.3e9, "write": 99.9e9, "copy": 1e9}, trip: 123456789}, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := r.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	table, _, _ := strings.Cut(out.String(), "\n\n")
+	lines := strings.Split(table, "\n")
+	if len(lines) != 10 {
+		t.Errorf("%d lines, want 10", len(lines))
+	}
+	for _, line := range lines {
+		if n := len([]rune(line)); n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	out.Reset()
+	if err := r.WriteCSV(&out); err != nil || strings.Count(out.String(), "\n") != 10 || !strings.Contains(out.String(), "\nrdma,write,4096,") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	out.Reset()
+	if err := r.Cells[0].WriteLatency(&out); err != nil || !strings.Contains(out.String(), "Percentile") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+func TestMedianAndItsInterval(t *testing.T) {
+	if i := intervalOf([]float64{3, 1, 2}); i.Median != 2 || i.Low != 1 || i.High != 3 {
+		t.Errorf("%+v", i)
+	}
+	if i := intervalOf([]float64{1, 2, 3, 4}); i.Median != 2.5 {
+		t.Errorf("%+v", i)
+	}
+	if i := intervalOf(nil); !math.IsNaN(i.Median) {
+		t.Errorf("%+v", i)
+	}
+	// Nine rounds within a tenth of each other: the interval is no wider.
+	if i := intervalOf([]float64{1, 1.1, 1.02, 1.05, 1.04, 1.06, 1.03, 1.07, 1.01}); i.Median != 1.04 || i.Low < 1.01 || i.High > 1.07 {
+		t.Errorf("%+v", i)
+	}
+}
