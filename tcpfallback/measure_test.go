@@ -47,14 +47,16 @@ func TestLoadsAreMeasured(t *testing.T) {
 	m, results, errs := h.meter(t.Context())
 	n := 0
 	for _, size := range []int{1, 3000, 1 << 16, 1 << 20} {
-		for _, depth := range []int{1, 2, 16} {
+		for _, depth := range []int{1, 2, 3, 16} {
 			l := load(size, depth)
+			method := Methods[1+n%(len(Methods)-1)] // in turn
+			l.TCP = Transport{Method: method}
 			r, err := m.Measure(t.Context(), l)
 			if err != nil {
-				t.Fatalf("%d in flight of %d bytes: %v", depth, size, err)
+				t.Fatalf("%s, %d in flight of %d bytes: %v", method, depth, size, err)
 			}
 			n++
-			if r.Extents < 1 || r.Bytes != r.Extents*int64(size) || r.Elapsed < l.Duration || r.LocalTime < l.Duration || r.Local != "method=copy" || r.Remote != "method=copy" {
+			if r.Extents < 1 || r.Bytes != r.Extents*int64(size) || r.Elapsed < l.Duration || r.LocalTime < l.Duration || r.Local != "method="+method || r.Remote != r.Local {
 				t.Errorf("%d in flight of %d bytes: %+v", depth, size, r)
 			}
 			// By Little's law as many are in flight as times sum up to: never more than asked for.

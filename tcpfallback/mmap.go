@@ -32,7 +32,8 @@ func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 	if file == nil {
 		return refuse(conn, r)
 	}
-	pages, err := mapRange(file, r.Offset, int(r.Length))
+	inPage := int(r.Offset % int64(os.Getpagesize())) // only what is measured is not aligned
+	pages, err := mapRange(file, r.Offset-int64(inPage), inPage+int(r.Length))
 	switch {
 	case errors.Is(err, errSettled):
 		return refuse(conn, r)
@@ -40,7 +41,7 @@ func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 		src.Fail(r, err)
 		return refuse(conn, r)
 	}
-	err = m.write(conn, r, wire.StatusOK, pages)
+	err = m.write(conn, r, wire.StatusOK, pages[inPage:])
 	if uerr := unix.Munmap(pages); err == nil {
 		err = os.NewSyscallError("munmap", uerr)
 	}
@@ -53,7 +54,7 @@ func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 	return err
 }
 
-// mapRange maps n bytes at off of the file and makes them resident, so that a file
+// mapRange maps n bytes at off, which is a page's beginning, of the file and makes them resident, so that a file
 // that has become shorter is found out before a header promises its bytes.
 func mapRange(file *os.File, off int64, n int) (pages []byte, err error) {
 	raw, err := file.SyscallConn()

@@ -105,6 +105,8 @@ func (p *pull) drive(m *wire.Measure, f *measuredFeed) error {
 	defer stop()
 	if err = ln.Pull(ln.ctx, f); err != nil {
 		err = laneError(t, causeOf(ln.ctx, err))
+	} else if f.refused {
+		err = errorf(CodeLocalIO, "the sender can't read its memory")
 	}
 	p.lanes.close(ln)
 	p.lanes.down(ln.feed.id, errors.New("measured"))
@@ -146,6 +148,7 @@ type measuredFeed struct {
 	warm       time.Time // when it is
 	start, end time.Time // of what counts
 	over       bool
+	refused    bool
 	next       int         // extent
 	asked      []time.Time // by extent, when
 	inFlight   int
@@ -211,8 +214,11 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 	return nil
 }
 
-// Refuse is [Feed].Refuse.
-func (f *measuredFeed) Refuse(Extent) { f.inFlight-- }
+// Refuse is [Feed].Refuse: there is nothing to be measured.
+func (f *measuredFeed) Refuse(Extent) {
+	f.inFlight--
+	f.over, f.refused = true, true
+}
 
 // spent is what processors have spent so far.
 func spent() CPU {
