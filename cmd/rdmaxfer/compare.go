@@ -38,6 +38,7 @@ func compareCommand() *cli.Command {
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
+			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
 			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, for HdrHistogram's plotters"},
 			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
 			memoryFlag(),
@@ -212,10 +213,11 @@ func writeReport(c *cli.Context, r *compare.Report) error {
 	}
 	write("json", r.WriteJSON)
 	write("csv", r.WriteCSV)
+	write("html", r.WriteHTML)
 	if dir := c.String("hgrm"); dir != "" {
 		errs = append(errs, writeLatencies(dir, r))
 	}
-	if c.String("json") != "-" && c.String("csv") != "-" {
+	if c.String("json") != "-" && c.String("csv") != "-" && c.String("html") != "-" {
 		errs = append(errs, r.WriteText(os.Stdout))
 	}
 	return errors.Join(errs...)

@@ -61,8 +61,8 @@ func (tt *transferTest) report() *compare.Report {
 func TestCompare(t *testing.T) {
 	tt := newTransfer(t)
 	r := tt.recv("--discard")
-	csv, hgrm := filepath.Join(tt.dir, "report.csv"), filepath.Join(tt.dir, "hgrm")
-	tt.compare("--methods", "tcp", "--sizes", "64K,4K", "--csv", csv, "--hgrm", hgrm).want(transfer.CodeOK)
+	csv, page, hgrm := filepath.Join(tt.dir, "report.csv"), filepath.Join(tt.dir, "report.html"), filepath.Join(tt.dir, "hgrm")
+	tt.compare("--methods", "tcp", "--sizes", "64K,4K", "--csv", csv, "--html", page, "--hgrm", hgrm).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
 	if !report.Complete || report.Rounds != 2 || len(report.Skipped) != 0 || len(report.Cells) == 0 {
@@ -76,8 +76,10 @@ func TestCompare(t *testing.T) {
 	if list, err := filepath.Glob(filepath.Join(hgrm, "tcp-*-4K.hgrm")); err != nil || len(list) != len(report.Cells)/2 {
 		t.Errorf("%v, %v", list, err)
 	}
-	if st, err := os.Stat(csv); err != nil || st.Size() == 0 {
-		t.Errorf("%v, %v", st, err)
+	for _, path := range []string{csv, page} {
+		if st, err := os.Stat(path); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v, %v", path, st, err)
+		}
 	}
 
 	// A baseline that nothing can reach.
