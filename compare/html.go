@@ -52,7 +52,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 // cold, TCP's warm.
 var colours = map[string][]color.Color{
 	"rdma": {color.RGBA{0x1f, 0x5f, 0xbf, 255}, color.RGBA{0x17, 0xa2, 0xb8, 255}, color.RGBA{0x6f, 0x42, 0xc1, 255}},
-	"tcp":  {color.RGBA{0xd9, 0x5f, 0x02, 255}, color.RGBA{0xb8, 0x86, 0x0b, 255}, color.RGBA{0xc0, 0x39, 0x2b, 255}},
+	"tcp":  {color.RGBA{0xd9, 0x5f, 0x02, 255}, color.RGBA{0x5b, 0x8c, 0x2a, 255}, color.RGBA{0xc0, 0x39, 0x2b, 255}},
 }
 
 // lineStyle is a method's own: the nth of its transport.
@@ -220,7 +220,7 @@ func render(p *plot.Plot) (template.HTML, error) {
 	}
 	p.Y.Max *= 4 // for the legend
 	c := vgsvg.New(17*vg.Centimeter, 10*vg.Centimeter)
-	p.Draw(draw.New(c))
+	p.Draw(draw.Crop(draw.New(c), 0, -vg.Centimeter/2, 0, 0)) // the last label reaches beyond the axis
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", err

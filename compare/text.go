@@ -21,7 +21,9 @@ func Size(n int) string {
 	return strconv.Itoa(n)
 }
 
-func rate(bytes float64) string { return units.BytesSize(bytes) + "/s" }
+func rate(bytes float64) string {
+	return units.CustomSize("%.1f %s/s", bytes, 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
+}
 
 // seconds prints a time with three digits, and - for none.
 func seconds(s float64) string {
