@@ -31,7 +31,7 @@ type Single struct {
 func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.Duration) (*Single, error) {
 	o := Options{Depth: depth, Duration: d}
 	all := make(map[cellKey]*samples)
-	got, err := measure(ctx, m, o, method, size, depth, all)
+	got, err := measure(ctx, m, o, load{method, size, depth}, all)
 	if err != nil {
 		return nil, err
 	}

@@ -63,32 +63,43 @@ func Run(ctx context.Context, m meter, o Options) (*Report, error) {
 	r := newReport(o)
 	all := make(map[cellKey]*samples)
 	skipped := make(map[string]error)
-	total, done := o.Rounds*len(o.Sizes)*len(o.Methods)*2, 0
-	var err error
-	for r.Rounds = 0; r.Rounds < o.Rounds && err == nil; r.Rounds++ {
-		for _, size := range o.Sizes {
-			for _, method := range o.Methods {
-				for _, depth := range []int{o.Depth, 1} {
-					if err == nil && skipped[method.String()] == nil {
-						if o.Progress != nil {
-							o.Progress(done, total, fmt.Sprintf("round %d of %d, %s, %s, %d in flight", r.Rounds+1, o.Rounds, method, Size(size), depth))
-						}
-						if _, merr := measure(ctx, m, o, method, size, depth, all); merr != nil && m.Ended() != nil {
-							err = merr
-						} else if merr != nil {
-							skipped[method.String()] = merr
-						}
-					}
-					done++
-				}
+	loads := o.loads()
+	for ; r.Rounds < o.Rounds; r.Rounds++ {
+		for i, l := range loads {
+			if skipped[l.method.String()] != nil {
+				continue
+			}
+			if o.Progress != nil {
+				o.Progress(r.Rounds*len(loads)+i, o.Rounds*len(loads),
+					fmt.Sprintf("round %d of %d, %s, %s, %d in flight", r.Rounds+1, o.Rounds, l.method, Size(l.size), l.depth))
+			}
+			_, err := measure(ctx, m, o, l, all)
+			switch {
+			case m.Ended() != nil:
+				r.finish(o, all, skipped, err)
+				return r, err
+			case err != nil:
+				skipped[l.method.String()] = err
 			}
 		}
 	}
-	if err != nil {
-		r.Rounds-- // the one that was broken off
+	r.finish(o, all, skipped, nil)
+	return r, nil
+}
+
+// load is what is measured once a round.
+type load struct {
+	method      Method
+	size, depth int
+}
+
+func (o *Options) loads() (list []load) {
+	for _, size := range o.Sizes {
+		for _, method := range o.Methods {
+			list = append(list, load{method, size, o.Depth}, load{method, size, 1})
+		}
 	}
-	r.finish(o, all, skipped, err)
-	return r, err
+	return list
 }
 
 // cellKey names a cell.
@@ -97,16 +108,16 @@ type cellKey struct {
 	size   int
 }
 
-func measure(ctx context.Context, m meter, o Options, method Method, size, depth int, all map[cellKey]*samples) (*transfer.Measurement, error) {
-	l := transfer.Load{Transport: method.Transport, TCP: method.TCP, Size: size, Depth: depth, Warmup: o.Duration / 4, Duration: o.Duration}
-	if method.Transport == transfer.TransportRDMA {
-		l.Op = method.Name
+func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*samples) (*transfer.Measurement, error) {
+	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration}
+	if l.method.Transport == transfer.TransportRDMA {
+		ask.Op = l.method.Name
 	}
-	got, err := m.Measure(ctx, l)
+	got, err := m.Measure(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	key := cellKey{method.String(), size}
+	key := cellKey{l.method.String(), l.size}
 	s := all[key]
 	if s == nil {
 		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency()}
@@ -114,12 +125,12 @@ func measure(ctx context.Context, m meter, o Options, method Method, size, depth
 	}
 	s.local, s.remote = got.Local, got.Remote
 	rate := float64(got.Bytes) / got.Elapsed.Seconds()
-	if depth == o.Depth {
+	if l.depth == o.Depth {
 		s.rates = append(s.rates, rate)
 		s.loaded.Merge(got.Latency)
 		s.cost = append(s.cost, cost{[2]float64{rate * got.LocalTime.Seconds(), float64(got.Bytes)}, got.LocalCPU, got.Other})
 	}
-	if depth == 1 {
+	if l.depth == 1 {
 		s.alone.Merge(got.Latency)
 		if got.Latency.TotalCount() > 0 {
 			s.trips = append(s.trips, float64(got.Latency.ValueAtQuantile(50))/1e9)

@@ -26,11 +26,11 @@ type Report struct {
 	Peer     string    `json:"peer"`             // the receiver's address
 	Started  time.Time `json:"started"`
 	Host     Host      `json:"host"`
-	Rounds   int       `json:"rounds"`   // that were finished
-	Depth    int       `json:"depth"`    // requests in flight where bandwidth was measured
-	Duration float64   `json:"duration"` // of each measurement
-	Soft     bool      `json:"soft"`     // RDMA was emulated (rdma_rxe): says nothing of hardware
-	Cells    []Cell    `json:"cells"`    // by size, then method
+	Rounds   int       `json:"rounds"`           // that were finished
+	Depth    int       `json:"depth"`            // requests in flight where bandwidth was measured
+	Duration float64   `json:"duration_seconds"` // of each measurement
+	Soft     bool      `json:"soft"`             // RDMA was emulated (rdma_rxe): says nothing of hardware
+	Cells    []Cell    `json:"cells"`            // by size, then method
 	Skipped  []Skipped `json:"skipped,omitempty"`
 	Verdict  string    `json:"verdict"`
 }
@@ -52,13 +52,13 @@ type Skipped struct {
 type Cell struct {
 	Transport string       `json:"transport"`
 	Method    string       `json:"method"`
-	Size      int          `json:"size"` // bytes of each extent
-	Here      string       `json:"here"` // what the ends of the lane ran on
+	Size      int          `json:"size_bytes"` // bytes of each extent
+	Here      string       `json:"here"`       // what the ends of the lane ran on
 	There     string       `json:"there"`
-	Rates     []float64    `json:"rates"` // by round
-	Rate      Interval     `json:"rate"`
+	Rates     []float64    `json:"rates_bytes_per_second"` // by round
+	Rate      Interval     `json:"rate_bytes_per_second"`
 	Messages  float64      `json:"messages_per_second"` // extents, by the median rate
-	Trip      Interval     `json:"round_trip"`          // of one request alone: medians of the rounds
+	Trip      Interval     `json:"round_trip_seconds"`  // of one request alone: medians of the rounds
 	Alone     Distribution `json:"round_trips"`         // of one request alone, of all rounds together
 	Loaded    Distribution `json:"round_trips_loaded"`  // with Depth in flight
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`

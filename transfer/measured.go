@@ -126,7 +126,7 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 	switch {
 	case int64(m.Size)*int64(m.Depth) > maxRing/4:
 		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, maxRing/4)
-	case m.Transport == TransportRDMA && (rdma || p.Transport == TransportAuto && p.hello.Transport == TransportAuto):
+	case m.Transport == TransportRDMA && rdma:
 		if _, err := p.RDMA.Paths(p.hello); err != nil {
 			return nil, errorf(CodeNoRDMA, "%w", err)
 		}
