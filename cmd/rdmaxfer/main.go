@@ -64,11 +64,15 @@ func untilSignal() (context.Context, func()) {
 }
 
 func newApp() *cli.App {
+	commands := []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), keygenCommand()}
+	for _, c := range commands {
+		noHelpCommand(c)
+	}
 	return &cli.App{
 		Name:            "rdmaxfer",
 		Usage:           "move files between hosts over RDMA, verified; over TCP where there is none",
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), keygenCommand()},
+		Commands:        commands,
 		OnUsageError:    onUsageError,
 		// Errors are printed and turned into an exit status by main alone.
 		ExitErrHandler: func(*cli.Context, error) {},
@@ -78,6 +82,14 @@ func newApp() *cli.App {
 			}
 			return cli.ShowAppHelp(c)
 		},
+	}
+}
+
+// noHelpCommand leaves help to the flag: a file, or a host, may be called help, or h.
+func noHelpCommand(c *cli.Command) {
+	c.HideHelpCommand = true
+	for _, sub := range c.Subcommands {
+		noHelpCommand(sub)
 	}
 }
 
