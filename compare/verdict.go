@@ -45,7 +45,7 @@ func (r *Report) verdict() string {
 		words = append(words, spans(matches)+".", costs(matches[len(matches)-1]))
 	}
 	if r.Soft {
-		words = append(words, "This RDMA is soft-RoCE (rdma_rxe), a program: RDMA hardware does much better.")
+		words = append(words, "This RDMA is soft-RoCE (rdma_rxe), a program: it says nothing of RDMA hardware.")
 	}
 	return strings.Join(words, " ")
 }
