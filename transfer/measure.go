@@ -16,13 +16,13 @@ import (
 
 // Load is what a [Meter] has a lane do.
 type Load struct {
-	Transport string // rdma or tcp
-	Op        string // of RDMA: read, write or send
-	TCP       ServeTransport
-	Size      int           // of an extent, bytes
-	Depth     int           // requests in flight at the most
-	Warmup    time.Duration // that does not count
-	Duration  time.Duration // that does
+	Transport string         // rdma or tcp
+	Op        string         // of RDMA: read, write or send
+	TCP       ServeTransport // this end of a TCP lane, which knows its method
+	Size      int            // of an extent, bytes
+	Depth     int            // requests in flight at the most
+	Warmup    time.Duration  // that does not count
+	Duration  time.Duration  // that does
 }
 
 // Measurement is what came of a [Load].
@@ -45,6 +45,9 @@ type CPU struct {
 	// interrupts too, and whatever else ran there.
 	Host time.Duration
 }
+
+// MaxInFlight is how many bytes of requests a [Load] may keep in flight.
+const MaxInFlight = maxRing / 4
 
 // measured is how much there is to be asked for, bytes: more than a cache.
 const measured = 64 << 20
@@ -195,7 +198,7 @@ func (m *Meter) handle(msg wire.Message) error {
 		p.laneDown(msg.ID)
 	case *wire.Measuring, *wire.Measured:
 		if _, over := msg.(*wire.Measured); over {
-			p.lanes.Wait()
+			p.endLanes()
 		}
 		select {
 		case m.events <- msg:
@@ -226,6 +229,9 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	case <-m.loads:
 	default:
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit+l.Warmup+l.Duration+2*graceToMeasure,
+		errorf(CodeConnect, "the receiver lives, and has not said for too long what it has measured"))
+	defer cancel()
 	m.loads <- l
 	if err := m.p.s.Send(ask); err != nil {
 		return nil, err
@@ -247,14 +253,24 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 			if msg.Code != 0 {
 				return nil, errorf(peerCode(msg.Code), "%s", Printable(msg.Reason))
 			}
-			if at.IsZero() || msg.Nanoseconds == 0 {
-				return nil, errorf(CodeOther, "%w: measured before it began", wire.ErrMalformed)
+			if at.IsZero() || msg.Nanoseconds == 0 || msg.Extents == 0 {
+				return nil, errorf(CodeOther, "%w: measured nothing, or before it began", wire.ErrMalformed)
 			}
 			r.LocalCPU, r.LocalTime = cpu.since(began), now.Sub(at)
 			r.Local = m.local()
 			return &r, r.fill(msg, l.Size)
 		}
 	}
+}
+
+// endLanes ends what still serves, and waits for it.
+func (p *push) endLanes() {
+	p.mu.Lock()
+	for _, cancel := range p.serving {
+		cancel()
+	}
+	p.mu.Unlock()
+	p.lanes.Wait()
 }
 
 func (m *Meter) event(ctx context.Context) (wire.Message, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -70,7 +71,7 @@ func (p *pull) measureMessage(m wire.Message) error {
 }
 
 func (p *pull) measure(m *wire.Measure) *wire.Measured {
-	f := &measuredFeed{Measure: m, took: NewLatency(), asked: make([]time.Time, m.Extents)}
+	f := &measuredFeed{Measure: m, took: NewLatency()}
 	if err := p.drive(m, f); err != nil {
 		return &wire.Measured{Code: uint8(min(CodeOf(err), CodeNoRDMA)), Reason: wire.Clip(err.Error())}
 	}
@@ -124,8 +125,8 @@ func laneError(t PullTransport, err error) error {
 func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 	rdma, tcp, reason := p.lanes.policy()
 	switch {
-	case int64(m.Size)*int64(m.Depth) > maxRing/4:
-		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, maxRing/4)
+	case int64(m.Size)*int64(m.Depth) > MaxInFlight:
+		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, MaxInFlight)
 	case m.Transport == TransportRDMA && rdma:
 		if _, err := p.RDMA.Paths(p.hello); err != nil {
 			return nil, errorf(CodeNoRDMA, "%w", err)
@@ -149,12 +150,17 @@ type measuredFeed struct {
 	start, end time.Time // of what counts
 	over       bool
 	refused    bool
-	next       int         // extent
-	asked      []time.Time // by extent, when
-	inFlight   int
-	landed     int64 // between start and end
+	next       uint32  // extent
+	inFlight   []asked // the oldest first
+	landed     int64   // between start and end
 	took       *hdrhistogram.Histogram
 	cpu        CPU
+}
+
+// asked is an extent that was asked for.
+type asked struct {
+	off int64
+	at  time.Time
 }
 
 // Next is [Feed].Next: it is called when nothing is in flight.
@@ -167,7 +173,7 @@ func (f *measuredFeed) Next(ctx context.Context) (Extent, error) {
 
 // TryNext is [Feed].TryNext.
 func (f *measuredFeed) TryNext() (Extent, bool) {
-	if f.over || f.inFlight == int(f.Depth) {
+	if f.over || len(f.inFlight) == int(f.Depth) {
 		return Extent{}, false
 	}
 	e := Extent{Off: int64(f.next) * int64(f.Size), Len: int(f.Size)}
@@ -175,17 +181,23 @@ func (f *measuredFeed) TryNext() (Extent, bool) {
 	if f.warm.IsZero() {
 		f.warm = now.Add(time.Duration(f.Warmup))
 	}
-	f.asked[f.next] = now
-	f.next = (f.next + 1) % len(f.asked)
-	f.inFlight++
+	f.next = (f.next + 1) % f.Extents
+	f.inFlight = append(f.inFlight, asked{e.Off, now})
 	return e, true
+}
+
+// answered gives when an extent was asked for, which is not in flight any more.
+func (f *measuredFeed) answered(e Extent) time.Time {
+	i := slices.IndexFunc(f.inFlight, func(a asked) bool { return a.off == e.Off })
+	at := f.inFlight[i].at // a lane answers what it was given
+	f.inFlight = slices.Delete(f.inFlight, i, i+1)
+	return at
 }
 
 // Land is [Feed].Land: it counts.
 func (f *measuredFeed) Land(e Extent, b []byte) error {
-	now := time.Now()
-	f.inFlight--
-	switch asked := f.asked[e.Off/int64(f.Size)]; {
+	now, at := time.Now(), f.answered(e)
+	switch {
 	case len(b) != e.Len:
 		return fmt.Errorf("%w: %d bytes for an extent of %d", wire.ErrMalformed, len(b), e.Len)
 	case f.over:
@@ -200,8 +212,8 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 		f.start = time.Now()
 	default:
 		f.landed++
-		if asked.After(f.start) {
-			if err := f.took.RecordValue(int64(now.Sub(asked))); err != nil {
+		if at.After(f.start) {
+			if err := f.took.RecordValue(int64(now.Sub(at))); err != nil {
 				return err
 			}
 		}
@@ -215,8 +227,8 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 }
 
 // Refuse is [Feed].Refuse: there is nothing to be measured.
-func (f *measuredFeed) Refuse(Extent) {
-	f.inFlight--
+func (f *measuredFeed) Refuse(e Extent) {
+	f.answered(e)
 	f.over, f.refused = true, true
 }
 

@@ -21,9 +21,6 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
 )
 
-// inFlight bounds the bytes of the requests in flight, as the receiver does.
-const inFlight = 16 << 20
-
 func compareCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "compare",
@@ -113,8 +110,8 @@ func sizes(list string, depth int) (all []int, err error) {
 		if err != nil || n < 1 || n > transfer.DefaultExtentSize {
 			return nil, usagef("%q is no size of an extent: from 1 to 1M bytes, such as 64K", word)
 		}
-		if n*int64(depth) > inFlight {
-			return nil, usagef("%s × %d in flight: more than a lane has room for, %s; ask for a lower --depth", word, depth, units.BytesSize(inFlight))
+		if n*int64(depth) > transfer.MaxInFlight {
+			return nil, usagef("%s × %d in flight: more than a lane has room for, %s; ask for a lower --depth", word, depth, units.BytesSize(transfer.MaxInFlight))
 		}
 		all = append(all, int(n))
 	}
@@ -319,7 +316,7 @@ func bench(c *cli.Context) error {
 	}
 	size, err := sizes(c.String("size"), depth)
 	if err != nil || len(size) != 1 {
-		return usagef("--size %s: from 1 to 1M bytes, and times --depth no more than %s", c.String("size"), units.BytesSize(inFlight))
+		return usagef("--size %s: from 1 to 1M bytes, and times --depth no more than %s", c.String("size"), units.BytesSize(transfer.MaxInFlight))
 	}
 	if err := checkDuration(c.Duration("duration")); err != nil {
 		return err
