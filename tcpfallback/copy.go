@@ -2,6 +2,7 @@ package tcpfallback
 
 import (
 	"net"
+	"os"
 
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -60,4 +61,17 @@ func (m *copyOut) write(conn *net.TCPConn, r wire.Request, status wire.Status, p
 	v := net.Buffers(m.vec[:])
 	_, err := v.WriteTo(conn)
 	return err
+}
+
+// fileOf gives the file that r asks for a range of, for a method that lets the kernel
+// read it. Where there is none it answers r, as copy does or with a refusal.
+func (m *copyOut) fileOf(conn *net.TCPConn, src *transfer.Source, r wire.Request) (*os.File, error) {
+	if !src.Plain(r) {
+		return nil, m.answer(conn, src, r)
+	}
+	file, err := src.File(r)
+	if file == nil && err == nil {
+		err = refuse(conn, r)
+	}
+	return file, err
 }

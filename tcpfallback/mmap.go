@@ -22,15 +22,9 @@ type mmapOut struct{ copyOut }
 func (*mmapOut) name() string { return "mmap" }
 
 func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
-	if !src.Plain(r) {
-		return m.copyOut.answer(conn, src, r)
-	}
-	file, err := src.File(r)
-	if err != nil {
+	file, err := m.fileOf(conn, src, r)
+	if file == nil || err != nil {
 		return err
-	}
-	if file == nil {
-		return refuse(conn, r)
 	}
 	inPage := int(r.Offset % int64(os.Getpagesize())) // only what is measured is not aligned
 	pages, err := mapRange(file, r.Offset-int64(inPage), inPage+int(r.Length))
@@ -54,8 +48,9 @@ func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 	return err
 }
 
-// mapRange maps n bytes at off, which is a page's beginning, of the file and makes them resident, so that a file
-// that has become shorter is found out before a header promises its bytes.
+// mapRange maps n bytes at off of the file, which is a page's beginning, and makes them
+// resident, so that a file that has become shorter is found out before a header promises
+// its bytes.
 func mapRange(file *os.File, off int64, n int) (pages []byte, err error) {
 	raw, err := file.SyscallConn()
 	if err != nil {

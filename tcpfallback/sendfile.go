@@ -22,15 +22,9 @@ type sendfileOut struct{ copyOut }
 func (*sendfileOut) name() string { return "sendfile" }
 
 func (m *sendfileOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
-	if !src.Plain(r) {
-		return m.copyOut.answer(conn, src, r)
-	}
-	file, err := src.File(r)
-	if err != nil {
+	file, err := m.fileOf(conn, src, r)
+	if file == nil || err != nil {
 		return err
-	}
-	if file == nil {
-		return refuse(conn, r)
 	}
 	a := wire.Answer{ID: r.ID, Length: r.Length}
 	a.Put(m.head[:])

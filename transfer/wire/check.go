@@ -1,0 +1,181 @@
+package wire
+
+import "strings"
+
+func (m *Hello) check() error {
+	if len(m.RDMA) > MaxCandidates {
+		return malformed("%d RDMA addresses", len(m.RDMA))
+	}
+	for i := range m.RDMA {
+		c := &m.RDMA[i]
+		if len(c.Device) > 64 || c.MTU < 1 || c.MTU > 5 || c.Port == 0 {
+			return malformed("RDMA address %d", i)
+		}
+		if err := texts(c.Device); err != nil {
+			return err
+		}
+	}
+	if m.Lanes > MaxLanes {
+		return malformed("%d lanes", m.Lanes)
+	}
+	return texts(m.Transport, m.Op, m.Verify, m.RDMAReason)
+}
+
+func (m *Welcome) check() error {
+	if n := m.ExtentSize; n < 1<<10 || n > MaxExtent || n&(n-1) != 0 {
+		return malformed("extents of %d bytes", n)
+	}
+	return nil
+}
+
+func (l *RDMALane) check() error {
+	if l == nil {
+		return nil
+	}
+	if l.QP.MTU < 1 || l.QP.MTU > 5 || l.QP.QPN > 0xffffff || l.QP.PSN > 0xffffff || len(l.Device) > 64 {
+		return malformed("a queue pair's parameters")
+	}
+	return texts(l.Op, l.Device)
+}
+
+func (m *OpenLane) check() error {
+	if (m.RDMA == nil) == (m.TCP == nil) {
+		return malformed("a lane that is not of one transport")
+	}
+	if m.Depth < 1 || m.Depth > 1024 {
+		return malformed("a lane of depth %d", m.Depth)
+	}
+	if m.TCP != nil {
+		return texts(m.TCP.Method)
+	}
+	return m.RDMA.check()
+}
+
+func (m *LaneAnswer) check() error {
+	if err := m.RDMA.check(); err != nil {
+		return err
+	}
+	return texts(m.Reason, m.Method)
+}
+
+func (m *LaneDown) check() error { return texts(m.Reason) }
+
+func (m *Plan) check() error {
+	if len(m.Lanes) > MaxLanes {
+		return malformed("a plan of %d lanes", len(m.Lanes))
+	}
+	return texts(m.Transport, m.Reason)
+}
+
+func (m *Entry) check() error {
+	if m.Size < 0 || m.Size > MaxSize {
+		return malformed("a file of %d bytes", m.Size)
+	}
+	if m.File >= MaxEntries {
+		return malformed("file number %d", m.File)
+	}
+	links := m.Kind == Symlink || m.Kind == HardLink
+	if m.Kind >= entryEnd || m.Kind != File && (m.Size != 0 || m.Sparse) || links != (m.Link != "") || len(m.Link) > MaxPath {
+		return malformed("an entry of kind %d, %d bytes, that links to %d bytes", m.Kind, m.Size, len(m.Link))
+	}
+	if m.Kind == HardLink {
+		if m.First >= m.File {
+			return malformed("entry %d is another name of entry %d", m.File, m.First)
+		}
+		if err := CheckPath(m.Link); err != nil {
+			return err
+		}
+	} else if m.First != 0 {
+		return malformed("an entry of kind %d with another name", m.Kind)
+	}
+	if m.Owner != nil {
+		if err := texts(m.Owner.User, m.Owner.Group); err != nil {
+			return err
+		}
+	}
+	if err := checkAttrs(m.Attrs); err != nil {
+		return err
+	}
+	return CheckPath(m.Path)
+}
+
+// checkAttrs lets those pass that are users' own, and access control lists: none that
+// gives a program rights (security.capability) or that another system goes by.
+func checkAttrs(attrs []Attr) error {
+	n := 0
+	for _, a := range attrs {
+		if n += len(a.Name) + len(a.Value); n > MaxAttrs || len(a.Name) > 255 {
+			return malformed("more than %d bytes of extended attributes, or too long a name", MaxAttrs)
+		}
+		if !strings.HasPrefix(a.Name, "user.") && a.Name != ACLAccess && a.Name != ACLDefault || strings.ContainsRune(a.Name, 0) {
+			return malformed("the extended attribute %+q", a.Name)
+		}
+	}
+	return nil
+}
+
+func (m *More) check() error { return nil }
+
+func (m *Grown) check() error {
+	if m.Size < 0 || m.Size > MaxSize {
+		return malformed("a stream of %d bytes", m.Size)
+	}
+	return nil
+}
+
+func (m *Kept) check() error { return nil }
+
+func (m *ManifestEnd) check() error {
+	if m.Bytes < 0 || m.Files > MaxEntries || m.Unsent > MaxEntries {
+		return malformed("a manifest of %d files, %d bytes", m.Files, m.Bytes)
+	}
+	return nil
+}
+
+// DigestSize is the length of an extent's digest, bytes.
+const DigestSize = 32
+
+func (m *Digests) check() error {
+	if len(m.Sums) != DigestSize*len(m.Extents) {
+		return malformed("%d digests in %d bytes", len(m.Extents), len(m.Sums))
+	}
+	return nil
+}
+
+func (m *Landed) check() error { return nil }
+
+func (m *Vouch) check() error { return digest(m.Digest) }
+
+// digest bounds one that may be left out.
+func digest(d []byte) error {
+	if n := len(d); n != 0 && n != DigestSize {
+		return malformed("a digest of %d bytes", n)
+	}
+	return nil
+}
+
+func (m *FileFailed) check() error { return texts(m.Reason) }
+
+func (m *Receipt) check() error { return digest(m.Digest) }
+
+func (m *Foreseen) check() error {
+	if m.Here < 0 || m.Here > MaxSize {
+		return malformed("%d bytes of a file are here", m.Here)
+	}
+	return nil
+}
+
+func (m *Done) check() error {
+	if m.Bytes < 0 || m.Nanoseconds < 0 || m.Resumed < 0 || m.Resumed > m.Bytes {
+		return malformed("a negative result")
+	}
+	for _, l := range m.Lanes {
+		if l.Bytes < 0 {
+			return malformed("a lane of %d bytes", l.Bytes)
+		}
+	}
+	return nil
+}
+
+func (m *Abort) check() error { return texts(m.Reason) }
+func (m *Ping) check() error  { return nil }
