@@ -30,7 +30,7 @@ func newCopyOut(mode compress.Mode, extentSize int) copyOut {
 
 func (*copyOut) name() string { return "copy" }
 
-func (m *copyOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
+func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	p := m.buf[:min(int(r.Length), len(m.buf))]
 	ok, err := src.Read(r, p)
 	if err != nil {
@@ -54,9 +54,12 @@ func (m *copyOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request
 }
 
 // write sends the answer to r, header and payload in one call.
-func (m *copyOut) write(conn *net.TCPConn, r wire.Request, status wire.Status, payload []byte) error {
+func (m *copyOut) write(conn net.Conn, r wire.Request, status wire.Status, payload []byte) error {
 	a := wire.Answer{ID: r.ID, Status: status, Length: uint32(len(payload))}
 	a.Put(m.head[:])
+	if c, ok := conn.(*secured); ok {
+		return c.writeAnswer(m.head[:], payload)
+	}
 	m.vec = [2][]byte{m.head[:], payload}
 	v := net.Buffers(m.vec[:])
 	_, err := v.WriteTo(conn)
@@ -65,7 +68,7 @@ func (m *copyOut) write(conn *net.TCPConn, r wire.Request, status wire.Status, p
 
 // fileOf gives the file that r asks for a range of, for a method that lets the kernel
 // read it. Where there is none it answers r, as copy does or with a refusal.
-func (m *copyOut) fileOf(conn *net.TCPConn, src *transfer.Source, r wire.Request) (*os.File, error) {
+func (m *copyOut) fileOf(conn net.Conn, src *transfer.Source, r wire.Request) (*os.File, error) {
 	if !src.Plain(r) {
 		return nil, m.answer(conn, src, r)
 	}

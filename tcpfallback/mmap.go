@@ -21,7 +21,7 @@ type mmapOut struct{ copyOut }
 
 func (*mmapOut) name() string { return "mmap" }
 
-func (m *mmapOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
+func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 // puller is the receiving end: up to depth requests are on their way, answers
 // come in the order of the requests.
 type puller struct {
-	conn   *net.TCPConn
+	conn   net.Conn // a *net.TCPConn or a *secured
 	depth  int
 	method string
 
@@ -30,7 +30,7 @@ type puller struct {
 }
 
 // Describe names the method as the summary line does.
-func (p *puller) Describe() string { return "method=" + p.method }
+func (p *puller) Describe() string { return describe(p.conn, p.method) }
 
 // Close closes the connection; the sender's end sees an end.
 func (p *puller) Close() error { return p.conn.Close() }

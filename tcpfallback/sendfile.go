@@ -21,14 +21,14 @@ type sendfileOut struct{ copyOut }
 
 func (*sendfileOut) name() string { return "sendfile" }
 
-func (m *sendfileOut) answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error {
+func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
 		return err
 	}
 	a := wire.Answer{ID: r.ID, Length: r.Length}
 	a.Put(m.head[:])
-	err = send(conn, m.head[:], file, r.Offset, int(r.Length))
+	err = send(conn.(*net.TCPConn), m.head[:], file, r.Offset, int(r.Length))
 	switch {
 	case err == nil:
 		src.Reread(r, m.buf)

@@ -13,19 +13,36 @@ import (
 
 // server is the sending end: it answers requests one after the other.
 type server struct {
-	conn   *net.TCPConn
+	conn   net.Conn // a *net.TCPConn or a *secured
 	method method
 }
 
 // Describe names the method as the summary line does.
-func (s *server) Describe() string { return "method=" + s.method.name() }
+func (s *server) Describe() string { return describe(s.conn, s.method.name()) }
+
+func describe(conn net.Conn, method string) string {
+	if _, ok := conn.(*secured); ok {
+		return "method=" + method + " encrypted=tls1.3"
+	}
+	return "method=" + method
+}
 
 // Close closes the connection.
-func (s *server) Close() error { return s.conn.Close() }
+func (s *server) Close() error {
+	if c, ok := s.conn.(*secured); ok {
+		return c.hangUp()
+	}
+	return s.conn.Close()
+}
 
 // Serve answers until the receiver closes the connection.
 func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 	defer interrupt(ctx, s.conn)()
+	if c, ok := s.conn.(*secured); ok {
+		if err := c.shakeHands(ctx); err != nil {
+			return ended(ctx, err)
+		}
+	}
 	in := bufio.NewReaderSize(s.conn, 64*wire.HeaderSize)
 	for {
 		var head [wire.HeaderSize]byte
@@ -46,7 +63,7 @@ func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 }
 
 // refuse answers that the file has failed.
-func refuse(conn *net.TCPConn, r wire.Request) error {
+func refuse(conn net.Conn, r wire.Request) error {
 	var head [wire.HeaderSize]byte
 	a := wire.Answer{ID: r.ID, Status: wire.StatusFailed}
 	a.Put(head[:])

@@ -1,6 +1,7 @@
 // Package tcpfallback makes lanes of TCP connections, for hosts that have no RDMA
-// between them. Payload travels in the clear beside 48-byte headers; what it is
-// checked against, the digests, travels in the session's TLS.
+// between them. Payload travels in the clear beside 48-byte headers, unless the lane has
+// a secret: then both are under TLS. What it is checked against, the digests, travels in
+// the session's TLS.
 //
 // A method is how the sending end moves an extent from the file to the socket;
 // each is one file of this package. The receiving end reads into a buffer and
@@ -47,7 +48,7 @@ func (Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams
 
 // Answer connects to the receiver.
 func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
-	method, err := t.newMethod(p.ExtentSize)
+	method, err := t.newMethod(p.ExtentSize, p.Secret != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +57,24 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
 	}
 	answer.Method = method.name()
-	return &server{conn: conn, method: method}, nil
+	if p.Secret == nil {
+		return &server{conn: conn, method: method}, nil
+	}
+	c, err := secure(conn, p.Secret, dialler)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &server{conn: c, method: method}, nil
 }
 
 // method moves the extent that r asks for to conn, header first.
 type method interface {
 	name() string
-	answer(conn *net.TCPConn, src *transfer.Source, r wire.Request) error
+	answer(conn net.Conn, src *transfer.Source, r wire.Request) error
 }
 
-func (t Transport) newMethod(extentSize int) (method, error) {
+func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 	mode := t.Compress
 	if mode == "" {
 		mode = compress.None
@@ -75,7 +84,10 @@ func (t Transport) newMethod(extentSize int) (method, error) {
 		m := newCopyOut(mode, extentSize)
 		return &m, nil
 	case "mmap", "sendfile":
-		if mode != compress.None {
+		switch {
+		case encrypted:
+			return nil, fmt.Errorf("%s moves pages as they are: encrypt with --method copy", t.Method)
+		case mode != compress.None:
 			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
 		}
 		if t.Method == "mmap" {
@@ -97,12 +109,25 @@ func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer
 	if err != nil {
 		return nil, fmt.Errorf("waiting for a TCP lane: %w", err)
 	}
-	return &puller{
+	lane := &puller{
 		conn:   conn,
 		depth:  p.p.Depth,
 		buf:    make([]byte, p.p.ExtentSize),
 		method: answer.Method,
-	}, nil
+	}
+	if p.p.Secret == nil {
+		return lane, nil
+	}
+	c, err := secure(conn, p.p.Secret, listener)
+	if err == nil {
+		err = c.shakeHands(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	lane.conn = c
+	return lane, nil
 }
 
 // Close has nothing to give up.

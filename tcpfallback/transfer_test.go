@@ -26,6 +26,8 @@ type hosts struct {
 	l    *transfer.Listener
 	dir  string
 	sink *transfer.Directory
+
+	encrypt, demand bool // --encrypt at the sender, at the receiver
 }
 
 func newHosts(t *testing.T) *hosts {
@@ -67,12 +69,12 @@ func (h *hosts) send(addr, method, verify string, paths ...string) (sent, receiv
 	go func() {
 		s, err := h.l.Accept(ctx)
 		if err == nil {
-			r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportTCP, TCP: Transport{}, Observer: silent{}}
+			r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportTCP, Encrypt: h.demand, TCP: Transport{}, Observer: silent{}}
 			_, err = r.Receive(ctx, s)
 		}
 		got <- err
 	}()
-	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify,
+	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify, Encrypt: h.encrypt,
 		TCP: Transport{Method: method}, Observer: silent{}}
 	_, sent = s.Send(ctx)
 	return sent, <-got

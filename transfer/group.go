@@ -41,6 +41,17 @@ func joinDetails(details []string) string {
 	return strings.Join(slices.Compact(details), ", ")
 }
 
+// codeOfLanes is the code of a transfer whose lanes could not be opened: that of one whose
+// peer is not who it should be says most.
+func codeOfLanes(errs []error) Code {
+	for _, err := range errs {
+		if CodeOf(err) == CodeAuth {
+			return CodeAuth
+		}
+	}
+	return CodeConnect
+}
+
 // words joins what several lanes failed of, each thing once.
 func words(errs []error) string {
 	var list []string

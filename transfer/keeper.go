@@ -278,9 +278,9 @@ func (k *keeper) nothing(g *group, errs []error) error {
 		case k.rdma != nil && len(k.rdma.up) > 0:
 			return nil
 		case k.trouble == "":
-			return errorf(CodeConnect, "no lane: %w", err)
+			return errorf(codeOfLanes(errs), "no lane: %w", err)
 		}
-		return errorf(CodeConnect, "%s, and no TCP lane: %w", k.trouble, err)
+		return errorf(codeOfLanes(errs), "%s, and no TCP lane: %w", k.trouble, err)
 	}
 	switch {
 	case k.tcp != nil && (len(k.tcp.up) > 0 || k.tcp.opening > 0):

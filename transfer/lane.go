@@ -67,6 +67,9 @@ type LaneParams struct {
 	// Conn gives the TCP connection that was proved to be this lane: the receiving
 	// end waits for it, the sending end dials it.
 	Conn func(context.Context) (*net.TCPConn, error)
+	// Secret is set where that connection is to be encrypted: 32 bytes that the two ends
+	// have, and nobody else.
+	Secret []byte
 }
 
 // PullTransport makes the receiving ends of lanes of one kind.

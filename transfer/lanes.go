@@ -48,6 +48,8 @@ func (l *lanes) policy() (rdma, tcp bool, reason string) {
 		return false, theirs != TransportRDMA, "the receiver was told to use tcp"
 	case theirs == TransportTCP:
 		return false, mine != TransportRDMA, "the sender was told to use tcp"
+	case l.p.hello.Encrypt:
+		return false, mine != TransportRDMA && theirs != TransportRDMA, "the payload is to be encrypted, and over RDMA it is clear"
 	}
 	return true, mine == TransportAuto && theirs == TransportAuto, ""
 }
@@ -97,6 +99,9 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, hello *wire.Hello,
 		wait, forget := l.p.Listener.expect(l.p.session, params.ID, open.TCP.Ticket)
 		defer forget()
 		params.Conn = wait
+		if hello.Encrypt {
+			params.Secret = laneSecret(open.TCP.Ticket, l.p.session, params.ID)
+		}
 	}
 	pending, err := t.Prepare(ctx, hello, params, open)
 	if err != nil {

@@ -294,6 +294,13 @@ func dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, s
 	return conn, nil
 }
 
+// laneSecret is what a lane's encryption is bound to: it is made from the ticket, and
+// nothing that is sent in the clear tells it.
+func laneSecret(ticket [32]byte, session [16]byte, lane uint32) []byte {
+	secret := wire.LaneProof(ticket, session, lane, "encrypt")
+	return secret[:]
+}
+
 func proveLane(conn *net.TCPConn, session [16]byte, lane uint32, secret [32]byte) error {
 	var head [wire.PreambleSize]byte
 	p := wire.Preamble{Session: session, Lane: lane, Proof: wire.LaneProof(secret, session, lane, "dial")}

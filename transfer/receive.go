@@ -34,6 +34,7 @@ type Receiver struct {
 	Listener  *Listener
 	Sink      Sink
 	Transport string // auto, rdma or tcp
+	Encrypt   bool   // senders whose payload is clear are refused
 	RDMA      PullTransport
 	TCP       PullTransport
 	Observer  Observer
@@ -196,6 +197,9 @@ func (p *pull) greet() error {
 	}
 	if hello.Version != wire.Version {
 		return errorf(CodeOther, "the sender speaks version %d of the protocol, the receiver %d: install the same rdmaxfer on both", hello.Version, wire.Version)
+	}
+	if p.Encrypt && !hello.Encrypt {
+		return errorf(CodeUsage, "this receiver takes encrypted payload alone (recv --encrypt), and the sender's is clear: use send --encrypt")
 	}
 	verify, err := digest.Parse(hello.Verify)
 	if err != nil {

@@ -31,7 +31,9 @@ type Sender struct {
 	DeleteSource bool
 	// DryRun asks the receiver what would become of each entry. No byte of a file moves,
 	// and nothing changes at either end.
-	DryRun   bool
+	DryRun bool
+	// Encrypt has the payload travel under TLS, which is for TCP alone.
+	Encrypt  bool
 	RDMA     ServeTransport
 	TCP      ServeTransport
 	Observer Observer
@@ -132,8 +134,8 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
-	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun}
-	if p.Transport != TransportTCP {
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun, Encrypt: p.Encrypt}
+	if p.Transport != TransportTCP && !p.Encrypt {
 		p.RDMA.Offer(hello)
 	}
 	if err := p.s.Send(hello); err != nil {

@@ -40,6 +40,8 @@ func (p *push) mayOpen(open *wire.OpenLane) error {
 	switch {
 	case open.RDMA != nil && p.Transport == TransportTCP, open.TCP != nil && p.Transport == TransportRDMA:
 		return errors.New("the sender was told to use " + p.Transport)
+	case open.RDMA != nil && p.Encrypt:
+		return errors.New("the sender was told to encrypt, and the payload over RDMA is clear")
 	case int64(open.Depth)*int64(p.welcome.ExtentSize) > maxRing:
 		return fmt.Errorf("%d requests of %d bytes in flight are more than a lane may have", open.Depth, p.welcome.ExtentSize)
 	case alive > maxAlive(p.Lanes):
@@ -61,6 +63,9 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
 			return dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
 		}
+	}
+	if open.TCP != nil && p.Encrypt {
+		params.Secret = laneSecret(open.TCP.Ticket, p.welcome.Session, open.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()

@@ -23,7 +23,7 @@ func recvCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "recv",
 		Usage: "receive files from whoever holds the key",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: ":" + DefaultPort, Usage: "listen on `ADDR` (host:port)"},
 			&cli.StringFlag{Name: "into", Value: ".", Usage: "land files in `DIR`"},
 			&cli.StringFlag{Name: "as", Usage: "land the one file or stream that comes as `FILE`, whatever the sender calls it"},
@@ -38,7 +38,7 @@ func recvCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "with --clean: remove nothing, say what would be"},
 			memoryFlag(),
 			jsonFlag(),
-		},
+		}, tcpRecvFlags()...),
 		OnUsageError: onUsageError,
 		Action:       recv,
 	}
@@ -55,6 +55,10 @@ func recv(c *cli.Context) error {
 		return usagef("--dry-run: it goes with --clean alone")
 	}
 	transport, err := oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP)
+	if err != nil {
+		return err
+	}
+	encrypt, err := encryption(c)
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, sink: sink, transport: transport, memory: memory, json: c.Bool("json"), results: os.Stdout}
+	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -107,6 +111,7 @@ type receiver struct {
 	listener  *transfer.Listener
 	sink      transfer.Sink
 	transport string
+	encrypt   bool
 	memory    *rdma.Budget // of all sessions together
 	json      bool
 	results   io.Writer // receipts, events and the summary
@@ -168,6 +173,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Listener:  r.listener,
 		Sink:      r.sink,
 		Transport: r.transport,
+		Encrypt:   r.encrypt,
 		RDMA:      &rdma.Transport{Memory: r.memory},
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,

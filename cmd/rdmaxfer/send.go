@@ -2,12 +2,10 @@ package main
 
 import (
 	"net"
-	"strings"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
-	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/filter"
 	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
@@ -25,10 +23,8 @@ func sendCommand() *cli.Command {
 			keyFileFlag(),
 			transportFlag(),
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
-			&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: " + strings.Join(tcpfallback.Methods, ", ")},
 			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail; one over TCP)"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "what is compared at both ends: blake3, xxh3, crc32c or none"},
-			&cli.StringFlag{Name: "compress", Value: string(compress.None), Usage: "what travels over TCP: none, zstd, or auto (where it ends sooner)"},
 			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
 			&cli.BoolFlag{Name: "hard-links", Usage: "keep the hard links of a tree; else each name lands as a file of its own"},
@@ -40,7 +36,7 @@ func sendCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "move nothing and change nothing, here or there: say what the receiver would do with each file"},
 			memoryFlag(),
 			jsonFlag(),
-		}, filterFlags(rules)...),
+		}, slices.Concat(tcpSendFlags(), filterFlags(rules))...),
 		OnUsageError: onUsageError,
 		Action:       func(c *cli.Context) error { return send(c, rules) },
 	}
@@ -112,19 +108,11 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 			return nil, usagef("--limit: %v", err)
 		}
 	}
-	method, err := oneOf(c, "method", tcpfallback.Methods...)
-	if err != nil {
+	if s.Encrypt, err = encryption(c); err != nil {
 		return nil, err
 	}
-	mode, err := compress.ParseMode(c.String("compress"))
-	switch {
-	case err != nil:
-		return nil, usagef("--compress: %v", err)
-	case mode != compress.None && method != "auto" && method != "copy":
-		return nil, usagef("--compress %s: %s moves pages as they are; leave --method to auto, or use copy", mode, method)
-	}
-	s.TCP = tcpfallback.Transport{Method: method, Compress: mode}
-	return s, nil
+	s.TCP, err = sendTCP(c)
+	return s, err
 }
 
 // hostPort adds the default port. An IPv6 address may stand in brackets or bare.

@@ -22,7 +22,8 @@ import (
 
 func TestMethods(t *testing.T) {
 	for _, args := range [][]string{{"--method", "copy"}, {"--method", "mmap"}, {"--method", "mmap", "--verify", "none"},
-		{"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"}} {
+		{"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"},
+		{"--encrypt"}, {"--encrypt", "--verify", "none", "--compress", "zstd", "--lanes", "2"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			tt := newTransfer(t)
 			src := tt.file("src", 9*mib+1)
@@ -231,6 +232,9 @@ func TestUsage(t *testing.T) {
 		{"bench h", 2, "bw or lat"},
 		{"bench bw --op rdma h", 2, "read, write, send"},
 		{"bench lat --size 64,4K h", 2, "--size"},
+		{"send --encrypt --transport rdma a b", 2, "payload over RDMA is clear"},
+		{"send --encrypt --method sendfile a b", 2, "sendfile moves pages as they are"},
+		{"recv --encrypt --transport rdma", 2, "payload over RDMA is clear"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},
 		{"send --verify md5 a b", 2, "blake3, xxh3, crc32c, none"},
@@ -287,6 +291,22 @@ func TestSeveralStreams(t *testing.T) {
 			t.Errorf("%s: %v", p.name, sum)
 		}
 	}
+}
+
+// TestEncrypted: both ends say so, and why RDMA was not used; who must encrypt is told.
+func TestEncrypted(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.file("src", mib)
+	r := tt.recv("--encrypt")
+	for _, p := range []*proc{tt.send("--encrypt", src), r} {
+		sum := p.want(transfer.CodeOK)
+		if sum["transport"] != "tcp" || sum["detail"] != "method=copy encrypted=tls1.3" || !strings.Contains(sum["reason"].(string), "over RDMA it is clear") {
+			t.Errorf("%s: %v", p.name, sum)
+		}
+	}
+	r = tt.recv("--encrypt")
+	tt.send("--transport", "tcp", src).want(transfer.CodeUsage, "encrypted payload alone", "use send --encrypt")
+	r.want(transfer.CodeUsage)
 }
 
 func TestSummaryIsTheLastLine(t *testing.T) {

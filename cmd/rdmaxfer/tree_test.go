@@ -235,11 +235,11 @@ func TestResume(t *testing.T) {
 		victim string
 		sig    syscall.Signal
 	}{{"recv", syscall.SIGKILL}, {"recv", syscall.SIGINT}, {"send", syscall.SIGKILL}, {"send", syscall.SIGINT}} {
-		for _, verify := range []string{"blake3", "none"} {
-			t.Run(fmt.Sprint(c.victim, " ", c.sig, " ", verify), func(t *testing.T) {
+		for _, how := range []string{"--verify blake3", "--verify none", "--encrypt"} {
+			t.Run(fmt.Sprint(c.victim, " ", c.sig, " ", how), func(t *testing.T) {
 				tt := newTransfer(t)
 				src := tt.file("src", 200*mib+5)
-				args := []string{"--transport", "tcp", "--verify", verify}
+				args := append([]string{"--transport", "tcp"}, strings.Fields(how)...)
 				r := tt.recv()
 				s := tt.send(append(args, "--limit", "30M", src)...)
 				tt.ledger()

@@ -104,6 +104,8 @@ type Hello struct {
 	// DryRun asks for a Foreseen or a FileFailed for each Entry, and for nothing else. A
 	// receiver that does not know it refuses the whole message, so nothing is moved either.
 	DryRun bool `cbor:"10,keyasint,omitempty"`
+	// Encrypt has all lanes be TCP under TLS. A receiver that does not know it refuses.
+	Encrypt bool `cbor:"11,keyasint,omitempty"`
 }
 
 // Welcome is the receiver's answer to Hello.

@@ -47,7 +47,7 @@ func examples() []Message {
 		&Measure{Transport: "rdma", Op: "write", Size: 64, Depth: 16, Extents: 17, Warmup: 1, Nanoseconds: 2},
 		&Measuring{Detail: "rxe_a"},
 		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
-		&Hello{Lanes: 1, DryRun: true},
+		&Hello{Lanes: 1, DryRun: true, Encrypt: true},
 		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
 	}
 }

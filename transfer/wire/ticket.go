@@ -45,7 +45,8 @@ func ParsePreamble(b []byte) (Preamble, error) {
 	return p, nil
 }
 
-// LaneProof is the proof of one end of a lane: role is "dial" or "listen".
+// LaneProof is the proof of one end of a lane: role is "dial" or "listen". That of
+// "encrypt" is sent by nobody: it is the secret of an encrypted lane.
 func LaneProof(ticket [32]byte, session [16]byte, lane uint32, role string) [sha256.Size]byte {
 	h := hmac.New(sha256.New, ticket[:])
 	h.Write([]byte("rdmaxfer lane " + role))
