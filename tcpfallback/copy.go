@@ -20,8 +20,8 @@ type copyOut struct {
 	packed  []byte // room for a compressed extent; nil when nothing is compressed
 }
 
-func newCopyOut(mode compress.Mode, extentSize int) copyOut {
-	m := copyOut{buf: make([]byte, extentSize), chooser: compress.NewChooser(mode)}
+func newCopyOut(mode compress.Mode, extentSize int) *copyOut {
+	m := &copyOut{buf: make([]byte, extentSize), chooser: compress.NewChooser(mode)}
 	if mode != compress.None {
 		m.packed = make([]byte, compress.Bound(extentSize))
 	}
@@ -77,4 +77,28 @@ func (m *copyOut) fileOf(conn net.Conn, src *transfer.Source, r wire.Request) (*
 		err = refuse(conn, r)
 	}
 	return file, err
+}
+
+// byHand answers r from a file of which the kernel moves nothing by itself. Its header may
+// have been sent.
+func (m *copyOut) byHand(conn net.Conn, src *transfer.Source, r wire.Request, file *os.File, promised bool) error {
+	p := m.buf[:r.Length]
+	switch _, err := file.ReadAt(p, r.Offset); {
+	case err != nil && promised: // the receiver waits for what there is not
+		src.Fail(r, err)
+		return err
+	case err != nil:
+		src.Fail(r, err)
+		return refuse(conn, r)
+	}
+	var err error
+	if promised {
+		_, err = conn.Write(p)
+	} else {
+		err = m.write(conn, r, wire.StatusOK, p)
+	}
+	if err == nil {
+		src.Sent(r, p)
+	}
+	return err
 }

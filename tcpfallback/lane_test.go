@@ -286,7 +286,7 @@ func TestUnknownMethods(t *testing.T) {
 	if _, err := (Transport{Method: "smoke"}).Answer(t.Context(), params(nil), nil, new(wire.LaneAnswer)); err == nil {
 		t.Error("the sender takes any method")
 	}
-	for _, method := range []string{"", "auto", "smoke", "\x1b[2J"} {
+	for _, method := range []string{"", "smoke", "\x1b[2J"} {
 		pending, err := Transport{}.Prepare(t.Context(), nil, params(nil), nil)
 		if err != nil {
 			t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 // truncated meanwhile that is SIGBUS; the kernel finds the same out as EFAULT. So the
 // digest is taken from the page cache beside it, through buf. What is no range of one
 // file goes as copy does.
-type mmapOut struct{ copyOut }
+type mmapOut struct{ *copyOut }
 
 func (*mmapOut) name() string { return "mmap" }
 
@@ -31,9 +31,11 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 	switch {
 	case errors.Is(err, errSettled):
 		return refuse(conn, r)
-	case err != nil: // nothing of it was sent yet: the lane lives on
+	case errors.Is(err, io.ErrUnexpectedEOF): // nothing of it was sent yet: the lane lives on
 		src.Fail(r, err)
 		return refuse(conn, r)
+	case err != nil: // there are file systems that have no mappings
+		return m.byHand(conn, src, r, file, false)
 	}
 	err = m.write(conn, r, wire.StatusOK, pages[inPage:])
 	if uerr := unix.Munmap(pages); err == nil {

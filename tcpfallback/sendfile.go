@@ -17,7 +17,7 @@ import (
 // the page cache beside it, through buf. A file that was truncated after its
 // header was sent breaks the lane: the receiver waits for bytes that don't exist.
 // What is no range of one file goes as copy does.
-type sendfileOut struct{ copyOut }
+type sendfileOut struct{ *copyOut }
 
 func (*sendfileOut) name() string { return "sendfile" }
 
@@ -34,11 +34,16 @@ func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request
 		src.Reread(r, m.buf)
 	case errors.Is(err, errSettled):
 		return refuse(conn, r)
+	case errors.Is(err, errNoSendfile):
+		return m.byHand(conn, src, r, file, true)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		src.Fail(r, err)
 	}
 	return err
 }
+
+// errNoSendfile says that a file system has none, and that the header was sent.
+var errNoSendfile = errors.New("no sendfile from this file system")
 
 // errSettled says that a file was closed before anything of it was sent.
 var errSettled = errors.New("the file was settled meanwhile")
@@ -77,6 +82,9 @@ func sendRange(conn *net.TCPConn, in int, off int64, n int) error {
 		sent, err := unix.Sendfile(fd, in, &at, n-done)
 		if sent == 0 && err == nil {
 			return 0, io.ErrUnexpectedEOF
+		}
+		if done == 0 && (err == unix.EINVAL || err == unix.ENOSYS) {
+			return 0, errNoSendfile
 		}
 		return sent, err
 	})

@@ -24,10 +24,11 @@ var Methods = []string{"auto", "copy", "mmap", "sendfile"}
 
 // Transport makes both ends of TCP lanes.
 type Transport struct {
-	// Method is how the sending end moves extents: one of Methods. auto takes copy:
-	// on loopback none was clearly the faster (docs/performance.md), and copy
-	// takes its digests of the very bytes that it sends.
+	// Method is how the sending end moves extents: one of Methods. auto finds out which
+	// is the fastest while it sends; what is compressed or encrypted goes by copy.
 	Method string
+	// Choice is what auto has found, for all lanes that share it; nil: each for itself.
+	Choice *Choice
 	// Compress is what the sending end compresses: nothing, if it is empty.
 	Compress compress.Mode
 }
@@ -57,6 +58,9 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
 	}
 	answer.Method = method.name()
+	if _, ok := method.(*autoOut); ok {
+		answer.Method = "auto"
+	}
 	if p.Secret == nil {
 		return &server{conn: conn, method: method}, nil
 	}
@@ -80,9 +84,18 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 		mode = compress.None
 	}
 	switch t.Method {
-	case "", "auto", "copy":
+	case "", "auto":
 		m := newCopyOut(mode, extentSize)
-		return &m, nil
+		if encrypted || mode != compress.None {
+			return m, nil
+		}
+		choice := t.Choice
+		if choice == nil {
+			choice = new(Choice)
+		}
+		return newAutoOut(m, choice), nil
+	case "copy":
+		return newCopyOut(mode, extentSize), nil
 	case "mmap", "sendfile":
 		switch {
 		case encrypted:
@@ -102,7 +115,7 @@ type pending struct{ p transfer.LaneParams }
 
 // Connect waits for the sender's connection.
 func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
-	if !slices.Contains(Methods[1:], answer.Method) {
+	if !slices.Contains(Methods, answer.Method) {
 		return nil, fmt.Errorf("%w: a TCP lane of method %q", wire.ErrMalformed, answer.Method)
 	}
 	conn, err := p.p.Conn(ctx)

@@ -88,6 +88,7 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 			ctx:     ctx,
 			cancel:  cancel,
 			lane:    make(map[uint32]LaneResult),
+			servers: make(map[uint32]Server),
 			serving: make(map[uint32]context.CancelFunc),
 		},
 		file:   file,

@@ -62,6 +62,8 @@ type push struct {
 	result   Result
 	planned  bool
 	lane     map[uint32]LaneResult         // that was opened, by its number
+	servers  map[uint32]Server             // those of lanes that are up
+	running  []uint32                      // lanes of the plan
 	serving  map[uint32]context.CancelFunc // ends a lane
 }
 
@@ -85,6 +87,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		cancel:  cancel,
 		granted: make(chan uint32, 1),
 		lane:    make(map[uint32]LaneResult),
+		servers: make(map[uint32]Server),
 		serving: make(map[uint32]context.CancelFunc),
 	}
 	p.result.Verify = s.Verify
@@ -466,6 +469,8 @@ func (p *push) done(m *wire.Done) error {
 	p.result.Bytes = m.Bytes
 	p.result.Resumed = m.Resumed
 	p.result.Elapsed = time.Duration(m.Nanoseconds)
+	p.redescribe()
+	p.result.Plan.Detail = p.detail()
 	p.result.Lanes = p.carried(m.Lanes)
 	if !p.complete || p.settled != entries {
 		return errorf(CodeOther, "%w: done after %d of %d entries", wire.ErrMalformed, p.settled, entries)

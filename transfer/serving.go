@@ -73,6 +73,7 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 	if err == nil {
 		p.mu.Lock()
 		p.lane[open.ID] = LaneResult{Transport: t.Name(), Detail: server.Describe()}
+		p.servers[open.ID] = server
 		p.mu.Unlock()
 	}
 	return server, err
@@ -94,6 +95,10 @@ func (p *push) openLane(ctx context.Context, open *wire.OpenLane) {
 	}
 	err = server.Serve(ctx, p.Source)
 	server.Close()
+	p.mu.Lock()
+	p.redescribe()
+	delete(p.servers, open.ID)
+	p.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
 		// The receiver decides what becomes of it.
 		_ = p.s.Send(&wire.LaneDown{ID: open.ID, Reason: wire.Clip(err.Error())})
@@ -121,12 +126,9 @@ func (p *push) endLane(id uint32) {
 // plan notes what carries the data and, the first time, sends the manifest.
 func (p *push) plan(m *wire.Plan) {
 	plan := Plan{Transport: Printable(m.Transport), Lanes: len(m.Lanes), Reason: Printable(m.Reason)}
-	var details []string
 	p.mu.Lock()
-	for _, id := range m.Lanes {
-		details = append(details, p.lane[id].Detail)
-	}
-	plan.Detail = joinDetails(details)
+	p.running = m.Lanes
+	plan.Detail = p.detail()
 	first := !p.planned
 	p.planned = true
 	p.result.Plan = plan
@@ -134,6 +136,26 @@ func (p *push) plan(m *wire.Plan) {
 	p.mu.Unlock()
 	if first {
 		p.lanes.Go(p.manifest)
+	}
+}
+
+// detail is what the lanes of the plan run on. p.mu is held.
+func (p *push) detail() string {
+	var details []string
+	for _, id := range p.running {
+		details = append(details, p.lane[id].Detail)
+	}
+	return joinDetails(details)
+}
+
+// redescribe asks the servers again what they are: one may have found out meanwhile what
+// is best. p.mu is held.
+func (p *push) redescribe() {
+	for id, server := range p.servers {
+		if lane, ok := p.lane[id]; ok {
+			lane.Detail = server.Describe()
+			p.lane[id] = lane
+		}
 	}
 }
 

@@ -1,0 +1,182 @@
+package tcpfallback
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// How auto finds the fastest method: what is sent anyway goes by each in turn for a while.
+// A connection has found its speed, and the receiver its own, when beforeTrials bytes
+// have gone by copy: less than that is no transfer to measure at. A trial is trialSize
+// bytes, of which the first trialSettles don't count: what the method before it sent is
+// still under way. Each method has trialRounds, in turn, and the median of its rates counts:
+// one may be slow for whatever else the hosts do, and one quick because buffers on the way
+// were empty.
+const (
+	beforeTrials = 32 << 20
+	trialSize    = 16 << 20
+	trialSettles = 6 << 20
+	trialRounds  = 3
+)
+
+// lead is how many times as fast as copy a method must be. copy takes its digests of the
+// very bytes that it sends, and a truncated source breaks none of its lanes.
+const lead = 1.1
+
+// maxDisturbed is how many trials may be cut short by what goes by copy anyhow, packs and
+// streams, before auto gives up.
+const maxDisturbed = 24
+
+// Choice is the method that auto has chosen, or how far it has come with that. All lanes
+// of a session share one. Its zero value has tried nothing.
+type Choice struct {
+	mu        sync.Mutex
+	begun     bool      // something was sent
+	ready     int64     // bytes before the first trial
+	trial     int       // its number: round by round, each method in turn
+	sent      int64     // bytes of it
+	since     time.Time // the trial counts
+	counted   int64     // bytes since then
+	disturbed int
+	rates     map[string][]float64 // of each trial, bytes a second
+	chosen    string               // empty as long as trials go on
+}
+
+// trials are in this order: copy first, which is what was used before.
+func trials() []string { return Methods[1:] }
+
+// next is the method of the next extent.
+func (c *Choice) next() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.chosen != "":
+		return c.chosen
+	case c.ready < beforeTrials:
+		return "copy"
+	}
+	return trials()[c.trial%len(trials())]
+}
+
+// moved says that n bytes have gone by the method that next gave, now.
+func (c *Choice) moved(method string, n int, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun = true
+	switch {
+	case c.chosen != "":
+		return
+	case c.ready < beforeTrials:
+		c.ready += int64(n)
+		return
+	case method != trials()[c.trial%len(trials())]:
+		return // another lane was on its way with it when the trial began
+	}
+	if c.sent += int64(n); c.sent < trialSettles {
+		return
+	}
+	if c.since.IsZero() {
+		c.since = now
+		return
+	}
+	c.counted += int64(n)
+	if c.sent >= trialSize {
+		c.end(method, now)
+	}
+}
+
+// end ends a trial, and after the last one chooses.
+func (c *Choice) end(method string, now time.Time) {
+	if c.rates == nil {
+		c.rates = make(map[string][]float64)
+	}
+	took := max(time.Nanosecond, now.Sub(c.since))
+	c.rates[method] = append(c.rates[method], float64(c.counted)/took.Seconds())
+	c.again()
+	if c.trial++; c.trial < trialRounds*len(trials()) {
+		return
+	}
+	c.chosen = "copy"
+	for _, m := range trials() {
+		if c.rate(m) > lead*c.rate("copy") && c.rate(m) > c.rate(c.chosen) {
+			c.chosen = m
+		}
+	}
+}
+
+// rate is the median of a method's trials.
+func (c *Choice) rate(method string) float64 {
+	r := slices.Sorted(slices.Values(c.rates[method]))
+	return r[len(r)/2]
+}
+
+func (c *Choice) again() {
+	c.sent, c.counted, c.since = 0, 0, time.Time{}
+}
+
+// disturb says that something went by copy that no method can move otherwise: it is no part
+// of a trial, which begins again.
+func (c *Choice) disturb() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun = true
+	if c.chosen != "" || c.ready < beforeTrials {
+		return
+	}
+	c.again()
+	if c.disturbed++; c.disturbed > maxDisturbed {
+		c.chosen, c.rates = "copy", nil
+	}
+}
+
+// String is how the summary names it: the method, and after trials what they gave.
+func (c *Choice) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.chosen == "" && c.begun && c.ready < beforeTrials:
+		return "copy"
+	case c.chosen == "":
+		return "auto"
+	case c.rates == nil:
+		return c.chosen
+	}
+	others := slices.DeleteFunc(slices.Clone(trials()), func(m string) bool { return m == c.chosen })
+	for i, m := range others {
+		others[i] = fmt.Sprintf("%s %.1f", m, c.rate(m)/1e9)
+	}
+	return fmt.Sprintf("%s (auto: %.1f GB/s against %s)", c.chosen, c.rate(c.chosen)/1e9, strings.Join(others, ", "))
+}
+
+// autoOut goes by the choice's methods.
+type autoOut struct {
+	copyOut *copyOut
+	choice  *Choice
+	methods map[string]method
+}
+
+func newAutoOut(c *copyOut, choice *Choice) *autoOut {
+	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{c}, "sendfile": &sendfileOut{c}}}
+}
+
+func (m *autoOut) name() string { return m.choice.String() }
+
+func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+	if !src.Plain(r) {
+		m.choice.disturb()
+		return m.copyOut.answer(conn, src, r)
+	}
+	method := m.choice.next()
+	if err := m.methods[method].answer(conn, src, r); err != nil {
+		return err
+	}
+	m.choice.moved(method, int(r.Length), time.Now())
+	return nil
+}

@@ -1,0 +1,148 @@
+package tcpfallback
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// sends moves n extents as lanes do, each at its method's rate (bytes a second), and gives
+// how many went by each.
+func sends(c *Choice, now *time.Time, n int, rate map[string]float64) map[string]int {
+	by := make(map[string]int)
+	for range n {
+		m := c.next()
+		by[m]++
+		*now = now.Add(time.Duration(float64(extent) / rate[m] * 1e9))
+		c.moved(m, extent, *now)
+	}
+	return by
+}
+
+const toTry, tried = beforeTrials / extent, trialRounds * 3 * trialSize / extent
+
+func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
+	for _, c := range []struct {
+		copy, mmap, sendfile float64
+		want                 string
+	}{
+		{1e9, 1e9, 1e9, "copy (auto: 1.0 GB/s against mmap 1.0, sendfile 1.0)"},
+		{1e9, 1.09e9, 1.05e9, "copy (auto: 1.0 GB/s against mmap 1.1, sendfile 1.1)"},
+		{1e9, 1.12e9, 1e9, "mmap (auto: 1.1 GB/s against copy 1.0, sendfile 1.0)"},
+		{1e9, 1.2e9, 3e9, "sendfile (auto: 3.0 GB/s against copy 1.0, mmap 1.2)"},
+		{1e9, 3e9, 1.2e9, "mmap (auto: 3.0 GB/s against copy 1.0, sendfile 1.2)"},
+		{3e9, 1e9, 1e9, "copy (auto: 3.0 GB/s against mmap 1.0, sendfile 1.0)"},
+	} {
+		choice, now := new(Choice), time.Unix(1, 0)
+		rate := map[string]float64{"copy": c.copy, "mmap": c.mmap, "sendfile": c.sendfile}
+		if got := choice.String(); got != "auto" {
+			t.Errorf("before anything was sent: %s", got)
+		}
+		if by := sends(choice, &now, toTry, rate); by["copy"] != toTry || choice.String() != "auto" {
+			t.Errorf("before the trials: %v, %s", by, choice)
+		}
+		if by := sends(choice, &now, tried, rate); by["copy"] != tried/3 || by["mmap"] != tried/3 || by["sendfile"] != tried/3 {
+			t.Errorf("trials: %v", by)
+		}
+		if got := choice.String(); got != c.want {
+			t.Errorf("%v: %s, want %s", c, got, c.want)
+		}
+		chosen := choice.next()
+		if by := sends(choice, &now, 1000, rate); by[chosen] != 1000 {
+			t.Errorf("after the trials: %v", by)
+		}
+	}
+}
+
+// TestAutoTriesNothingSmall: what is over before copy is up to speed.
+func TestAutoTriesNothingSmall(t *testing.T) {
+	choice, now := new(Choice), time.Unix(1, 0)
+	if by := sends(choice, &now, toTry-1, map[string]float64{"copy": 1e9}); by["copy"] != toTry-1 || choice.String() != "copy" {
+		t.Errorf("%v, %s", by, choice)
+	}
+	choice = new(Choice)
+	choice.disturb() // a stream, say
+	if choice.String() != "copy" {
+		t.Errorf("what went by copy alone: %s", choice)
+	}
+}
+
+// TestAutoForgivesOneOddTrial of a method, be it slow or quick.
+func TestAutoForgivesOneOddTrial(t *testing.T) {
+	choice, now := new(Choice), time.Unix(1, 0)
+	rate := map[string]float64{"copy": 1e9, "mmap": 0.1e9, "sendfile": 9e9}
+	sends(choice, &now, toTry+tried/3, rate)
+	rate["mmap"], rate["sendfile"] = 2e9, 1e9
+	sends(choice, &now, tried*2/3, rate)
+	if got := choice.next(); got != "mmap" {
+		t.Errorf("chose %s", choice)
+	}
+}
+
+// TestAutoIsNotDisturbedForEver by packs between the extents of files: a trial that was cut
+// short begins again, and when all are it goes on with copy.
+func TestAutoIsNotDisturbedForEver(t *testing.T) {
+	rate := map[string]float64{"copy": 1e9, "mmap": 2e9, "sendfile": 1e9}
+	choice, now := new(Choice), time.Unix(1, 0)
+	sends(choice, &now, toTry+1, rate)
+	now = now.Add(time.Hour) // of packs
+	choice.disturb()
+	sends(choice, &now, tried, rate)
+	if choice.String() != "mmap (auto: 2.0 GB/s against copy 1.0, sendfile 1.0)" {
+		t.Errorf("%s", choice)
+	}
+	choice = new(Choice)
+	sends(choice, &now, toTry, rate)
+	for range maxDisturbed + 1 {
+		sends(choice, &now, 10, rate)
+		choice.disturb()
+	}
+	if by := sends(choice, &now, 100, rate); by["copy"] != 100 || choice.String() != "copy" {
+		t.Errorf("%v, %s", by, choice)
+	}
+}
+
+// TestFilesThatTheKernelWontMove arrive nevertheless, over the same lane.
+func TestFilesThatTheKernelWontMove(t *testing.T) {
+	proc, err := os.Open("/proc/self/limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	want := make([]byte, 100)
+	if _, err := proc.ReadAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if pages, err := mapRange(proc, 0, 100); err == nil {
+		t.Fatalf("%d bytes of it can be mapped", len(pages))
+	}
+	_, theirs := pair(t)
+	if err := sendRange(theirs, int(proc.Fd()), 0, 100); !errors.Is(err, errNoSendfile) {
+		t.Fatalf("sendfile: %v", err)
+	}
+	eachMethod(t, func(t *testing.T, method string) {
+		path, _ := file(t, 100)
+		src := open(t, path)
+		r := wire.Request{ID: 1, Length: 100}
+		f, err := src.File(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Dup3(int(proc.Fd()), int(f.Fd()), unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		s := startServing(t, method, src)
+		for range 2 {
+			s.ask(r)
+			if a, p := s.answer(); a.Status != wire.StatusOK || !bytes.Equal(p, want) {
+				t.Errorf("%+v: %q", a, p)
+			}
+		}
+	})
+}
