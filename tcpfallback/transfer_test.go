@@ -28,13 +28,21 @@ type hosts struct {
 	sink *transfer.Directory
 
 	encrypt, demand bool // --encrypt at the sender, at the receiver
+	sockets         transfer.Sockets
+	push            transfer.ServeTransport // in the place of a Transport
+	pull            transfer.PullTransport
 }
 
 func newHosts(t *testing.T) *hosts {
 	t.Helper()
+	return newHostsOf(t, transfer.Sockets{})
+}
+
+func newHostsOf(t *testing.T, k transfer.Sockets) *hosts {
+	t.Helper()
 	h := &hosts{t: t, key: transfer.NewKey(), dir: t.TempDir()}
 	var err error
-	if h.l, err = transfer.Listen(t.Context(), "127.0.0.1:0", h.key); err != nil {
+	if h.l, err = k.Listen(t.Context(), "127.0.0.1:0", h.key); err != nil {
 		t.Fatal(err)
 	}
 	if h.sink, err = transfer.OpenDirectory(h.dir, transfer.OverwriteAlways); err != nil {
@@ -63,19 +71,23 @@ func (h *hosts) send(addr, method, verify string, paths ...string) (sent, receiv
 		h.t.Fatal(err)
 	}
 	defer src.Close()
+	push, pull := h.push, h.pull
+	if push == nil {
+		push, pull = Transport{Method: method}, Transport{}
+	}
 	got := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	go func() {
 		s, err := h.l.Accept(ctx)
 		if err == nil {
-			r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportTCP, Encrypt: h.demand, TCP: Transport{}, Observer: silent{}}
+			r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportTCP, Encrypt: h.demand, TCP: pull, Observer: silent{}}
 			_, err = r.Receive(ctx, s)
 		}
 		got <- err
 	}()
-	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify, Encrypt: h.encrypt,
-		TCP: Transport{Method: method}, Observer: silent{}}
+	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify, Encrypt: h.encrypt, Sockets: h.sockets,
+		TCP: push, Observer: silent{}}
 	_, sent = s.Send(ctx)
 	return sent, <-got
 }

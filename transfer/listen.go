@@ -47,11 +47,14 @@ type ticket struct {
 
 // Listen opens the port. Call Serve to accept.
 func Listen(ctx context.Context, addr string, key Key) (*Listener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // Go listens with MPTCP unless told not to
-	tcp, err := lc.Listen(ctx, "tcp", addr)
+	return Sockets{}.Listen(ctx, addr, key)
+}
+
+// Listen opens the port with sockets of that kind.
+func (k Sockets) Listen(ctx context.Context, addr string, key Key) (*Listener, error) {
+	tcp, err := k.listen(ctx, addr)
 	if err != nil {
-		return nil, errorf(CodeConnect, "listening on %s: %w (choose another with --listen)", addr, err)
+		return nil, err
 	}
 	conf, err := tlsConfig()
 	if err != nil {
@@ -272,14 +275,11 @@ func (l *Listener) expect(session [16]byte, lane uint32, secret [32]byte) (wait 
 }
 
 // dialLane connects a TCP lane to the receiver and proves the ticket.
-func dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, secret [32]byte) (*net.TCPConn, error) {
-	var d net.Dialer
-	d.SetMultipathTCP(false)
-	raw, err := d.DialContext(ctx, "tcp", addr)
+func (k Sockets) dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, secret [32]byte) (*net.TCPConn, error) {
+	conn, err := k.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := raw.(*net.TCPConn)
 	release, err := bind(ctx, conn)
 	if err == nil {
 		err = proveLane(conn, session, lane, secret)

@@ -65,7 +65,7 @@ func (l *testListener) dial(t *testing.T, words []byte) net.Conn {
 func (l *testListener) lane(t *testing.T, session [16]byte, lane uint32, secret [32]byte) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	return dialLane(ctx, l.Addr().String(), session, lane, secret)
+	return Sockets{}.dialLane(ctx, l.Addr().String(), session, lane, secret)
 }
 
 func TestTicketIsForOneLane(t *testing.T) {
@@ -120,7 +120,7 @@ func TestLaneProvesTheListenerToo(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if _, err := dialLane(t.Context(), tcp.Addr().String(), [16]byte{}, 1, [32]byte{}); err == nil {
+	if _, err := (Sockets{}).dialLane(t.Context(), tcp.Addr().String(), [16]byte{}, 1, [32]byte{}); err == nil {
 		t.Error("a listener without the ticket was believed")
 	}
 }
@@ -178,7 +178,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 			s.Close()
 		}
 	}()
-	s, err := dialSession(t.Context(), l.Addr().String(), Key{1})
+	s, err := Sockets{}.dialSession(t.Context(), l.Addr().String(), Key{1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 func TestWaitingSessionsAreNoStrangers(t *testing.T) {
 	l := listen(t)
 	for range maxStrangers + 5 {
-		s, err := dialSession(t.Context(), l.Addr().String(), Key{1})
+		s, err := Sockets{}.dialSession(t.Context(), l.Addr().String(), Key{1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -271,7 +271,7 @@ func TestListenerEndsItsStrangers(t *testing.T) {
 	tl := &testListener{l, refused}
 	tl.dial(t, nil)
 	tl.dial(t, []byte("RXL1"))
-	session, err := dialSession(t.Context(), l.Addr().String(), Key{1})
+	session, err := Sockets{}.dialSession(t.Context(), l.Addr().String(), Key{1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 	if err != nil {
 		return nil, err
 	}
-	session, err := dialSession(ctx, addr, key)
+	session, err := Sockets{}.dialSession(ctx, addr, key)
 	if err != nil {
 		file.Close()
 		return nil, causeOf(ctx, err)

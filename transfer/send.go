@@ -34,6 +34,7 @@ type Sender struct {
 	DryRun bool
 	// Encrypt has the payload travel under TLS, which is for TCP alone.
 	Encrypt  bool
+	Sockets  Sockets
 	RDMA     ServeTransport
 	TCP      ServeTransport
 	Observer Observer
@@ -69,7 +70,7 @@ type push struct {
 
 // Send runs one transfer to its end.
 func (s *Sender) Send(ctx context.Context) (*Result, error) {
-	session, err := dialSession(ctx, s.Addr, s.Key)
+	session, err := s.Sockets.dialSession(ctx, s.Addr, s.Key)
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}

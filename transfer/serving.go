@@ -61,7 +61,7 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 		t = p.RDMA
 	} else {
 		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
-			return dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
+			return p.Sockets.dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
 		}
 	}
 	if open.TCP != nil && p.Encrypt {

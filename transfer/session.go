@@ -101,12 +101,13 @@ func proof(conn *tls.Conn, key Key, role string) ([]byte, error) {
 var ErrWrongKey = errors.New("the keys differ: both hosts need the same key file")
 
 // dialSession connects to a receiver and proves the key, the dialler first.
-func dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
+func (k Sockets) dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	var d net.Dialer
-	d.SetMultipathTCP(false)
-	raw, err := d.DialContext(ctx, "tcp", addr)
+	raw, err := k.dial(ctx, addr)
+	if e := ownWords(err); e != nil {
+		return nil, e
+	}
 	if err != nil {
 		return nil, errorf(CodeConnect, "connecting to %s: %w (is rdmaxfer recv running there, and the port open?)", addr, err)
 	}

@@ -300,11 +300,11 @@ func TestSilentListenerEndsWithTheCaller(t *testing.T) {
 	stop := errors.New("stopped")
 	for name, dial := range map[string]func(context.Context) error{
 		"session": func(ctx context.Context) error {
-			_, err := dialSession(ctx, tcp.Addr().String(), Key{1})
+			_, err := Sockets{}.dialSession(ctx, tcp.Addr().String(), Key{1})
 			return err
 		},
 		"lane": func(ctx context.Context) error {
-			_, err := dialLane(ctx, tcp.Addr().String(), [16]byte{}, 1, [32]byte{})
+			_, err := Sockets{}.dialLane(ctx, tcp.Addr().String(), [16]byte{}, 1, [32]byte{})
 			return err
 		},
 	} {

@@ -68,6 +68,10 @@ func recv(c *cli.Context) error {
 			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
 		}
 	}
+	sock, err := sockets(c)
+	if err != nil {
+		return err
+	}
 	memory, err := budget(c)
 	if err != nil {
 		return err
@@ -83,7 +87,7 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := transfer.Listen(ctx, c.String("listen"), key)
+	l, err := sock.Listen(ctx, c.String("listen"), key)
 	if err != nil {
 		return err
 	}

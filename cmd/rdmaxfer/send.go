@@ -111,6 +111,9 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	if s.Encrypt, err = encryption(c); err != nil {
 		return nil, err
 	}
+	if s.Sockets, err = sockets(c); err != nil {
+		return nil, err
+	}
 	s.TCP, err = sendTCP(c)
 	return s, err
 }

@@ -235,6 +235,16 @@ func TestUsage(t *testing.T) {
 		{"send --encrypt --transport rdma a b", 2, "payload over RDMA is clear"},
 		{"send --encrypt --method sendfile a b", 2, "sendfile moves pages as they are"},
 		{"recv --encrypt --transport rdma", 2, "payload over RDMA is clear"},
+		{"send --ipv4 -6 a b", 2, "only one"},
+		{"send --bind nowhere a b", 2, "ip address"},
+		{"send --dscp 64 a b", 2, "af43"},
+		{"send --pacing fast a b", 2, "160Mbit/s"},
+		{"send --send-buffer 1 a b", 2, "4M"},
+		{"send --user-timeout 1us a b", 2, "24h"},
+		{"recv --mss 10", 2, "32767"},
+		{"recv --key-file " + key + " --congestion smoke", 2, "modprobe tcp_smoke"},
+		{"send --key-file " + key + " --congestion smoke /etc/hostname 127.0.0.1:1", 2, "modprobe tcp_smoke"},
+		{"send --key-file " + key + " --ipv6 /etc/hostname 127.0.0.1:1", 4, "connecting to"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},
 		{"send --verify md5 a b", 2, "blake3, xxh3, crc32c, none"},
@@ -309,6 +319,22 @@ func TestEncrypted(t *testing.T) {
 	r = tt.recv("--encrypt")
 	tt.send("--transport", "tcp", src).want(transfer.CodeUsage, "encrypted payload alone", "use send --encrypt")
 	r.want(transfer.CodeUsage)
+}
+
+// TestSocketFlags: that they reach the sockets is tested beside those, here that both ends
+// take them, and what they name.
+func TestSocketFlags(t *testing.T) {
+	tt := newTransfer(t)
+	src := tt.file("src", mib)
+	both := strings.Fields("-4 --send-buffer 128K --recv-buffer 64K --congestion reno --mss 1400 --dscp af11 --pacing 10Gbit/s --user-timeout 20s --notsent-lowat 128K")
+	r := tt.recv(both...)
+	tt.send(append(append(both, "--transport", "tcp", "--bind", "127.0.0.1"), src)...).want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	for name, want := range map[string]int{"": 0, "0": 0, "63": 63, "ef": 46, "EF": 46, "le": 1, "cs7": 56, "af11": 10, "af43": 38} {
+		if got, err := dscp(name); got != want || err != nil {
+			t.Errorf("%q: %d, %v, want %d", name, got, err, want)
+		}
+	}
 }
 
 func TestSummaryIsTheLastLine(t *testing.T) {

@@ -1,0 +1,61 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+)
+
+// Sockets says how TCP connections are made, of sessions and lanes alike. Its zero value
+// leaves everything to the system.
+type Sockets struct {
+	Network string // tcp4 or tcp6; empty for either
+	Bind    net.IP // where a sender's connections come from; nil for any
+	// Control is called with each socket before it connects or listens. Its error is
+	// what the user is told, if it is an [*Error].
+	Control func(network, address string, c syscall.RawConn) error
+}
+
+func (k Sockets) network() string {
+	if k.Network == "" {
+		return "tcp"
+	}
+	return k.Network
+}
+
+// dial connects. Go's own keep-alives are on; MPTCP is off.
+func (k Sockets) dial(ctx context.Context, addr string) (*net.TCPConn, error) {
+	d := net.Dialer{Control: k.Control}
+	if k.Bind != nil {
+		d.LocalAddr = &net.TCPAddr{IP: k.Bind}
+	}
+	d.SetMultipathTCP(false)
+	conn, err := d.DialContext(ctx, k.network(), addr)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// listen opens a port. Connections that it accepts inherit what Control sets (Linux).
+func (k Sockets) listen(ctx context.Context, addr string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: k.Control}
+	lc.SetMultipathTCP(false) // Go listens with MPTCP unless told not to
+	l, err := lc.Listen(ctx, k.network(), addr)
+	if e := ownWords(err); e != nil {
+		return nil, e
+	}
+	if err != nil {
+		return nil, errorf(CodeConnect, "listening on %s: %w (choose another with --listen)", addr, err)
+	}
+	return l, nil
+}
+
+// ownWords gives the error of Control without what net says around it; nil if it is none.
+func ownWords(err error) error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
