@@ -16,6 +16,22 @@ const (
 	TransportIWARP Transport = 1
 )
 
+// String names the transport, and by its number one that has no name here. What names
+// itself unspecified speaks a protocol of its maker's, such as EFA.
+func (t Transport) String() string {
+	switch t {
+	case TransportIB:
+		return "InfiniBand or RoCE"
+	case TransportIWARP:
+		return "iWARP"
+	case 2, 3:
+		return "usNIC"
+	case 4:
+		return "unspecified"
+	}
+	return fmt.Sprintf("transport %d", int(t))
+}
+
 // Device is an RDMA device of this host, as ibv_get_device_list gives it.
 type Device struct {
 	Name      string // e.g. "mlx5_0"
@@ -128,4 +144,25 @@ func (c *Context) QueryPort(port int) (PortAttr, error) {
 	}
 	a, rc := sysQueryPort(c.h, port)
 	return a, opError("ibv_query_port", rc)
+}
+
+// PKeys gives a port's partition keys that are set, by their index in the table
+// (ibv_query_pkey). Bit 15 of a key means full membership, without which two members
+// can't talk to each other (IBTA vol. 1, 10.9). Ethernet has the default one alone.
+func (c *Context) PKeys(port int) (map[int]uint16, error) {
+	attr, err := c.QueryPort(port)
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[int]uint16)
+	for i := range attr.PKeys {
+		rc := sysQueryPKey(c.h, port, i)
+		if err := opError("ibv_query_pkey", rc); err != nil {
+			return nil, err
+		}
+		if rc&0x7fff != 0 {
+			keys[i] = uint16(rc)
+		}
+	}
+	return keys, nil
 }

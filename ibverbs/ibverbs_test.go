@@ -49,6 +49,17 @@ func TestMTU(t *testing.T) {
 }
 
 // TestSendCredits checks the account against a queue that is simulated in full.
+func TestRate(t *testing.T) {
+	for _, c := range []struct {
+		speed, width uint8
+		want         int
+	}{{32, 2, 100000}, {64, 2, 200000}, {128, 2, 400000}, {4, 1, 10000}, {32, 1, 25000}, {128, 16, 200000}, {0, 2, 0}, {4, 3, 0}} {
+		if got := (&PortAttr{Speed: c.speed, Width: c.width}).Mbps(); got != c.want {
+			t.Errorf("speed %d width %d: %d Mbit/s, want %d", c.speed, c.width, got, c.want)
+		}
+	}
+}
+
 func TestSendCredits(t *testing.T) {
 	for depth := 1; depth <= 9; depth++ {
 		for every := 1; every <= depth+1; every++ {

@@ -28,6 +28,7 @@ char *rx_load(void)
 		{(void **)&rx.close_device, "ibv_close_device", 0},
 		{(void **)&rx.query_device, "ibv_query_device", 0},
 		{(void **)&rx.query_port, "ibv_query_port", 0},
+		{(void **)&rx.query_pkey, "ibv_query_pkey", 0},
 		{(void **)&rx.query_gid_table, "_ibv_query_gid_table", 1},
 		{(void **)&rx.alloc_pd, "ibv_alloc_pd", 0},
 		{(void **)&rx.dealloc_pd, "ibv_dealloc_pd", 0},

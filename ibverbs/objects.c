@@ -3,6 +3,7 @@
 // The cold calls: devices, and what belongs to a protection domain.
 #include "verbs.h"
 
+#include <endian.h>
 #include <fcntl.h>
 #include <string.h>
 
@@ -55,6 +56,16 @@ int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *a
 	// What the header's inline does: the symbol fills only the old, shorter struct.
 	return rx_answer(v ? v->query_port(ctx, port, attr, sizeof(*attr))
 			   : rx.query_port(ctx, port, (struct _compat_ibv_port_attr *)attr));
+}
+
+int rx_query_pkey(struct ibv_context *ctx, uint8_t port, int index)
+{
+	__be16 pkey = 0;
+
+	errno = 0;
+	if (rx.query_pkey(ctx, port, index, &pkey))
+		return rx_neg(errno);
+	return be16toh(pkey);
 }
 
 int rx_query_gids(struct ibv_context *ctx, struct ibv_gid_entry *entries, size_t n)

@@ -26,6 +26,9 @@ func TestDevicesAndPorts(t *testing.T) {
 	if err != nil || port.State != PortActive || port.LinkLayer != LinkEthernet || port.ActiveMTU.Bytes() != 4096 {
 		t.Errorf("%+v, %v", port, err)
 	}
+	if keys, err := ctx.PKeys(1); err != nil || len(keys) != 1 || keys[0] != 0xffff {
+		t.Errorf("partitions %v, %v", keys, err)
+	}
 	if gid.Type != GIDTypeRoCEv2 || gid.IfIndex == 0 {
 		t.Errorf("%+v", gid)
 	}

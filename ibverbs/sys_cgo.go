@@ -158,6 +158,10 @@ func sysQueryPort(ctx unsafe.Pointer, port int) (PortAttr, int) {
 	}, 0
 }
 
+func sysQueryPKey(ctx unsafe.Pointer, port, index int) int {
+	return int(C.rx_query_pkey((*C.struct_ibv_context)(ctx), C.uint8_t(port), C.int(index)))
+}
+
 func sysQueryGIDs(ctx unsafe.Pointer, most int) ([]GIDEntry, int) {
 	raw := make([]C.struct_ibv_gid_entry, most)
 	rc := C.rx_query_gids((*C.struct_ibv_context)(ctx), unsafe.SliceData(raw), C.size_t(most))

@@ -24,6 +24,7 @@ func sysOpen(string) (handle, int)                        { return nil, none }
 func sysCloseDevice(handle) int                           { return none }
 func sysQueryDevice(handle) (DeviceAttr, int)             { return DeviceAttr{}, none }
 func sysQueryPort(handle, int) (PortAttr, int)            { return PortAttr{}, none }
+func sysQueryPKey(handle, int, int) int                   { return none }
 func sysQueryGIDs(handle, int) ([]GIDEntry, int)          { return nil, none }
 func sysAsyncFD(handle) int                               { return none }
 func sysNextEvent(handle) (Event, int)                    { return Event{}, none }

@@ -100,6 +100,14 @@ type PortAttr struct {
 	Width     uint8  // active width, coded: 1, 2, 4, 8 for 1x, 4x, 8x, 12x; 16 for 2x
 }
 
+// Mbps is the rate of the link, Mbit/s: what its lanes carry of data, by their nominal
+// speed (IBTA vol. 1, PortInfo); 0 for a code that is not known here.
+func (a *PortAttr) Mbps() int {
+	lanes := map[uint8]int{1: 1, 2: 4, 4: 8, 8: 12, 16: 2}[a.Width]
+	speed := map[uint8]int{1: 2500, 2: 5000, 4: 10000, 8: 10000, 16: 14000, 32: 25000, 64: 50000, 128: 100000}[a.Speed]
+	return lanes * speed
+}
+
 // DeviceAttr is what a device can do (struct ibv_device_attr_ex, in part). Limits
 // are the device's promise of an upper bound, not of what is free now.
 type DeviceAttr struct {

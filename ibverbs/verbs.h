@@ -36,6 +36,7 @@ struct rx_symbols {
 	int (*close_device)(struct ibv_context *);
 	int (*query_device)(struct ibv_context *, struct ibv_device_attr *);
 	int (*query_port)(struct ibv_context *, uint8_t, struct _compat_ibv_port_attr *);
+	int (*query_pkey)(struct ibv_context *, uint8_t, int, __be16 *);
 	struct ibv_pd *(*alloc_pd)(struct ibv_context *);
 	int (*dealloc_pd)(struct ibv_pd *);
 	struct ibv_mr *(*reg_mr)(struct ibv_pd *, void *, size_t, int);
@@ -77,6 +78,8 @@ int rx_close_device(struct ibv_context *ctx);
 // plain attributes alone.
 int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr_ex *attr);
 int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *attr);
+// rx_query_pkey answers the entry in host byte order.
+int rx_query_pkey(struct ibv_context *ctx, uint8_t port, int index);
 int rx_query_gids(struct ibv_context *ctx, struct ibv_gid_entry *entries, size_t n);
 
 struct rx_event {

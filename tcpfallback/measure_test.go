@@ -14,7 +14,9 @@ import (
 // noRDMA is a transport that no host has.
 type noRDMA struct{ transfer.PullTransport }
 
-func (noRDMA) Paths(*wire.Hello) ([]string, error) { return nil, errors.New("no RDMA device") }
+func (noRDMA) Paths(context.Context, transfer.PathQuery) ([]string, *wire.Paths, error) {
+	return nil, nil, errors.New("no RDMA device")
+}
 
 // meter is a session that measures, with a receiver, whose end comes from the channel.
 func (h *hosts) meter(ctx context.Context) (*transfer.Meter, <-chan *transfer.Result, <-chan error) {

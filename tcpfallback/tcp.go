@@ -40,7 +40,9 @@ func (Transport) Name() string { return transfer.TransportTCP }
 func (Transport) Offer(*wire.Hello) {}
 
 // Paths is the session's own address: several lanes are several streams to it.
-func (Transport) Paths(*wire.Hello) ([]string, error) { return []string{""}, nil }
+func (Transport) Paths(context.Context, transfer.PathQuery) ([]string, *wire.Paths, error) {
+	return []string{""}, nil, nil
+}
 
 // Prepare has nothing to make: the engine filled in the ticket.
 func (Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, _ *wire.OpenLane) (transfer.PendingPuller, error) {

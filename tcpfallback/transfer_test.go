@@ -60,8 +60,9 @@ func newHostsOf(t *testing.T, k transfer.Sockets) *hosts {
 
 type silent struct{}
 
-func (silent) Planned(transfer.Plan)    {}
-func (silent) File(transfer.FileResult) {}
+func (silent) Planned(transfer.Plan)      {}
+func (silent) Paths(*transfer.PathReport) {}
+func (silent) File(transfer.FileResult)   {}
 
 // send moves files to the receiver, by way of addr.
 func (h *hosts) send(addr, method, verify string, paths ...string) (sent, received error) {

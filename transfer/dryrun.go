@@ -53,7 +53,7 @@ func dry(e *wire.Entry, r *FileResult) {
 // look begins a dry run. It fails when a transport is required that can't be had.
 func (p *pull) look() error {
 	p.result.DryRun, p.failures.dry = true, true
-	if err := (&keeper{l: &p.lanes}).choose(); err != nil {
+	if err := (&keeper{l: &p.lanes, ctx: p.ctx}).choose(nil); err != nil {
 		return err
 	}
 	outlook, err := p.Sink.Look(ledgerID(p.hello))

@@ -25,6 +25,7 @@ const unknownTime = time.Second
 type laneFeed struct {
 	l         *lanes
 	id        uint32
+	path      string
 	transport string
 	detail    string
 	opened    time.Time

@@ -10,16 +10,46 @@ type lanePath struct {
 	name     string
 	busy     int // lanes on it, or being opened
 	failures int
+	gone     bool // it was not found again
 }
 
 // group is the lanes of one transport.
 type group struct {
 	PullTransport
 	paths   []*lanePath
+	asked   int // lanes that the sender's user wants; 0 for one on each path, up to most
+	most    int
 	want    int // lanes
 	up      []*laneFeed
 	opening int
 	errs    []error // of those that could not be opened, this time
+}
+
+// update takes the paths that were found now. Those that were found before and carry
+// lanes stay, but get no more of them.
+func (g *group) update(names []string) {
+	known := make(map[string]*lanePath)
+	for _, p := range g.paths {
+		known[p.name], p.gone = p, true
+	}
+	var paths []*lanePath
+	for _, name := range names {
+		p := known[name]
+		if p == nil {
+			p = &lanePath{name: name}
+		}
+		p.gone, p.failures = false, 0 // it answers
+		paths = append(paths, p)
+	}
+	for _, p := range g.paths {
+		if p.gone && p.busy > 0 {
+			paths = append(paths, p)
+		}
+	}
+	g.paths = paths
+	if g.want = g.asked; g.want == 0 {
+		g.want = max(min(len(names), g.most), len(g.up)+g.opening)
+	}
 }
 
 func (g *group) missing() int { return g.want - len(g.up) - g.opening }
@@ -28,6 +58,12 @@ func (g *group) missing() int { return g.want - len(g.up) - g.opening }
 // that has failed is the last choice.
 func (g *group) next() *lanePath {
 	return slices.MinFunc(g.paths, func(a, b *lanePath) int {
+		if a.gone != b.gone {
+			if a.gone {
+				return 1
+			}
+			return -1
+		}
 		if a.busy != b.busy {
 			return a.busy - b.busy
 		}

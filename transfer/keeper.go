@@ -51,7 +51,9 @@ func maxAlive(lanes int) int {
 type keeper struct {
 	l         *lanes
 	ctx       context.Context
-	rdma, tcp *group // nil: not to be used
+	rdma, tcp *group // nil: not to be used, or not to be had (yet)
+	may       bool   // RDMA may be used, and may be looked for again
+	looking   bool   // for paths
 	events    chan laneEvent
 	gone      chan struct{} // closed when nobody hears events any more
 
@@ -60,16 +62,19 @@ type keeper struct {
 	limit   time.Time     // for RDMA that is required to come back; zero when it is there
 	trouble string        // why there was not, or is not, what was wanted
 	told    Plan
+	choice  string // what both users were told of the paths
 	futile  int
 	landed  int64 // when the last lane was lost before
 }
 
-// laneEvent is a lane that was opened or not (feed or err), or broke (both).
+// laneEvent is a lane that was opened or not (feed or err), or broke (both); or what came
+// of looking for paths.
 type laneEvent struct {
 	g    *group
 	path *lanePath
 	feed *laneFeed
 	err  error
+	seen *sighting
 }
 
 // keep opens the lanes of a transfer, pulls over them, and replaces those that
@@ -91,7 +96,7 @@ func (l *lanes) keep(ctx context.Context) error {
 		case <-l.p.done:
 			return nil
 		case <-k.retry.C:
-			k.openMissing()
+			k.again()
 		case e := <-k.events:
 			err = k.handle(e)
 		}
@@ -103,7 +108,7 @@ func (l *lanes) keep(ctx context.Context) error {
 
 // begin opens the first lanes.
 func (k *keeper) begin() error {
-	if err := k.choose(); err != nil {
+	if err := k.choose(k.l.p.scout); err != nil {
 		return err
 	}
 	first := k.tcp
@@ -111,25 +116,37 @@ func (k *keeper) begin() error {
 		first = k.rdma
 	}
 	k.open(first, first.want)
+	if k.may && k.rdma == nil {
+		k.later()
+	}
 	return nil
 }
 
-// choose finds what lanes can run on.
-func (k *keeper) choose() error {
+// choose finds what lanes can run on. Without a scout it says what can be told without
+// trying.
+func (k *keeper) choose(scout Scout) error {
 	wantRDMA, wantTCP, reason := k.l.policy()
 	if !wantRDMA && !wantTCP {
 		return errorf(CodeNoRDMA, "RDMA is required, and %s", reason)
 	}
 	var err error
 	if wantTCP {
-		if k.tcp, err = k.group(k.l.p.TCP, 1); err != nil {
+		if k.tcp, err = k.group(k.l.p.TCP, scout, 1); err != nil {
 			return errorf(CodeConnect, "no lane: %w", err)
 		}
 	}
 	if wantRDMA {
-		if k.rdma, err = k.group(k.l.p.RDMA, autoLanes); err == nil {
-			return nil
+		// Who has nothing else waits for a host that is only slow.
+		for tries := 3; ; tries-- {
+			if k.rdma, err = k.group(k.l.p.RDMA, scout, autoLanes); err == nil {
+				k.may = true
+				return nil
+			}
+			if wantTCP || scout == nil || tries == 1 || !errors.Is(err, ErrNoAnswer) {
+				break
+			}
 		}
+		k.may = !errors.Is(err, ErrFinal)
 		if !wantTCP {
 			return errorf(CodeNoRDMA, "RDMA is required and can't be had: %w", err)
 		}
@@ -141,18 +158,16 @@ func (k *keeper) choose() error {
 
 // group is what can be had of a transport: as many lanes as the sender's user
 // said, or one on each path up to most.
-func (k *keeper) group(t PullTransport, most int) (*group, error) {
-	names, err := t.Paths(k.l.p.hello)
+func (k *keeper) group(t PullTransport, scout Scout, most int) (*group, error) {
+	names, report, err := t.Paths(k.ctx, PathQuery{Hello: k.l.p.hello, Scout: scout})
+	if scout != nil {
+		k.tell(report)
+	}
 	if err != nil {
 		return nil, err
 	}
-	g := &group{PullTransport: t, want: int(k.l.p.hello.Lanes)}
-	if g.want == 0 {
-		g.want = min(len(names), most)
-	}
-	for _, name := range names {
-		g.paths = append(g.paths, &lanePath{name: name})
-	}
+	g := &group{PullTransport: t, most: most, asked: int(k.l.p.hello.Lanes)}
+	g.update(names)
 	return g, nil
 }
 
@@ -176,15 +191,15 @@ func (k *keeper) open(g *group, n int) {
 func (k *keeper) one(ctx context.Context, g *group, p *lanePath) {
 	ln, err := k.l.open(ctx, g, k.l.p.hello, LaneParams{Path: p.name, Depth: DefaultDepth, ExtentSize: DefaultExtentSize})
 	if err != nil {
-		k.report(laneEvent{g, p, nil, err})
+		k.report(laneEvent{g: g, path: p, err: err})
 		return
 	}
-	if !k.report(laneEvent{g, p, ln.feed, nil}) {
+	if !k.report(laneEvent{g: g, path: p, feed: ln.feed}) {
 		k.l.close(ln)
 		return
 	}
 	if err := k.l.run(ln); err != nil {
-		k.report(laneEvent{g, p, ln.feed, err})
+		k.report(laneEvent{g: g, path: p, feed: ln.feed, err: err})
 	}
 }
 
@@ -198,6 +213,9 @@ func (k *keeper) report(e laneEvent) bool {
 }
 
 func (k *keeper) handle(e laneEvent) error {
+	if e.seen != nil {
+		return k.afterLooking(e.seen)
+	}
 	if e.feed != nil && e.err != nil {
 		return k.broke(e)
 	}
@@ -258,11 +276,12 @@ func (k *keeper) settled(g *group) error {
 		k.announce(g, k.trouble)
 	}
 	switch {
-	case g.missing() == 0:
-	case len(errs) == 0:
-		k.openMissing()
-	default:
+	case g.missing() > 0 && len(errs) == 0:
+		k.openMissing(g)
+	case g.missing() > 0:
 		k.later()
+	case g == k.rdma && g.asked == 0:
+		k.retry.Reset(lastRetry) // for a path that is new
 	}
 	return nil
 }
@@ -357,19 +376,24 @@ func (k *keeper) later() {
 	k.wait = min(2*k.wait, lastRetry)
 }
 
-// openMissing opens lanes that there should be: of RDMA at any time, of TCP while
-// that is in use. No more than one on each path: it may be in vain.
-func (k *keeper) openMissing() {
+// again opens lanes that there should be: of RDMA at any time, after another look at
+// what there is, of TCP while that is in use.
+func (k *keeper) again() {
+	if k.may && !k.looking && (k.rdma == nil || k.rdma.missing() > 0 || k.rdma.asked == 0) {
+		k.look()
+	}
+	if k.tcp != nil && len(k.tcp.up) > 0 {
+		k.openMissing(k.tcp)
+	}
+}
+
+// openMissing opens no more than one lane on each path: it may be in vain.
+func (k *keeper) openMissing(g *group) {
 	k.l.mu.Lock()
 	last := k.l.last
 	k.l.mu.Unlock()
-	for _, g := range []*group{k.rdma, k.tcp} {
-		if g == nil || g == k.tcp && len(g.up) == 0 {
-			continue
-		}
-		if n := min(g.missing(), len(g.paths)); n > 0 && int(last)+n <= maxOpened-reserve {
-			k.open(g, n)
-		}
+	if n := min(g.missing(), len(g.paths)); n > 0 && int(last)+n <= maxOpened-reserve {
+		k.open(g, n)
 	}
 }
 

@@ -77,8 +77,9 @@ type PullTransport interface {
 	Name() string // "rdma" or "tcp"
 	// Paths lists what lanes can run on between these two hosts, the best first and
 	// one at least, by names that are good for [LaneParams].Path. An error says why
-	// there is nothing.
-	Paths(hello *wire.Hello) ([]string, error)
+	// there is nothing, and matches [ErrFinal] where there will be nothing. The report
+	// is for users; it is nil where there is nothing to say.
+	Paths(ctx context.Context, q PathQuery) ([]string, *wire.Paths, error)
 	// Prepare makes what the sender must be told to open its end, and writes it
 	// into open. An error says why there is no such lane between these two hosts.
 	Prepare(ctx context.Context, hello *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error)

@@ -83,7 +83,7 @@ func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, pa
 		return nil, causeOf(l.p.ctx, err)
 	}
 	lctx, kill := context.WithCancelCause(l.p.ctx)
-	feed := &laneFeed{l: l, id: id, transport: t.Name(), detail: puller.Describe(), opened: time.Now(), kill: kill}
+	feed := &laneFeed{l: l, id: id, path: params.Path, transport: t.Name(), detail: puller.Describe(), opened: time.Now(), kill: kill}
 	l.mu.Lock()
 	l.up[id] = feed
 	l.ever = append(l.ever, feed)

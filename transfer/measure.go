@@ -90,6 +90,7 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 			lane:    make(map[uint32]LaneResult),
 			servers: make(map[uint32]Server),
 			serving: make(map[uint32]context.CancelFunc),
+			guide:   new(guide),
 		},
 		file:   file,
 		events: make(chan wire.Message, 1),
@@ -145,6 +146,7 @@ func (m *Meter) Close() error {
 	err := m.p.s.Close()
 	<-m.gone
 	m.p.lanes.Wait()
+	m.p.guide.end()
 	m.p.Source.Close()
 	return errors.Join(err, m.file.Close())
 }
@@ -153,10 +155,7 @@ func (m *Meter) Close() error {
 func (m *Meter) converse() error {
 	p := m.p
 	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1, Measure: true}
-	if p.RDMA != nil {
-		p.RDMA.Offer(hello)
-	}
-	if err := p.s.Send(hello); err != nil {
+	if err := p.greet(hello); err != nil {
 		return err
 	}
 	for {
@@ -172,6 +171,9 @@ func (m *Meter) converse() error {
 
 func (m *Meter) handle(msg wire.Message) error {
 	p := m.p
+	if mine, err := p.guide.hear(msg, p.lanes.Go); mine {
+		return err
+	}
 	switch msg := msg.(type) {
 	case *wire.Welcome:
 		if msg.Version != wire.Version {

@@ -97,8 +97,9 @@ func (p *pull) drive(m *wire.Measure, f *measuredFeed) error {
 	hello := *p.hello
 	hello.Op = m.Op
 	// One request is in flight when the feed has it so. A lane has room for two.
-	ln, err := p.lanes.open(ctx, t, &hello, LaneParams{Depth: max(2, int(m.Depth)), ExtentSize: int(m.Size)})
+	ln, err := p.lanes.open(ctx, t, &hello, LaneParams{Path: p.rail, Depth: max(2, int(m.Depth)), ExtentSize: int(m.Size)})
 	if err != nil {
+		p.rail = "" // to be looked for again
 		return laneError(t, err)
 	}
 	f.began = func() error { return p.s.Send(&wire.Measuring{Detail: wire.Clip(ln.Describe())}) }
@@ -128,8 +129,12 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 	case int64(m.Size)*int64(m.Depth) > MaxInFlight:
 		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, MaxInFlight)
 	case m.Transport == TransportRDMA && rdma:
-		if _, err := p.RDMA.Paths(p.hello); err != nil {
-			return nil, errorf(CodeNoRDMA, "%w", err)
+		if p.rail == "" {
+			names, _, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout})
+			if err != nil {
+				return nil, errorf(CodeNoRDMA, "%w", err)
+			}
+			p.rail = names[0]
 		}
 		return p.RDMA, nil
 	case m.Transport == TransportTCP && tcp:

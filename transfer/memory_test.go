@@ -60,7 +60,9 @@ func newMemory(name string, meddle func(*memAnswer) error) *memory {
 func (m *memory) Name() string      { return m.name }
 func (m *memory) Offer(*wire.Hello) {}
 
-func (m *memory) Paths(*wire.Hello) ([]string, error) { return m.paths, nil }
+func (m *memory) Paths(context.Context, PathQuery) ([]string, *wire.Paths, error) {
+	return m.paths, nil, nil
+}
 
 func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {
 	if m.name == TransportRDMA {
@@ -196,6 +198,7 @@ type end struct {
 // Planned and File are not synchronised: the engine promises one call at a time,
 // which the race detector checks.
 func (e *end) Planned(p Plan)    { e.plans = append(e.plans, p) }
+func (e *end) Paths(*PathReport) {}
 func (e *end) File(f FileResult) { e.files = append(e.files, f) }
 
 // engine is a sender and a receiver joined by a pipe and by memory.

@@ -52,9 +52,11 @@ type pull struct {
 	ctx     context.Context // of the transfer; its cause is why it ended early
 	cancel  context.CancelCauseFunc
 	greeted chan struct{} // closed when there is a Hello
+	scout   *scout
 	// measures are what a session that measures is asked for; closed after the last.
 	measures    chan *wire.Measure
 	measuredAll bool          // it is; converse's alone
+	rail        string        // of RDMA, that is measured
 	done        chan struct{} // closed when every file is settled
 
 	dest       Destination
@@ -90,6 +92,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		owed:     make(map[uint32]time.Time),
 		greeted:  make(chan struct{}),
 		measures: make(chan *wire.Measure, 1),
+		scout:    newScout(s),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
@@ -134,8 +137,11 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if p.hello.Measure {
+	switch {
+	case p.hello.Measure:
 		return p.serveMeasures(ended)
+	case p.hello.PathsOnly:
+		return p.servePaths(gone)
 	}
 	p.lanes.running.Go(func() { p.watch(ctx) })
 	p.committing.Go(p.commitAll)
@@ -173,9 +179,11 @@ func (p *pull) converse() error {
 			return context.Cause(p.ctx)
 		}
 		if err == nil {
-			if p.hello.Measure {
+			switch {
+			case p.scout.hear(m):
+			case p.hello.Measure:
 				err = p.measureMessage(m)
-			} else {
+			default:
 				err = p.handle(m)
 			}
 		}
@@ -208,7 +216,7 @@ func (p *pull) greet() error {
 	p.hello = hello
 	p.verify = verify
 	p.result.Verify = hello.Verify
-	if hello.Measure {
+	if hello.Measure || hello.PathsOnly {
 		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
 	}
 	if hello.DryRun {

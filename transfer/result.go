@@ -41,15 +41,16 @@ type FileResult struct {
 // Result sums a transfer up, by the receiver's clock. That of a dry run counts as landed
 // what would land.
 type Result struct {
-	DryRun  bool
-	Files   int   // that landed
-	Failed  int   // that did not
-	Bytes   int64 // of the files that landed
-	Resumed int64 // of these, bytes that had landed before the transfer was interrupted
-	Elapsed time.Duration
-	Plan    Plan         // the last
-	Lanes   []LaneResult // that bytes landed over, in the order in which they came up
-	Verify  string
+	DryRun    bool
+	PathsOnly bool  // it was asked how RDMA reaches this host, and nothing was to move
+	Files     int   // that landed
+	Failed    int   // that did not
+	Bytes     int64 // of the files that landed
+	Resumed   int64 // of these, bytes that had landed before the transfer was interrupted
+	Elapsed   time.Duration
+	Plan      Plan         // the last
+	Lanes     []LaneResult // that bytes landed over, in the order in which they came up
+	Verify    string
 	// Measured is how many loads were measured, where the session was for that.
 	Measured int
 }
@@ -59,6 +60,9 @@ type Result struct {
 type Observer interface {
 	Planned(Plan)
 	File(FileResult)
+	// Paths is called when it was found out how RDMA reaches the other host, or that it
+	// does not.
+	Paths(*PathReport)
 }
 
 // Progress may be read while a transfer runs.

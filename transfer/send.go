@@ -50,6 +50,7 @@ type push struct {
 	cancel  context.CancelCauseFunc
 	lanes   sync.WaitGroup // and everything else that runs beside converse
 
+	guide   *guide
 	opened  int         // lanes; what the receiver may ask for is bounded. converse's alone
 	granted chan uint32 // how many entries may be sent
 
@@ -90,6 +91,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 		lane:    make(map[uint32]LaneResult),
 		servers: make(map[uint32]Server),
 		serving: make(map[uint32]context.CancelFunc),
+		guide:   new(guide), // that has nothing to offer, until there is a Hello
 	}
 	p.result.Verify = s.Verify
 	p.result.DryRun = s.DryRun
@@ -129,6 +131,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 	session.Close()
 	<-gone // it starts lanes
 	p.lanes.Wait()
+	p.guide.end()
 	if err != nil {
 		return &p.result, err
 	}
@@ -139,10 +142,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
 	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun, Encrypt: p.Encrypt}
-	if p.Transport != TransportTCP && !p.Encrypt {
-		p.RDMA.Offer(hello)
-	}
-	if err := p.s.Send(hello); err != nil {
+	if err := p.greet(hello); err != nil {
 		return err
 	}
 	m, err := p.s.Receive()
@@ -181,9 +181,30 @@ func (p *push) converse() error {
 	}
 }
 
+// greet says Hello, with where this host's RDMA can be reached.
+func (p *push) greet(hello *wire.Hello) error {
+	if p.RDMA != nil && p.Transport != TransportTCP && !p.Encrypt {
+		p.RDMA.Offer(hello)
+	}
+	p.guide = newGuide(p.s, p.RDMA, hello.RDMA, p.pathsFound)
+	return p.s.Send(hello)
+}
+
+// pathsFound passes on what the receiver has found out.
+func (p *push) pathsFound(r *PathReport) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.Observer != nil {
+		p.Observer.Paths(r)
+	}
+}
+
 func (p *push) handle(m wire.Message) (done bool, err error) {
 	if !p.expects(m) {
 		return false, fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
+	}
+	if mine, err := p.guide.hear(m, p.lanes.Go); mine {
+		return false, err
 	}
 	switch m := m.(type) {
 	case *wire.OpenLane:

@@ -178,6 +178,8 @@ type dull struct {
 	awake bool
 }
 
+func (d *dull) Paths(*PathReport) {}
+
 func (d *dull) Planned(Plan) {
 	time.Sleep(5 * time.Second)
 	d.awake = true

@@ -26,7 +26,7 @@ func compareCommand() *cli.Command {
 		Name:      "compare",
 		Usage:     "measure RDMA against TCP between this host and one that runs rdmaxfer recv",
 		ArgsUsage: "HOST[:PORT]",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			keyFileFlag(),
 			&cli.StringFlag{Name: "sizes", Value: "4K,64K,1M", Usage: "measure extents of these sizes, each up to 1M: `LIST`"},
 			&cli.StringFlag{Name: "methods", Value: "rdma,tcp", Usage: "of rdma (or of it read, write, send) and tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + "): `LIST`"},
@@ -39,7 +39,7 @@ func compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, for HdrHistogram's plotters"},
 			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
 			memoryFlag(),
-		},
+		}, rdmaFlags()...),
 		OnUsageError: onUsageError,
 		Action:       runCompare,
 	}
@@ -159,7 +159,7 @@ func onlyHost(c *cli.Context) (string, error) {
 }
 
 func openMeter(c *cli.Context, addr string) (*transfer.Meter, error) {
-	memory, err := budget(c)
+	devices, err := newRDMA(c)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func openMeter(c *cli.Context, addr string) (*transfer.Meter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return transfer.OpenMeter(c.Context, addr, key, &rdma.Transport{Memory: memory})
+	return transfer.OpenMeter(c.Context, addr, key, devices)
 }
 
 // showSteps says what is measured: on a terminal in a bar, elsewhere in a line a round.
@@ -280,7 +280,7 @@ func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
 
 func benchCommand() *cli.Command {
 	flags := func(depth int) []cli.Flag {
-		return []cli.Flag{
+		return append([]cli.Flag{
 			keyFileFlag(),
 			&cli.StringFlag{Name: "op", Value: "write", Usage: "how the bytes move: over RDMA by read, write or send; over TCP by " + strings.Join(tcpfallback.Methods[1:], ", ")},
 			&cli.StringFlag{Name: "size", Value: map[int]string{1: "64"}[depth], Usage: "of each extent, up to 1M"},
@@ -288,7 +288,7 @@ func benchCommand() *cli.Command {
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement, a quarter of it before that to warm up"},
 			memoryFlag(),
 			jsonFlag(),
-		}
+		}, rdmaFlags()...)
 	}
 	bw, lat := flags(transfer.DefaultDepth), flags(1)
 	bw[2].(*cli.StringFlag).Value = "1M"

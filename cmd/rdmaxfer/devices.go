@@ -3,16 +3,14 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"text/tabwriter"
 
-	"github.com/Mellanox/rdmamap"
 	"github.com/urfave/cli/v2"
 
-	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 func devicesCommand() *cli.Command {
@@ -34,10 +32,13 @@ type deviceInfo struct {
 	Char    []string  `json:"char_devices"`
 	Port    int       `json:"port"`
 	State   string    `json:"state"`
+	Link    string    `json:"link_layer"`
 	MTU     int       `json:"mtu_bytes"`
+	Rate    int64     `json:"bits_per_second"`
+	Node    int       `json:"numa_node"` // -1: nobody knows
 	LID     uint16    `json:"lid"`
 	GIDs    []gidInfo `json:"gids"`
-	Problem string    `json:"problem,omitempty"`
+	Problem string    `json:"problem,omitempty"` // why no transfer can use it
 }
 
 type gidInfo struct {
@@ -49,15 +50,14 @@ type gidInfo struct {
 }
 
 func devices(c *cli.Context) error {
-	list, err := ibverbs.Devices()
+	host, err := rdma.Inventory()
 	if err != nil {
 		return &transfer.Error{Code: transfer.CodeNoRDMA, Err: err}
 	}
-	usable, why := rdma.Candidates()
-	netdevs := netdevOf()
+	usable, refused := host.Candidates(new(rdma.Selection))
 	var infos []deviceInfo
-	for _, d := range list {
-		infos = append(infos, describeDevice(d.Name, netdevs[d.Name], usable)...)
+	for i := range host.Ports {
+		infos = append(infos, describePort(&host.Ports[i], usable, refused))
 	}
 	if c.Bool("json") {
 		for _, i := range infos {
@@ -68,68 +68,28 @@ func devices(c *cli.Context) error {
 	} else {
 		printDevices(infos)
 	}
-	if why != nil {
-		complain(why)
+	if len(usable) == 0 {
+		complain(rdma.Explain(refused))
 	}
 	return nil
 }
 
-// netdevOf maps RDMA devices to the network devices that they run over.
-func netdevOf() map[string]string {
-	m := make(map[string]string)
-	links, _ := net.Interfaces()
-	for _, l := range links {
-		if dev, err := rdmamap.GetRdmaDeviceForNetdevice(l.Name); err == nil {
-			m[dev] = l.Name
+func describePort(p *rdma.Port, usable []rdma.Candidate, refused []wire.Refusal) deviceInfo {
+	info := deviceInfo{
+		Schema: schema, Event: "device", Device: p.Device, Netdev: p.Netdev, Char: p.Char, Port: p.Port, State: p.State,
+		Link: p.Link, MTU: p.MTU, Rate: int64(p.Mbps) * 1e6, Node: p.Node, LID: p.LID,
+	}
+	for _, r := range refused {
+		if r.Device == p.Device && int(r.Port) == p.Port {
+			info.Problem = r.Reason
 		}
 	}
-	return m
-}
-
-func describeDevice(name, netdev string, usable []rdma.Candidate) []deviceInfo {
-	base := deviceInfo{Schema: schema, Event: "device", Device: name, Netdev: netdev, Char: rdmamap.GetRdmaCharDevices(name)}
-	broken := func(err error) []deviceInfo {
-		base.Problem = err.Error()
-		return []deviceInfo{base}
-	}
-	ctx, err := ibverbs.Open(name)
-	if err != nil {
-		return broken(err)
-	}
-	defer ctx.Close()
-	attr, err := ctx.QueryDevice()
-	if err != nil {
-		return broken(err)
-	}
-	gids, err := ctx.GIDTable()
-	if err != nil {
-		return broken(err)
-	}
-	var infos []deviceInfo
-	for port := 1; port <= attr.Ports; port++ {
-		i := base
-		i.Port = port
-		pa, err := ctx.QueryPort(port)
-		if err != nil {
-			i.Problem = err.Error()
+	for _, g := range p.GIDs {
+		i := gidInfo{Index: g.Index, Type: g.Type, Addr: g.GID.Unmap().String(), Netdev: g.Netdev}
+		for _, u := range usable {
+			i.Usable = i.Usable || u.Device == p.Device && int(u.Port) == p.Port && int(u.GIDIndex) == g.Index
 		}
-		i.State, i.MTU, i.LID = pa.State.String(), pa.ActiveMTU.Bytes(), pa.LID
-		for _, g := range gids {
-			if g.Port == port {
-				i.GIDs = append(i.GIDs, describeGID(g, name, usable))
-			}
-		}
-		infos = append(infos, i)
-	}
-	return infos
-}
-
-func describeGID(g ibverbs.GIDEntry, device string, usable []rdma.Candidate) gidInfo {
-	info := gidInfo{Index: g.Index, Type: g.Type.String(), Addr: g.GID.Addr().String(), Netdev: g.Netdev}
-	for _, u := range usable {
-		if u.Device == device && int(u.Port) == g.Port && int(u.GIDIndex) == g.Index {
-			info.Usable = true
-		}
+		info.GIDs = append(info.GIDs, i)
 	}
 	return info
 }
@@ -138,10 +98,10 @@ func printDevices(infos []deviceInfo) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	defer w.Flush()
 	if len(infos) > 0 {
-		fmt.Fprintln(w, "DEVICE\tPORT\tSTATE\tMTU\tNETDEV\tGID\tTYPE\tADDRESS\tUSABLE HERE")
+		fmt.Fprintln(w, "DEVICE\tPORT\tSTATE\tMTU\tRATE\tNETDEV\tGID\tTYPE\tADDRESS\tUSABLE HERE")
 	}
 	for _, i := range infos {
-		if i.Problem != "" {
+		if len(i.GIDs) == 0 {
 			fmt.Fprintf(w, "%s\t%d\t%s\n", i.Device, i.Port, i.Problem)
 		}
 		for _, g := range i.GIDs {
@@ -149,7 +109,7 @@ func printDevices(infos []deviceInfo) {
 			if g.Usable {
 				yes = "yes"
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", i.Device, i.Port, i.State, i.MTU, i.Netdev, g.Index, g.Type, g.Addr, yes)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", i.Device, i.Port, i.State, i.MTU, rateWords(uint32(i.Rate/1e6)), i.Netdev, g.Index, g.Type, g.Addr, yes)
 		}
 	}
 }

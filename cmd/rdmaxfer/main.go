@@ -64,7 +64,7 @@ func untilSignal() (context.Context, func()) {
 }
 
 func newApp() *cli.App {
-	commands := []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), keygenCommand()}
+	commands := []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), doctorCommand(), keygenCommand()}
 	for _, c := range commands {
 		noHelpCommand(c)
 	}
@@ -108,6 +108,10 @@ func transportFlag() *cli.StringFlag {
 
 func jsonFlag() *cli.BoolFlag {
 	return &cli.BoolFlag{Name: "json", Usage: "print one JSON object an event to standard output"}
+}
+
+func verboseFlag() *cli.BoolFlag {
+	return &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say how RDMA reaches the other host: each pair of addresses, and why it is used or not"}
 }
 
 // oneOf checks a flag that has a fixed set of values.

@@ -22,6 +22,7 @@ import (
 type output struct {
 	role     string // send or recv
 	json     bool
+	verbose  bool // tells of paths
 	results  io.Writer
 	progress transfer.Progress
 	moved    func() int64

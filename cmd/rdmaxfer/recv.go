@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -38,7 +39,8 @@ func recvCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "with --clean: remove nothing, say what would be"},
 			memoryFlag(),
 			jsonFlag(),
-		}, tcpRecvFlags()...),
+			verboseFlag(),
+		}, slices.Concat(rdmaFlags(), tcpRecvFlags())...),
 		OnUsageError: onUsageError,
 		Action:       recv,
 	}
@@ -62,17 +64,17 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	devices, err := newRDMA(c)
+	if err != nil {
+		return err
+	}
 	if transport == transfer.TransportRDMA {
 		// What can't work is said before anybody sends.
-		if _, err := rdma.Candidates(); err != nil {
+		if _, err := rdma.Candidates(&devices.Selection); err != nil {
 			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
 		}
 	}
 	sock, err := sockets(c)
-	if err != nil {
-		return err
-	}
-	memory, err := budget(c)
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
+	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -116,14 +118,15 @@ type receiver struct {
 	sink      transfer.Sink
 	transport string
 	encrypt   bool
-	memory    *rdma.Budget // of all sessions together
+	devices   *rdma.Transport // what every session's is made like
 	json      bool
+	verbose   bool
 	results   io.Writer // receipts, events and the summary
 }
 
 func (r *receiver) output() *output {
 	out := newOutput("recv", r.json)
-	out.results = r.results
+	out.results, out.verbose = r.results, r.verbose
 	return out
 }
 
@@ -178,7 +181,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Sink:      r.sink,
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
-		RDMA:      &rdma.Transport{Memory: r.memory},
+		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric},
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,
@@ -186,7 +189,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)
 	stop()
-	return result.DryRun, out.summary(result, err)
+	return result.DryRun || result.PathsOnly, out.summary(result, err)
 }
 
 // causeOr prefers why ctx ended to what that made of an operation.

@@ -220,7 +220,7 @@ func TestNoPath(t *testing.T) {
 	on(t, "a", "ip", "link", "set", "v_a", "down")
 	notThere(t, "rxe_a port 1 is DOWN", "ip link set dev")
 	on(t, "a", "ip", "link", "set", "v_a", "up")
-	on(t, "a", "ip", "addr", "flush", "dev", "v_a", "scope", "global")
+	on(t, "a", "ip", "addr", "flush", "dev", "v_a")
 	notThere(t, "rxe_a port 1 has no usable GID", "ip addr add")
 	run(t, "rdma", "link", "delete", "rxe_a")
 	run(t, "rdma", "link", "delete", "rxe_b")

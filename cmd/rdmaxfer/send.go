@@ -36,7 +36,8 @@ func sendCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "move nothing and change nothing, here or there: say what the receiver would do with each file"},
 			memoryFlag(),
 			jsonFlag(),
-		}, slices.Concat(tcpSendFlags(), filterFlags(rules))...),
+			verboseFlag(),
+		}, slices.Concat(rdmaFlags(), tcpSendFlags(), filterFlags(rules))...),
 		OnUsageError: onUsageError,
 		Action:       func(c *cli.Context) error { return send(c, rules) },
 	}
@@ -71,6 +72,7 @@ func send(c *cli.Context, rules *filter.Rules) error {
 		return err
 	}
 	out := newOutput("send", c.Bool("json"))
+	out.verbose = c.Bool("verbose")
 	sender.Observer = out
 	sender.Progress = &out.progress
 	out.moved = sender.Source.Served
@@ -82,11 +84,11 @@ func send(c *cli.Context, rules *filter.Rules) error {
 
 // newSender checks the flags.
 func newSender(c *cli.Context) (*transfer.Sender, error) {
-	memory, err := budget(c)
+	devices, err := newRDMA(c)
 	if err != nil {
 		return nil, err
 	}
-	s := &transfer.Sender{RDMA: &rdma.Transport{Memory: memory}}
+	s := &transfer.Sender{RDMA: devices}
 	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
 		return nil, err
 	}

@@ -122,9 +122,20 @@ func sockets(c *cli.Context) (transfer.Sockets, error) {
 	return k, nil
 }
 
-// dscp understands the names of RFC 2474, 2597, 3246 and 8622, and numbers.
+// dscp understands names, and numbers.
 func dscp(class string) (int, error) {
-	named := map[string]int{"": 0, "ef": 46, "le": 1}
+	if n, ok := dscpNames()[strings.ToLower(class)]; ok || class == "" {
+		return n, nil
+	}
+	if n, err := strconv.Atoi(class); err == nil && n >= 0 && n < 64 {
+		return n, nil
+	}
+	return 0, usagef("--dscp %s: cs0 to cs7, af11 to af43, ef, le, or a number from 0 to 63", class)
+}
+
+// dscpNames are those of RFC 2474, 2597, 3246 and 8622.
+func dscpNames() map[string]int {
+	named := map[string]int{"ef": 46, "le": 1}
 	for n := range 8 {
 		named["cs"+strconv.Itoa(n)] = 8 * n
 	}
@@ -133,11 +144,5 @@ func dscp(class string) (int, error) {
 			named["af"+strconv.Itoa(10*class+drop)] = 8*class + 2*drop
 		}
 	}
-	if n, ok := named[strings.ToLower(class)]; ok {
-		return n, nil
-	}
-	if n, err := strconv.Atoi(class); err == nil && n >= 0 && n < 64 {
-		return n, nil
-	}
-	return 0, usagef("--dscp %s: cs0 to cs7, af11 to af43, ef, le, or a number from 0 to 63", class)
+	return named
 }

@@ -52,6 +52,17 @@ func NewBudget(bytes int64) *Budget {
 	return b
 }
 
+// Total is how much that is, bytes.
+func (b *Budget) Total() int64 { return b.total }
+
+// Enough is an error when there will never be a lane.
+func (b *Budget) Enough() error {
+	if b.total < LeastMemory {
+		return b.spent(LeastMemory)
+	}
+	return nil
+}
+
 // groupMemory is the least memory.max of this process's control group and of those
 // around it, bytes.
 func groupMemory(root, self string) int64 {

@@ -1,10 +1,11 @@
 package rdma
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -14,134 +15,185 @@ import (
 // Candidate is an address over which this host's RDMA can be reached: a device, a
 // port of it that is up, and a GID (or, on InfiniBand, a LID).
 type Candidate struct {
-	Device   string
-	Port     uint8
-	GIDIndex uint8
-	GID      ibverbs.GID
-	LID      uint16
-	MTU      ibverbs.MTU
-	Ethernet bool
-	Subnet   netip.Prefix // of the address; none on InfiniBand
+	wire.Candidate
+	Subnet netip.Prefix // of the address; none on InfiniBand
 }
 
-func (c *Candidate) wire() wire.Candidate {
-	return wire.Candidate{Device: c.Device, Port: c.Port, GIDIndex: c.GIDIndex, GID: c.GID, LID: c.LID, MTU: uint8(c.MTU), Ethernet: c.Ethernet}
-}
+// gid is the candidate's own, as the verbs have it.
+func (c *Candidate) gid() ibverbs.GID { return ibverbs.GID(c.GID) }
+
+func addrOf(c *wire.Candidate) netip.Addr { return ibverbs.GID(c.GID).Addr() }
 
 // ErrNoPath says that this host has no usable RDMA address; what wraps it says why.
 var ErrNoPath = errors.New("no usable RDMA address")
 
-// Candidates lists the addresses of this host, in the order of the devices. There
-// being none is an error that says what stands in the way.
-func Candidates() ([]Candidate, error) {
-	devices, err := ibverbs.Devices()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoPath, err)
+// Selection is what a user chose of this host by hand. The zero value chooses nothing.
+type Selection struct {
+	Devices  []string    // "mlx5_0" or, with a port, "mlx5_0/1"; empty for all
+	GIDIndex *int        // that entry of the table alone, whatever it is
+	GIDType  string      // as [ibverbs.GIDType] prints itself; empty for RoCE v2 (and InfiniBand)
+	Rails    []wire.Rail // pairs of devices that lanes run on, and no others
+}
+
+// gidsAPort is how many addresses of one port are offered. A host of many addresses is
+// reached by its first ones as well.
+const gidsAPort = 8
+
+// Candidates lists what of a host can carry a lane, and says of every other port why
+// not, and what to do about it.
+func (h *Host) Candidates(s *Selection) (list []Candidate, refused []wire.Refusal) {
+	local := make(map[netip.Addr]netip.Prefix)
+	for _, a := range h.Addresses {
+		local[a.Prefix.Addr()] = a.Prefix.Masked()
 	}
-	if len(devices) == 0 {
-		return nil, fmt.Errorf("%w: no RDMA device (see: rdmaxfer devices)", ErrNoPath)
+	for i := range h.Ports {
+		p := &h.Ports[i]
+		found, why := p.candidates(s, local, h.Netdevs)
+		for i := range found {
+			found[i].Far = len(h.Nodes) > 0 && p.Node >= 0 && !slices.Contains(h.Nodes, p.Node)
+		}
+		list = append(list, found...)
+		if why != "" {
+			refused = append(refused, wire.Refusal{Device: p.Device, Port: uint8(p.Port), Reason: why})
+		}
 	}
-	local, err := localAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoPath, err)
+	return list, refused
+}
+
+// candidates lists those of one port, or says why there are none.
+func (p *Port) candidates(s *Selection, local map[netip.Addr]netip.Prefix, netdevs []string) ([]Candidate, string) {
+	if why := p.unfit(s); why != "" {
+		return nil, why
 	}
 	var list []Candidate
-	var reasons []string
-	for _, d := range devices {
-		found, why := probe(d, local)
-		list = append(list, found...)
-		reasons = append(reasons, why...)
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%w: %s", ErrNoPath, strings.Join(reasons, "; "))
-	}
-	return list, nil
-}
-
-// localAddrs are the addresses of this network namespace. A GID table also shows
-// those of other namespaces; a packet with such a source goes nowhere. Each comes
-// with its subnet.
-func localAddrs() (map[netip.Addr]netip.Prefix, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	local := make(map[netip.Addr]netip.Prefix)
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			local[p.Addr()] = p.Masked()
-		}
-	}
-	return local, nil
-}
-
-// probe lists the addresses of one device, and why it has no more.
-func probe(d ibverbs.Device, local map[netip.Addr]netip.Prefix) (list []Candidate, reasons []string) {
-	because := func(format string, args ...any) {
-		reasons = append(reasons, d.Name+" "+fmt.Sprintf(format, args...))
-	}
-	if d.Transport != ibverbs.TransportIB {
-		because("is not InfiniBand or RoCE: its queue pairs can't be connected this way")
-		return
-	}
-	ctx, err := ibverbs.Open(d.Name)
-	if err != nil {
-		because("can't be opened: %v", err)
-		return
-	}
-	defer ctx.Close()
-	attr, err := ctx.QueryDevice()
-	if err != nil {
-		because("does not answer: %v", err)
-		return
-	}
-	gids, err := ctx.GIDTable()
-	if err != nil {
-		because("has no GID table: %v", err)
-		return
-	}
-	for port := 1; port <= attr.Ports; port++ {
-		pa, err := ctx.QueryPort(port)
-		if err != nil {
-			because("port %d does not answer: %v", port, err)
+	for _, g := range p.GIDs {
+		if !p.usable(&g, s, local) {
 			continue
 		}
-		if pa.State != ibverbs.PortActive {
-			because("port %d is %v (ip link set dev NETDEV up)", port, pa.State)
-			continue
-		}
-		n := len(list)
-		for _, g := range gids {
-			if g.Port == port && usable(g, &pa, local) {
-				list = append(list, Candidate{
-					Device:   d.Name,
-					Port:     uint8(port),
-					GIDIndex: uint8(g.Index),
-					GID:      g.GID,
-					LID:      pa.LID,
-					MTU:      pa.ActiveMTU,
-					Ethernet: pa.LinkLayer == ibverbs.LinkEthernet,
-					Subnet:   local[g.GID.Addr()],
-				})
-			}
-		}
-		if len(list) == n {
-			because("port %d has no usable GID: give its network device an address of this host (ip addr add)", port)
-		}
+		list = append(list, Candidate{
+			Candidate: wire.Candidate{
+				Device:   p.Device,
+				Port:     uint8(p.Port),
+				GIDIndex: uint8(g.Index),
+				GID:      g.GID.As16(),
+				GIDType:  uint8(gidType(g.Type)),
+				LID:      p.LID,
+				MTU:      uint8(mtuOf(p.MTU)),
+				Ethernet: p.Link == linkEthernet,
+				Netdev:   g.Netdev,
+				Mbps:     uint32(p.Mbps),
+				Node:     int16(p.Node),
+				PKeys:    p.PKeys[:min(len(p.PKeys), 16)],
+			},
+			Subnet: local[g.GID.Unmap()],
+		})
 	}
-	return list, reasons
+	// Routable ones first, IPv4 before IPv6; else as the table has them.
+	slices.SortStableFunc(list, func(a, b Candidate) int { return cmp.Compare(kindOf(&b.Candidate), kindOf(&a.Candidate)) })
+	if len(list) > 0 {
+		return list[:min(len(list), gidsAPort)], ""
+	}
+	return nil, p.noGID(s, netdevs)
 }
 
-// usable leaves out what can't carry packets from here: RoCE v1, which is not
-// routed and which rxe lacks; link-local addresses, which name a link only
-// together with an interface; addresses of other network namespaces.
-func usable(g ibverbs.GIDEntry, port *ibverbs.PortAttr, local map[netip.Addr]netip.Prefix) bool {
-	if g.Index > 255 {
-		return false // a GID index has eight bits in the verbs
+// unfit says why nothing of a port can carry a lane.
+func (p *Port) unfit(s *Selection) string {
+	named := len(s.Devices) == 0 || slices.ContainsFunc(s.Devices, func(d string) bool { return isPort(d, p.Device, p.Port) })
+	switch {
+	case !named:
+		return "is not among the devices that were chosen (--device)"
+	case p.Transport == ibverbs.TransportIWARP.String():
+		return "is iWARP, whose queue pairs can't be connected without rdma_cm: rdmaxfer has none for it (use TCP over its network device)"
+	case p.Transport != ibverbs.TransportIB.String():
+		return fmt.Sprintf("is neither InfiniBand nor RoCE (transport: %s; EFA and its like have no reliable connected queue pairs): use TCP", p.Transport)
+	case p.Problem != "":
+		return p.Problem
+	case p.State == ibverbs.PortActive.String():
+		return ""
+	case p.Link == linkInfiniBand && (p.State == "INIT" || p.State == "ARMED"):
+		return fmt.Sprintf("port %d is %s: no subnet manager has configured it (is opensm running, or the switch's?)", p.Port, p.State)
+	case p.Link == linkInfiniBand:
+		return fmt.Sprintf("port %d is %s: is the cable plugged in? (ibstat)", p.Port, p.State)
 	}
-	if port.LinkLayer != ibverbs.LinkEthernet {
+	return fmt.Sprintf("port %d is %s (ip link set dev %s up; is the cable plugged in?)", p.Port, p.State, cmp.Or(p.Netdev, "NETDEV"))
+}
+
+// usable leaves out what can't carry packets from here: addresses of other network
+// namespaces; RoCE v1, which is not routed and which rxe lacks, unless it was asked for.
+// An index that was chosen by hand is good as it is.
+func (p *Port) usable(g *GID, s *Selection, local map[netip.Addr]netip.Prefix) bool {
+	switch {
+	case g.Index > 255: // a GID index has eight bits in the verbs
+		return false
+	case s.GIDIndex != nil:
+		return g.Index == *s.GIDIndex
+	case p.Link == linkInfiniBand:
 		return g.Index == 0
 	}
-	a := g.GID.Addr()
-	return g.Type == ibverbs.GIDTypeRoCEv2 && !a.IsLinkLocalUnicast() && local[a].IsValid()
+	return g.Type == cmp.Or(s.GIDType, ibverbs.GIDTypeRoCEv2.String()) && local[g.GID.Unmap()].IsValid()
+}
+
+// noGID says why none of a port's GIDs can be used.
+func (p *Port) noGID(s *Selection, netdevs []string) string {
+	netdev := cmp.Or(p.Netdev, "NETDEV")
+	switch {
+	case s.GIDIndex != nil:
+		return fmt.Sprintf("port %d has no GID at index %d (--gid-index; see: rdmaxfer devices)", p.Port, *s.GIDIndex)
+	case len(p.GIDs) == 0 && p.Netdev == "":
+		return fmt.Sprintf("port %d has no GID and no network device: nothing can be reached through it", p.Port)
+	case p.Netdev == "":
+		return fmt.Sprintf("port %d has no network device here: its GIDs are of no address of this host", p.Port)
+	case !slices.Contains(netdevs, p.Netdev):
+		return fmt.Sprintf("port %d has no usable GID: its network device %s is in another network namespace than this program (ip netns exec, or the container's network)", p.Port, netdev)
+	}
+	return fmt.Sprintf("port %d has no usable GID: give its network device an address of this host (ip addr add ADDRESS dev %s)", p.Port, netdev)
+}
+
+// isPort reports whether a name, "mlx5_0" or "mlx5_0/1", is that of a port.
+func isPort(name, device string, port int) bool {
+	return name == device || name == fmt.Sprintf("%s/%d", device, port)
+}
+
+func mtuOf(bytes int) ibverbs.MTU {
+	for m := ibverbs.MTU(5); m > 1; m-- {
+		if m.Bytes() <= bytes {
+			return m
+		}
+	}
+	return 1
+}
+
+func gidType(name string) ibverbs.GIDType {
+	for t := ibverbs.GIDTypeIB; t <= ibverbs.GIDTypeRoCEv2; t++ {
+		if t.String() == name {
+			return t
+		}
+	}
+	return ibverbs.GIDTypeIB
+}
+
+// Explain joins why a host has no candidates.
+func Explain(refused []wire.Refusal) error {
+	if len(refused) == 0 {
+		return fmt.Errorf("%w: no RDMA device (see: rdmaxfer doctor)", ErrNoPath)
+	}
+	var words []string
+	for _, r := range refused {
+		words = append(words, r.Device+" "+r.Reason)
+	}
+	return fmt.Errorf("%w: %s", ErrNoPath, strings.Join(words, "; "))
+}
+
+// Candidates lists the addresses of this host. There being none is an error that says
+// what stands in the way.
+func Candidates(s *Selection) ([]Candidate, error) {
+	host, err := Inventory()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoPath, err)
+	}
+	list, refused := host.Candidates(s)
+	if len(list) == 0 {
+		return nil, Explain(refused)
+	}
+	return list, nil
 }

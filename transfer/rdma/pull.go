@@ -69,7 +69,7 @@ const leastDepth = 2
 const readID = 1 << 62
 
 // newPuller makes the end with as deep a ring as there is memory for.
-func newPuller(c Candidate, op string, p transfer.LaneParams, memory *Budget) (*puller, error) {
+func newPuller(c end, op string, p transfer.LaneParams, memory *Budget) (*puller, error) {
 	depth := memory.take(p.Depth, leastDepth, p.ExtentSize)
 	if depth == 0 {
 		return nil, memory.spent(leastDepth * p.ExtentSize)
@@ -159,7 +159,7 @@ func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
 		err = cause
 	}
 	return fmt.Errorf("queue pairs of %s (%v) and the sender's %s (%v) are connected, but nothing comes back (is UDP port 4791 open between the hosts?): %w",
-		pl.res.cand.Device, pl.res.cand.GID.Addr(), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), err)
+		pl.res.cand.Device, addrOf(&pl.res.cand.Candidate), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), err)
 }
 
 // Describe names the device, the GID, the MTU and the op.

@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -41,12 +42,6 @@ const autoOp = OpSend
 // probeLimit bounds the first round trip over a new queue pair.
 const probeLimit = 6 * time.Second
 
-// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.
-// At the usual 67 ms (14) soft-RoCE on a busy emulated host sends again what was only
-// late (hw_counters/completer_retry_err). The longer it is, the later is it noticed
-// that a path is dead: 4 to 7 s with the 6 retries that are ibverbs' default.
-const ackTimeout = 15
-
 // headerRoom is what a header takes in memory, bytes: a cache line.
 const headerRoom = 64
 
@@ -54,43 +49,34 @@ const headerRoom = 64
 // failed is undefined.
 const recvID = 1 << 63
 
-// Transport makes both ends of RDMA lanes. The sending end's remembers what it
-// offered, so one Transport is for one session.
+// Transport makes both ends of RDMA lanes. Either end's remembers what was offered and
+// found, so one Transport is for one session.
 type Transport struct {
 	// Memory bounds what is registered, together with every other Transport that has
 	// the same Budget; nil for as much as lanes like.
 	Memory *Budget
+	// Selection is what this host's user chose of its devices, and Fabric what they want
+	// of the network.
+	Selection Selection
+	Fabric    Fabric
 
-	offered []Candidate
-	op      string // what this end's user asked for
-	lanes   int    // that there may be, as far as the sending end knows
+	// The receiving end's. Paths are looked for by one goroutine at a time, which the
+	// first two belong to.
+	offer  *wire.Offer // the sender's newest
+	probes uint32      // that were made
+	mu     sync.Mutex
+	rails  map[string]*pair // that were found, by name
+
+	// The sending end's.
+	op    string // what this end's user asked for
+	lanes int    // that there may be, as far as the sending end knows
+	offering
 }
 
 // Name is "rdma".
 func (*Transport) Name() string { return transfer.TransportRDMA }
 
-// Offer lists where this host's RDMA can be reached, or says why nowhere.
-func (t *Transport) Offer(hello *wire.Hello) {
-	t.op = hello.Op
-	list, err := Candidates()
-	if err != nil {
-		hello.RDMAReason = wire.Clip(err.Error())
-		return
-	}
-	t.offered = list[:min(len(list), wire.MaxCandidates)]
-	devices := make(map[string]bool)
-	for _, c := range t.offered {
-		hello.RDMA = append(hello.RDMA, c.wire())
-		devices[c.Device] = true
-	}
-	// Unless the user says how many, there is one on each rail.
-	if t.lanes = int(hello.Lanes); t.lanes == 0 {
-		t.lanes = len(devices)
-	}
-}
-
-// Prepare chooses the pair of addresses, and makes this end's queue pair with its
-// whole ring posted.
+// Prepare makes this end's queue pair of a path, with its whole ring posted.
 func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
 	op := hello.Op
 	if !slices.Contains(Ops, op) {
@@ -99,18 +85,31 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if op == OpAuto {
 		op = autoOp
 	}
-	rail, err := findRail(hello, p.Path)
-	if err != nil {
-		return nil, err
+	rail := t.rail(p.Path)
+	if rail == nil {
+		return nil, fmt.Errorf("%w is called %q", ErrNoPath, p.Path)
 	}
-	pl, err := newPuller(*rail.mine, op, p, t.Memory)
+	fabric := t.Fabric.follow(&t.offer.Fabric)
+	if rail.mtu != 0 {
+		fabric.MTU = fabric.lower(rail.mtu)
+	}
+	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, p, t.Memory)
 	if err != nil {
 		return nil, err
 	}
 	open.Depth = uint16(pl.depth)
 	open.RDMA = pl.res.lane()
-	open.RDMA.Candidate = rail.remote
+	open.RDMA.Candidate = rail.theirs.Number
+	open.RDMA.PKey = rail.theirsP
+	open.RDMA.Fabric = t.Fabric.wire()
 	return pl, nil
+}
+
+// rail is one that was found.
+func (t *Transport) rail(name string) *pair {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rails[name]
 }
 
 // Answer opens the sending end.
@@ -119,11 +118,11 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if !slices.Contains(Ops, op) || op == OpAuto || t.op != OpAuto && op != t.op {
 		return nil, fmt.Errorf("%w: the receiver asks for op %q; the sender was told to use %s", wire.ErrMalformed, op, t.op)
 	}
-	n := int(open.RDMA.Candidate)
-	if n >= len(t.offered) {
-		return nil, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(t.offered))
+	c, err := t.candidate(open.RDMA.Candidate)
+	if err != nil {
+		return nil, err
 	}
-	s, err := newServer(t.offered[n], op, p, t.Memory, t.lanes)
+	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, t.Memory, t.lanes)
 	if err != nil {
 		return nil, err
 	}

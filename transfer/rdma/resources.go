@@ -30,13 +30,13 @@ type resources struct {
 	cq     *ibverbs.CQ
 	prep   *ibverbs.PreparedQP
 	qp     *ibverbs.QP
-	cand   Candidate
+	cand   end
 	mtu    ibverbs.MTU
 }
 
 // acquire opens the device and makes everything up to the prepared queue pair. The
 // payload's memory was taken from the budget, and goes back to it with the rest.
-func acquire(c Candidate, memory *Budget, s shape) (_ *resources, err error) {
+func acquire(c end, memory *Budget, s shape) (_ *resources, err error) {
 	r := &resources{cand: c, memory: memory, shape: s}
 	defer func() {
 		if err != nil {
@@ -49,10 +49,14 @@ func acquire(c Candidate, memory *Budget, s shape) (_ *resources, err error) {
 	if err = r.limitReads(); err != nil {
 		return nil, err
 	}
+	pkey, err := pkeyIndex(r.ctx, &c.Candidate, c.pkey)
+	if err != nil {
+		return nil, err
+	}
 	if r.pd, err = r.ctx.AllocPD(); err != nil {
 		return nil, err
 	}
-	if r.data, err = r.pd.AllocMR(s.payload, ibverbs.AccessLocalWrite|s.access); err != nil {
+	if r.data, err = r.pd.AllocMROn(s.payload, ibverbs.AccessLocalWrite|s.access, memoryOn(int(c.Node))); err != nil {
 		return nil, err
 	}
 	if r.heads, err = r.pd.AllocMR(s.headers*headerRoom, ibverbs.AccessLocalWrite); err != nil {
@@ -70,8 +74,12 @@ func acquire(c Candidate, memory *Budget, s shape) (_ *resources, err error) {
 		MaxRecvSGE: 2,
 		Port:       int(c.Port),
 		GIDIndex:   int(c.GIDIndex),
+		PKeyIndex:  pkey,
 		Access:     s.access,
 	})
+	if err == nil {
+		err = stillThere(r.prep, &c.Candidate)
+	}
 	return r, err
 }
 
@@ -108,8 +116,7 @@ func (r *resources) agree(reads uint8) error {
 
 // connect brings the queue pair up with the peer's.
 func (r *resources) connect(remote *wire.QueuePair) (err error) {
-	endpoint := ibverbs.Endpoint{QPN: remote.QPN, PSN: remote.PSN, GID: remote.GID, LID: remote.LID, MTU: ibverbs.MTU(remote.MTU)}
-	params := ibverbs.ConnectParams{Timeout: ackTimeout, MaxReads: ibverbs.None, MaxReadsServed: ibverbs.None}
+	params := ibverbs.ConnectParams{MaxReads: ibverbs.None, MaxReadsServed: ibverbs.None}
 	switch {
 	case r.op != OpRead:
 	case r.initiator:
@@ -119,7 +126,7 @@ func (r *resources) connect(remote *wire.QueuePair) (err error) {
 	}
 	prep := r.prep
 	r.prep = nil
-	if r.qp, err = prep.Connect(endpoint, params); err == nil {
+	if r.qp, err = connectQP(prep, &r.cand.Candidate, remote, &r.cand.fabric, params); err == nil {
 		r.mtu = r.qp.MTU()
 	}
 	return err
@@ -127,12 +134,11 @@ func (r *resources) connect(remote *wire.QueuePair) (err error) {
 
 // lane is what the peer must know of this end.
 func (r *resources) lane() *wire.RDMALane {
-	e := r.prep.Endpoint()
 	return &wire.RDMALane{
 		Device: r.cand.Device,
 		Op:     r.op,
 		Reads:  uint8(r.reads),
-		QP:     wire.QueuePair{QPN: e.QPN, PSN: e.PSN, GID: e.GID, LID: e.LID, MTU: uint8(e.MTU)},
+		QP:     r.cand.endpoint(r.prep.Endpoint()),
 	}
 }
 

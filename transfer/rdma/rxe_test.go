@@ -102,17 +102,17 @@ func (e *ends) serve(t *testing.T) {
 // connected makes the two ends, which nobody serves yet.
 func connected(t *testing.T, op string, mine, theirs *Budget) (*puller, *server) {
 	t.Helper()
-	list, err := Candidates()
+	list, err := Candidates(new(Selection))
 	if err != nil {
 		t.Fatal(err)
 	}
 	params := transfer.LaneParams{Depth: 4, ExtentSize: transfer.DefaultExtentSize}
-	pl, err := newPuller(list[0], op, params, mine)
+	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, params, mine)
 	if err != nil {
 		t.Fatal(err)
 	}
 	params.Depth = pl.depth // as the session says
-	s, err := newServer(list[0], op, params, theirs, 1)
+	s, err := newServer(end{Candidate: list[0].Candidate}, op, params, theirs, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

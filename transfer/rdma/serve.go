@@ -55,7 +55,7 @@ type told struct {
 }
 
 // newServer makes the end, as one of so many lanes that share the memory.
-func newServer(c Candidate, op string, p transfer.LaneParams, memory *Budget, lanes int) (*server, error) {
+func newServer(c end, op string, p transfer.LaneParams, memory *Budget, lanes int) (*server, error) {
 	if memory.take(p.Depth, p.Depth, p.ExtentSize) == 0 {
 		return nil, memory.spent(p.Depth * p.ExtentSize)
 	}

@@ -3,22 +3,13 @@ package wire
 import "strings"
 
 func (m *Hello) check() error {
-	if len(m.RDMA) > MaxCandidates {
-		return malformed("%d RDMA addresses", len(m.RDMA))
-	}
-	for i := range m.RDMA {
-		c := &m.RDMA[i]
-		if len(c.Device) > 64 || c.MTU < 1 || c.MTU > 5 || c.Port == 0 {
-			return malformed("RDMA address %d", i)
-		}
-		if err := texts(c.Device); err != nil {
-			return err
-		}
+	if err := m.RDMA.check(); err != nil {
+		return err
 	}
 	if m.Lanes > MaxLanes {
 		return malformed("%d lanes", m.Lanes)
 	}
-	return texts(m.Transport, m.Op, m.Verify, m.RDMAReason)
+	return texts(m.Transport, m.Op, m.Verify)
 }
 
 func (m *Welcome) check() error {
@@ -32,8 +23,14 @@ func (l *RDMALane) check() error {
 	if l == nil {
 		return nil
 	}
-	if l.QP.MTU < 1 || l.QP.MTU > 5 || l.QP.QPN > 0xffffff || l.QP.PSN > 0xffffff || len(l.Device) > 64 {
-		return malformed("a queue pair's parameters")
+	if err := l.QP.check(); err != nil {
+		return err
+	}
+	if len(l.Device) > maxDevice {
+		return malformed("the name of a device")
+	}
+	if err := l.Fabric.check(); err != nil {
+		return err
 	}
 	return texts(l.Op, l.Device)
 }

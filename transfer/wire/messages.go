@@ -25,6 +25,13 @@ const (
 	kindMeasuring
 	kindMeasured
 	kindForeseen
+	kindOffer
+	kindAskOffer
+	kindProbePath
+	kindPathAnswer
+	kindProbesOver
+	kindProbesSeen
+	kindPaths
 )
 
 func newMessage(k Kind) Message {
@@ -75,37 +82,41 @@ func newMessage(k Kind) Message {
 		return new(Measured)
 	case kindForeseen:
 		return new(Foreseen)
+	case kindOffer:
+		return new(Offer)
+	case kindAskOffer:
+		return new(AskOffer)
+	case kindProbePath:
+		return new(ProbePath)
+	case kindPathAnswer:
+		return new(PathAnswer)
+	case kindProbesOver:
+		return new(ProbesOver)
+	case kindProbesSeen:
+		return new(ProbesSeen)
+	case kindPaths:
+		return new(Paths)
 	}
 	return nil
 }
 
-// Candidate is one address over which a host's RDMA can be reached.
-type Candidate struct {
-	Device   string   `cbor:"1,keyasint"`
-	Port     uint8    `cbor:"2,keyasint"`
-	GIDIndex uint8    `cbor:"3,keyasint"`
-	GID      [16]byte `cbor:"4,keyasint"`
-	LID      uint16   `cbor:"5,keyasint,omitempty"`
-	MTU      uint8    `cbor:"6,keyasint"` // coded, as in ibverbs.MTU
-	Ethernet bool     `cbor:"7,keyasint,omitempty"`
-}
-
 // Hello is the sender's first message: who it is and what it would like.
 type Hello struct {
-	Version    uint16      `cbor:"1,keyasint"`
-	Transport  string      `cbor:"2,keyasint"` // auto, rdma, tcp
-	Op         string      `cbor:"3,keyasint"` // auto, read, write, send
-	Verify     string      `cbor:"4,keyasint"` // blake3, xxh3, crc32c, none
-	Lanes      uint16      `cbor:"5,keyasint"` // 0: as many as the receiver finds paths
-	RDMA       []Candidate `cbor:"6,keyasint,omitempty"`
-	RDMAReason string      `cbor:"7,keyasint,omitempty"` // why RDMA is empty
-	Transfer   [16]byte    `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
-	Measure    bool        `cbor:"9,keyasint,omitempty"` // nothing is to land: Measure follows, and not a manifest
+	Version   uint16   `cbor:"1,keyasint"`
+	Transport string   `cbor:"2,keyasint"`           // auto, rdma, tcp
+	Op        string   `cbor:"3,keyasint"`           // auto, read, write, send
+	Verify    string   `cbor:"4,keyasint"`           // blake3, xxh3, crc32c, none
+	Lanes     uint16   `cbor:"5,keyasint"`           // 0: as many as the receiver finds paths
+	RDMA      *Offer   `cbor:"6,keyasint,omitempty"` // nil: RDMA is not to be used
+	Transfer  [16]byte `cbor:"8,keyasint"`           // the same for the same command: what resume goes by
+	Measure   bool     `cbor:"9,keyasint,omitempty"` // nothing is to land: Measure follows, and not a manifest
 	// DryRun asks for a Foreseen or a FileFailed for each Entry, and for nothing else. A
 	// receiver that does not know it refuses the whole message, so nothing is moved either.
 	DryRun bool `cbor:"10,keyasint,omitempty"`
 	// Encrypt has all lanes be TCP under TLS. A receiver that does not know it refuses.
 	Encrypt bool `cbor:"11,keyasint,omitempty"`
+	// PathsOnly asks for Paths, all pairs tried, and for nothing else.
+	PathsOnly bool `cbor:"12,keyasint,omitempty"`
 }
 
 // Welcome is the receiver's answer to Hello.
@@ -131,13 +142,16 @@ type QueuePair struct {
 
 // RDMALane is what the two ends of a queue pair tell each other.
 type RDMALane struct {
-	Candidate uint16    `cbor:"1,keyasint"` // in OpenLane: which of Hello.RDMA the sender shall use
+	Candidate uint16    `cbor:"1,keyasint"` // in OpenLane: Number of the sender's that it shall use
 	Device    string    `cbor:"2,keyasint"` // the teller's own
 	QP        QueuePair `cbor:"3,keyasint"`
 	Op        string    `cbor:"4,keyasint"` // read, write, send
 	// Reads is how many RDMA READs may be outstanding (op read): what the receiver's
 	// device can ask for, then what the sender's can serve of that.
 	Reads uint8 `cbor:"5,keyasint,omitempty"`
+	// PKey is the partition that the other end shall use; 0 for its port's first.
+	PKey   uint16 `cbor:"6,keyasint,omitempty"`
+	Fabric Fabric `cbor:"7,keyasint"` // what the teller's user wants
 }
 
 // TCPLane is the ticket of a TCP lane: the secret that its proofs are made from.

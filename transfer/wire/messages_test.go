@@ -17,10 +17,15 @@ func examples() []Message {
 	digest := bytes.Repeat([]byte{7}, DigestSize)
 	gid := [16]byte{0: 0xfe, 15: 1}
 	qp := QueuePair{QPN: 0xffffff, PSN: 0x123456, GID: gid, LID: 9, MTU: 5}
-	lane := &RDMALane{Candidate: 3, Device: "rxe_a", QP: qp, Op: "send"}
+	eight, sixteen := uint8(3), uint16(0x8001)
+	fabric := Fabric{ServiceLevel: &eight, TrafficClass: &eight, PKey: &sixteen, MTU: &eight, Timeout: &eight, Retries: &eight}
+	lane := &RDMALane{Candidate: 3, Device: "rxe_a", QP: qp, Op: "send", Reads: 1, PKey: sixteen, Fabric: fabric}
+	candidate := Candidate{Number: 2, Device: "mlx5_0", Port: 1, GIDIndex: 3, GID: gid, GIDType: 2, LID: 4, MTU: 5, Ethernet: true,
+		Netdev: "ens1", Mbps: 100000, Node: 1, Far: true, PKeys: []uint16{0xffff}}
+	refused := []Refusal{{Device: "mlx5_1", Port: 1, Reason: "is DOWN"}}
+	offer := &Offer{Candidates: []Candidate{candidate}, Refused: refused, Reason: "none", Final: true, Fabric: fabric, Rails: []Rail{{Here: "a", There: "b"}}}
 	return []Message{
-		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMAReason: "none", Transfer: [16]byte{7},
-			RDMA: []Candidate{{Device: "mlx5_0", Port: 1, GIDIndex: 3, GID: gid, LID: 4, MTU: 5, Ethernet: true}}},
+		&Hello{Version: 1, Transport: "auto", Op: "send", Verify: "blake3", Lanes: 2, RDMA: offer, Transfer: [16]byte{7}},
 		&Welcome{Version: 1, Session: [16]byte{1, 2, 3}, ExtentSize: 1 << 20, Entries: 5},
 		&Welcome{Version: 1, ExtentSize: 1 << 20, Entries: 5, Durable: true, Prompt: true},
 		&OpenLane{ID: 1, Depth: 16, RDMA: lane},
@@ -49,6 +54,15 @@ func examples() []Message {
 		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
 		&Hello{Lanes: 1, DryRun: true, Encrypt: true},
 		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
+		&Hello{Lanes: 1, PathsOnly: true},
+		offer,
+		&AskOffer{},
+		&ProbePath{ID: 1, Candidate: 2, QP: qp, PKey: sixteen, Fabric: fabric},
+		&PathAnswer{ID: 1, QP: &qp},
+		&PathAnswer{ID: 1, Reason: "no such device"},
+		&ProbesOver{Below: 3},
+		&ProbesSeen{IDs: []uint32{1, 2}},
+		&Paths{Rows: []PathRow{{Receiver: candidate, Sender: candidate, State: PathChosen, MTU: 5, Took: 7, Reason: "small packets alone"}}, Refused: refused, Reason: "none", Nanoseconds: 9},
 	}
 }
 
@@ -160,7 +174,7 @@ func TestReadBoundsFrames(t *testing.T) {
 func TestEveryBoundHolds(t *testing.T) {
 	text := func(n int) string { return strings.Repeat("x", n) }
 	hello := func(edit func(*Hello)) Message {
-		m := &Hello{Lanes: 1, RDMA: []Candidate{{Port: 1, MTU: 1}}}
+		m := &Hello{Lanes: 1, RDMA: &Offer{Candidates: []Candidate{{Port: 1, MTU: 1}}}}
 		edit(m)
 		return m
 	}
@@ -174,6 +188,23 @@ func TestEveryBoundHolds(t *testing.T) {
 		edit(l)
 		return &OpenLane{Depth: 1, RDMA: l}
 	}
+	fabric := func(edit func(*Fabric, *uint8)) Message {
+		m := &Offer{}
+		edit(&m.Fabric, new(uint8))
+		return m
+	}
+	rows := func(n int) []PathRow {
+		list := make([]PathRow, n)
+		for i := range list {
+			list[i].Receiver, list[i].Sender = Candidate{Port: 1, MTU: 1}, Candidate{Port: 1, MTU: 1}
+		}
+		return list
+	}
+	rowOf := func(edit func(*PathRow)) Message {
+		m := &Paths{Rows: rows(1)}
+		edit(&m.Rows[0])
+		return m
+	}
 	digests := func(n, bytes int) Message { return &Digests{Extents: make([]uint32, n), Sums: make([]byte, bytes)} }
 	for _, c := range []struct {
 		name     string
@@ -182,13 +213,31 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"lanes", hello(func(m *Hello) { m.Lanes = MaxLanes }), hello(func(m *Hello) { m.Lanes = MaxLanes + 1 })},
 		{"lanes of a plan", &Plan{Lanes: make([]uint32, MaxLanes)}, &Plan{Lanes: make([]uint32, MaxLanes+1)}},
 		{"bytes of a lane", &Done{Lanes: []LaneBytes{{}}}, &Done{Lanes: []LaneBytes{{Bytes: -1}}}},
-		{"addresses", hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates) }), hello(func(m *Hello) { m.RDMA = addresses(MaxCandidates + 1) })},
-		{"device", hello(func(m *Hello) { m.RDMA[0].Device = text(64) }), hello(func(m *Hello) { m.RDMA[0].Device = text(65) })},
-		{"device's letters", hello(func(m *Hello) { m.RDMA[0].Device = "é" }), hello(func(m *Hello) { m.RDMA[0].Device = "\x1b" })},
-		{"address MTU", hello(func(m *Hello) { m.RDMA[0].MTU = 5 }), hello(func(m *Hello) { m.RDMA[0].MTU = 6 })},
-		{"no address MTU", hello(func(m *Hello) { m.RDMA[0].MTU = 1 }), hello(func(m *Hello) { m.RDMA[0].MTU = 0 })},
-		{"port", hello(func(m *Hello) { m.RDMA[0].Port = 255 }), hello(func(m *Hello) { m.RDMA[0].Port = 0 })},
-		{"reason", hello(func(m *Hello) { m.RDMAReason = text(MaxText) }), hello(func(m *Hello) { m.RDMAReason = text(MaxText + 1) })},
+		{"addresses", hello(func(m *Hello) { m.RDMA.Candidates = addresses(MaxCandidates) }), hello(func(m *Hello) { m.RDMA.Candidates = addresses(MaxCandidates + 1) })},
+		{"device", hello(func(m *Hello) { m.RDMA.Candidates[0].Device = text(64) }), hello(func(m *Hello) { m.RDMA.Candidates[0].Device = text(65) })},
+		{"device's letters", hello(func(m *Hello) { m.RDMA.Candidates[0].Device = "é" }), hello(func(m *Hello) { m.RDMA.Candidates[0].Device = "\x1b" })},
+		{"address MTU", hello(func(m *Hello) { m.RDMA.Candidates[0].MTU = 5 }), hello(func(m *Hello) { m.RDMA.Candidates[0].MTU = 6 })},
+		{"no address MTU", hello(func(m *Hello) { m.RDMA.Candidates[0].MTU = 1 }), hello(func(m *Hello) { m.RDMA.Candidates[0].MTU = 0 })},
+		{"port", hello(func(m *Hello) { m.RDMA.Candidates[0].Port = 255 }), hello(func(m *Hello) { m.RDMA.Candidates[0].Port = 0 })},
+		{"reason", hello(func(m *Hello) { m.RDMA.Reason = text(MaxText) }), hello(func(m *Hello) { m.RDMA.Reason = text(MaxText + 1) })},
+		{"netdev", hello(func(m *Hello) { m.RDMA.Candidates[0].Netdev = "v" }), hello(func(m *Hello) { m.RDMA.Candidates[0].Netdev = "\x1b" })},
+		{"kind of GID", hello(func(m *Hello) { m.RDMA.Candidates[0].GIDType = 2 }), hello(func(m *Hello) { m.RDMA.Candidates[0].GIDType = 3 })},
+		{"partitions", hello(func(m *Hello) { m.RDMA.Candidates[0].PKeys = make([]uint16, maxPKeys) }), hello(func(m *Hello) { m.RDMA.Candidates[0].PKeys = make([]uint16, maxPKeys+1) })},
+		{"refused ports", &Offer{Refused: make([]Refusal, maxRefused)}, &Offer{Refused: make([]Refusal, maxRefused+1)}},
+		{"refused port", &Offer{Refused: []Refusal{{Reason: "down"}}}, &Offer{Refused: []Refusal{{Reason: "\x1b"}}}},
+		{"rails", &Offer{Rails: make([]Rail, MaxRails)}, &Offer{Rails: make([]Rail, MaxRails+1)}},
+		{"rail", &Offer{Rails: []Rail{{Here: text(maxDevice)}}}, &Offer{Rails: []Rail{{There: text(maxDevice + 1)}}}},
+		{"service level", fabric(func(f *Fabric, v *uint8) { *v = 15; f.ServiceLevel = v }), fabric(func(f *Fabric, v *uint8) { *v = 16; f.ServiceLevel = v })},
+		{"MTU wanted", fabric(func(f *Fabric, v *uint8) { *v = 1; f.MTU = v }), fabric(func(f *Fabric, v *uint8) { f.MTU = v })},
+		{"MTU too large", fabric(func(f *Fabric, v *uint8) { *v = 5; f.MTU = v }), fabric(func(f *Fabric, v *uint8) { *v = 6; f.MTU = v })},
+		{"time-out", fabric(func(f *Fabric, v *uint8) { *v = 31; f.Timeout = v }), fabric(func(f *Fabric, v *uint8) { *v = 32; f.Timeout = v })},
+		{"retries", fabric(func(f *Fabric, v *uint8) { *v = 7; f.Retries = v }), fabric(func(f *Fabric, v *uint8) { *v = 8; f.Retries = v })},
+		{"end of a probe", &PathAnswer{QP: &QueuePair{MTU: 1}}, &PathAnswer{}},
+		{"probes seen", &ProbesSeen{IDs: make([]uint32, MaxProbes)}, &ProbesSeen{IDs: make([]uint32, MaxProbes+1)}},
+		{"pairs", &Paths{Rows: rows(maxRows)}, &Paths{Rows: rows(maxRows + 1)}},
+		{"state of a pair", rowOf(func(r *PathRow) { r.State = PathChosen }), rowOf(func(r *PathRow) { r.State = PathChosen + 1 })},
+		{"address of a pair", rowOf(func(r *PathRow) { r.Sender.MTU = 5 }), rowOf(func(r *PathRow) { r.Sender.MTU = 6 })},
+		{"reason of a pair", rowOf(func(r *PathRow) { r.Reason = "x" }), rowOf(func(r *PathRow) { r.Reason = "\x9b" })},
 		{"transport", hello(func(m *Hello) { m.Transport = text(MaxText) }), hello(func(m *Hello) { m.Transport = text(MaxText + 1) })},
 		{"op", hello(func(m *Hello) { m.Op = "send" }), hello(func(m *Hello) { m.Op = "\n" })},
 		{"verify", hello(func(m *Hello) { m.Verify = "none" }), hello(func(m *Hello) { m.Verify = "\x9b" })},

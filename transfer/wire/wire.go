@@ -24,15 +24,14 @@ const Version = 3
 
 // Bounds on what a peer may say.
 const (
-	MaxFrame      = 1 << 20 // bytes of a control frame, kind included
-	MaxPath       = 4096    // bytes of an entry's path
-	MaxText       = 4096    // bytes of an error's words
-	MaxCandidates = 256     // RDMA addresses of one host
-	MaxLanes      = 64
-	MaxEntries    = 1 << 24  // of a manifest
-	MaxExtent     = 16 << 20 // bytes of one extent
-	MaxPack       = 1 << 12  // entries of one pack
-	MaxSize       = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
+	MaxFrame   = 1 << 20 // bytes of a control frame, kind included
+	MaxPath    = 4096    // bytes of an entry's path
+	MaxText    = 4096    // bytes of an error's words
+	MaxLanes   = 64
+	MaxEntries = 1 << 24  // of a manifest
+	MaxExtent  = 16 << 20 // bytes of one extent
+	MaxPack    = 1 << 12  // entries of one pack
+	MaxSize    = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
 // ErrMalformed says that a peer sent what the protocol does not allow.

@@ -1,0 +1,351 @@
+package rdma
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// How long finding paths may take. The best pairs are tried at once, all others when
+// that has not settled it within stagger; after tryLimit what has not answered counts as
+// out of reach.
+const (
+	stagger  = 150 * time.Millisecond
+	tryLimit = 1600 * time.Millisecond
+)
+
+// sysRoot is where the administrator's settings are read.
+var sysRoot = os.DirFS("/")
+
+// Paths finds the rails between the hosts: pairs of ports, each port in one pair, over
+// which packets have passed both ways. A lane on each of them carries what its device
+// can.
+func (t *Transport) Paths(ctx context.Context, q transfer.PathQuery) ([]string, *wire.Paths, error) {
+	began := time.Now()
+	report := new(wire.Paths)
+	rails, err := t.find(ctx, &q, report)
+	if err != nil {
+		report.Reason = wire.Clip(err.Error())
+	}
+	report.Nanoseconds = time.Since(began).Nanoseconds()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rails == nil {
+		t.rails = make(map[string]*pair)
+	}
+	var names []string
+	for _, p := range rails {
+		names = append(names, p.name())
+		t.rails[p.name()] = p
+	}
+	return names, report, err
+}
+
+func (t *Transport) find(ctx context.Context, q *transfer.PathQuery, report *wire.Paths) ([]*pair, error) {
+	host, err := Inventory()
+	if err != nil {
+		err = fmt.Errorf("the receiver has %w: %w", ErrNoPath, err)
+		if final(err) {
+			err = fmt.Errorf("%w%w", err, transfer.ErrFinal)
+		}
+		return nil, err
+	}
+	mine, refused := host.Candidates(&t.Selection)
+	report.Refused = clipped(refused)
+	offer, err := t.theOffer(ctx, q)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(mine) == 0:
+		return nil, fmt.Errorf("the receiver has %w", Explain(refused))
+	case len(offer.Candidates) == 0 && offer.Final:
+		return nil, fmt.Errorf("the sender has %s%w", transfer.Printable(offer.Reason), transfer.ErrFinal)
+	case len(offer.Candidates) == 0:
+		return nil, fmt.Errorf("the sender has %s", transfer.Printable(offer.Reason))
+	}
+	fabric := t.Fabric.follow(&offer.Fabric)
+	all := pairs(mine, offer.Candidates, t.chosenRails(offer), fabric.PKey)
+	t.settle(all, q)
+	if q.Scout != nil && all[0].why == "" {
+		s := search{all: all, fabric: &fabric, mine: t.Fabric.wire(), scout: q.Scout, every: q.All, first: t.probes}
+		s.run(ctx)
+		t.probes += uint32(len(s.tried))
+	}
+	rails := match(all)
+	report.Rows = rows(all, rails)
+	if len(rails) == 0 {
+		return nil, noRail(all)
+	}
+	return rails, nil
+}
+
+// theOffer is the sender's newest.
+func (t *Transport) theOffer(ctx context.Context, q *transfer.PathQuery) (*wire.Offer, error) {
+	if t.offer == nil {
+		t.offer = q.Hello.RDMA
+	}
+	if t.offer == nil {
+		return nil, errors.New("the sender offers no RDMA")
+	}
+	if q.Again && q.Scout != nil && !t.offer.Final {
+		offer, err := q.Scout.Offer(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("asking the sender what it has to offer: %w", err)
+		}
+		t.offer = offer
+	}
+	return t.offer, nil
+}
+
+// chosenRails are both users' choices, as this host sees them.
+func (t *Transport) chosenRails(offer *wire.Offer) []wire.Rail {
+	list := slices.Clone(t.Selection.Rails)
+	for _, r := range offer.Rails {
+		list = append(list, wire.Rail{Here: r.There, There: r.Here})
+	}
+	return list
+}
+
+// settle spares those pairs the trying on which lanes run: a loaded path answers late.
+func (t *Transport) settle(all []*pair, q *transfer.PathQuery) {
+	if q.Up == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range all {
+		if old := t.rails[p.name()]; old != nil && q.Up(p.name()) {
+			p.state, p.mtu, p.took, p.reason = alive, old.mtu, old.took, old.reason
+		}
+	}
+}
+
+// search tries pairs.
+type search struct {
+	all    []*pair
+	fabric *Fabric     // in force at this end
+	mine   wire.Fabric // what this end's user said
+	scout  transfer.Scout
+	every  bool   // try every pair, needed or not
+	first  uint32 // ID of the first probe
+
+	benches benches
+	running sync.WaitGroup
+	done    chan outcome
+	tried   []*pair
+}
+
+// outcome is what became of the probe of a pair.
+type outcome struct {
+	p        *pair
+	mtu      ibverbs.MTU
+	took     time.Duration
+	err      error
+	answered bool // the sender has opened its end
+}
+
+// run tries pairs until it is settled which of them the lanes run on.
+func (s *search) run(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	s.done = make(chan outcome, wire.MaxProbes)
+	wide := time.NewTimer(stagger)
+	defer wide.Stop()
+	s.start(ctx, match(s.all))
+	if s.every {
+		s.start(ctx, s.all)
+	}
+	var late []outcome
+	for !s.settled() {
+		select {
+		case o := <-s.done:
+			if s.note(&o); o.p.state == failed {
+				late = append(late, o)
+				s.start(ctx, match(s.all))
+			}
+		case <-wide.C:
+			s.start(ctx, s.all)
+		}
+	}
+	cancel()
+	s.running.Wait()
+	close(s.done)
+	for o := range s.done { // that were not waited for
+		if s.note(&o); o.p.state == failed {
+			o.p.state, o.p.reason = untried, "" // it was given up because others were better
+		}
+	}
+	s.ask(late)
+}
+
+// settled reports whether the choice is made.
+func (s *search) settled() bool {
+	list := match(s.all)
+	if s.every {
+		list = s.all
+	}
+	return !slices.ContainsFunc(list, func(p *pair) bool { return p.state == underway })
+}
+
+// start tries those of the pairs that can work and were not tried.
+func (s *search) start(ctx context.Context, list []*pair) {
+	for _, p := range list {
+		if p.why != "" || p.state != untried || len(s.tried) == wire.MaxProbes {
+			continue
+		}
+		p.state = underway
+		id := s.first + uint32(len(s.tried))
+		s.tried = append(s.tried, p)
+		s.running.Go(func() { s.done <- s.try(ctx, p, id) })
+	}
+}
+
+func (s *search) try(ctx context.Context, p *pair, id uint32) outcome {
+	o := outcome{p: p}
+	fail := func(err error) outcome {
+		o.err = err
+		return o
+	}
+	e, err := s.benches.newEnd(&p.mine.Candidate, p.pkey)
+	if err != nil {
+		return fail(fmt.Errorf("the receiver: %w", err))
+	}
+	defer e.close()
+	a, err := s.scout.Probe(ctx, &wire.ProbePath{ID: id, Candidate: p.theirs.Number, QP: e.endpoint(s.fabric), PKey: p.theirsP, Fabric: s.mine})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(fmt.Errorf("the sender did not say within %v that its end is ready (no neighbour answers ARP, or neighbour discovery, from there?)", tryLimit))
+	case err != nil:
+		return fail(err)
+	case a.Reason != "":
+		return fail(fmt.Errorf("the sender: %s", transfer.Printable(a.Reason)))
+	}
+	if err := e.connect(a.QP, s.fabric); err != nil {
+		return fail(fmt.Errorf("the receiver: %w", err))
+	}
+	o.answered = true
+	o.mtu, o.took, o.err = e.run(ctx)
+	return o
+}
+
+// note writes down what came of a probe.
+func (s *search) note(o *outcome) {
+	p := o.p
+	p.mtu, p.took = o.mtu, o.took
+	switch {
+	case o.err == nil:
+		p.state = alive
+	case o.mtu > 0:
+		p.state = alive
+		lower := min(ibverbs.MTU(p.mine.MTU), ibverbs.MTU(p.theirs.MTU))
+		p.reason = fmt.Sprintf("packets of %d bytes pass and larger ones do not, though both ports have an MTU of %d: something between them has a smaller one (jumbo frames on every switch?)", o.mtu.Bytes(), lower.Bytes())
+	case o.answered:
+		p.state = failed
+		p.reason = fmt.Sprintf("connected, but no acknowledgement within %v (is UDP port 4791 open between %v and %v?)", tryLimit, addrOf(&p.mine.Candidate), addrOf(p.theirs))
+		if !p.mine.Ethernet {
+			p.reason = fmt.Sprintf("connected, but no acknowledgement within %v (LID %d to LID %d: does the subnet manager route between them?)", tryLimit, p.mine.LID, p.theirs.LID)
+		}
+	default:
+		p.state = failed
+		p.reason = o.err.Error()
+	}
+}
+
+// ask ends the sender's ends, and hears of which probes it got something: then it is the
+// way back that is shut.
+func (s *search) ask(late []outcome) {
+	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
+	defer cancel()
+	seen, err := s.scout.Over(ctx, s.first+uint32(len(s.tried)))
+	if err != nil {
+		return
+	}
+	for _, o := range late {
+		id := s.first + uint32(slices.Index(s.tried, o.p))
+		if o.answered && slices.Contains(seen, id) {
+			m, t := addrOf(&o.p.mine.Candidate), addrOf(o.p.theirs)
+			o.p.reason = fmt.Sprintf("packets reach the sender (%v), and its acknowledgements do not reach the receiver (%v): is UDP port 4791 filtered on the way back?", t, m)
+		}
+	}
+}
+
+// askLimit bounds the wait for a word that makes a reason better, and no more.
+const askLimit = 300 * time.Millisecond
+
+// clipped makes refusals ones that a message may carry.
+func clipped(list []wire.Refusal) []wire.Refusal {
+	list = slices.Clone(list[:min(len(list), 64)])
+	for i := range list {
+		list[i].Reason = wire.Clip(list[i].Reason)
+		list[i].Reason = strings.ToValidUTF8(list[i].Reason[:min(len(list[i].Reason), 512)], "")
+	}
+	return list
+}
+
+// rows is the report of the pairs. Two ports of which one pair of addresses can work
+// have no rows for those that can't: they are of no interest.
+func rows(all, rails []*pair) (list []wire.PathRow) {
+	type ports struct{ a, b portName }
+	works := make(map[ports]bool)
+	for _, p := range all {
+		between := ports{nameOf(&p.mine.Candidate), nameOf(p.theirs)}
+		if p.why != "" && works[between] {
+			continue
+		}
+		works[between] = works[between] || p.why == ""
+		r := wire.PathRow{Receiver: p.mine.Candidate, Sender: *p.theirs, MTU: uint8(p.mtu), Took: p.took.Nanoseconds(), Reason: p.why}
+		if p.why != "" {
+			works[between] = true // one such row is enough
+		}
+		switch p.state {
+		case alive:
+			r.State = wire.PathSpare
+		case failed:
+			r.State = wire.PathFailed
+		}
+		if slices.Contains(rails, p) {
+			r.State = wire.PathChosen
+		}
+		if p.reason != "" {
+			r.Reason = p.reason
+		}
+		r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), 512)], "")
+		if list = append(list, r); len(list) == maxRows {
+			break
+		}
+	}
+	return list
+}
+
+// maxRows bounds a report.
+const maxRows = 128
+
+// noRail says why none of the pairs is one that lanes can run on: what came of those
+// that were tried, or why none could be.
+func noRail(all []*pair) error {
+	var words []string
+	for _, p := range all {
+		why := p.reason
+		if why == "" {
+			why = p.why
+		}
+		between := fmt.Sprintf("%s/%d to %s/%d: ", p.mine.Device, p.mine.Port, transfer.Printable(p.theirs.Device), p.theirs.Port)
+		if why != "" && !slices.Contains(words, between+why) && len(words) < 4 && !(p.why != "" && all[0].why == "") {
+			words = append(words, between+why)
+		}
+	}
+	err := fmt.Errorf("%w between the hosts: %s", ErrNoPath, strings.Join(words, "; "))
+	if slices.ContainsFunc(all, func(p *pair) bool { return p.state == failed }) {
+		err = fmt.Errorf("%w%w", err, transfer.ErrNoAnswer)
+	}
+	return err
+}

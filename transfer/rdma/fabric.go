@@ -1,0 +1,116 @@
+package rdma
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// Fabric is what this host's user wants of the network. What is nil, or zero, was left
+// open: the other end's wish counts then, and after it the system's or this package's
+// default.
+type Fabric struct {
+	ServiceLevel *uint8  // 0 to 15
+	TrafficClass *uint8  // RoCE v2: the IP header's DSCP and ECN
+	FlowLabel    *uint32 // 20 bits; nil for one of its own for each queue pair
+	PKey         *uint16
+	Timeout      *uint8 // coded, as in [ibverbs.ConnectParams]
+	Retries      *uint8
+	MTU          ibverbs.MTU // no larger than that
+}
+
+// wire is what the other end is told.
+func (f *Fabric) wire() wire.Fabric {
+	w := wire.Fabric{ServiceLevel: f.ServiceLevel, TrafficClass: f.TrafficClass, PKey: f.PKey, Timeout: f.Timeout, Retries: f.Retries}
+	if f.MTU != 0 {
+		m := uint8(f.MTU)
+		w.MTU = &m
+	}
+	return w
+}
+
+// follow fills in what was left open with what the other end's user said.
+func (f Fabric) follow(peer *wire.Fabric) Fabric {
+	f.ServiceLevel = cmp.Or(f.ServiceLevel, peer.ServiceLevel)
+	f.TrafficClass = cmp.Or(f.TrafficClass, peer.TrafficClass)
+	f.PKey = cmp.Or(f.PKey, peer.PKey)
+	f.Timeout = cmp.Or(f.Timeout, peer.Timeout)
+	f.Retries = cmp.Or(f.Retries, peer.Retries)
+	if peer.MTU != nil && (f.MTU == 0 || ibverbs.MTU(*peer.MTU) < f.MTU) {
+		f.MTU = ibverbs.MTU(*peer.MTU)
+	}
+	return f
+}
+
+// lower is an MTU that this fabric has room for.
+func (f *Fabric) lower(m ibverbs.MTU) ibverbs.MTU {
+	if f.MTU != 0 && f.MTU < m {
+		return f.MTU
+	}
+	return m
+}
+
+// ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.
+// At the usual 67 ms (14) soft-RoCE on a busy emulated host sends again what was only
+// late (hw_counters/completer_retry_err). The longer it is, the later is it noticed
+// that a path is dead: 4 to 7 s with the 6 retries that are ibverbs' default.
+const ackTimeout = 15
+
+// params are the parameters of a connection of the queue pair qpn over a candidate.
+func (f *Fabric) params(c *wire.Candidate, qpn uint32, sys fs.FS) ibverbs.ConnectParams {
+	p := ibverbs.ConnectParams{Timeout: ackTimeout}
+	set := func(to *uint8, v *uint8) {
+		if v != nil {
+			*to = *v
+		}
+	}
+	set(&p.ServiceLevel, f.ServiceLevel)
+	set(&p.TrafficClass, f.TrafficClass)
+	set(&p.Timeout, f.Timeout)
+	if f.Retries != nil {
+		if p.Retries = *f.Retries; p.Retries == 0 {
+			p.Retries = ibverbs.None
+		}
+	}
+	if f.TrafficClass == nil && c.Ethernet {
+		p.TrafficClass = systemTrafficClass(sys, c.Device, int(c.Port))
+	}
+	p.FlowLabel = flowLabel(qpn)
+	if f.FlowLabel != nil {
+		p.FlowLabel = *f.FlowLabel
+	}
+	return p
+}
+
+// flowLabel is one that hardly two queue pairs of a host share: equal-cost paths, and
+// the queues of the cards, are chosen by it (IPv6), or by the UDP source port that the
+// kernel makes of it (IPv4; rdma_flow_label_to_udp_sport in include/rdma/ib_verbs.h).
+func flowLabel(qpn uint32) uint32 { return (qpn*2654435761)>>12 | 1 }
+
+// systemTrafficClass is what the administrator has configured for RoCE: for the
+// connection manager (Documentation/ABI/testing/configfs-rdma_cm, default_roce_tos), or
+// for all of a Mellanox card ("Global tclass=N" in its traffic_class). sys is the file
+// system's root.
+func systemTrafficClass(sys fs.FS, device string, port int) uint8 {
+	for _, path := range []string{
+		fmt.Sprintf("sys/class/infiniband/%s/tc/%d/traffic_class", device, port),
+		fmt.Sprintf("sys/kernel/config/rdma_cm/%s/ports/%d/default_roce_tos", device, port),
+	} {
+		b, err := fs.ReadFile(sys, path)
+		if err != nil {
+			continue
+		}
+		for word := range strings.FieldsSeq(string(b)) {
+			word = strings.TrimPrefix(word, "tclass=")
+			if n, err := strconv.ParseUint(word, 0, 8); err == nil {
+				return uint8(n)
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,152 @@
+package rdma
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// offering is what a sending end has offered, and its ends of probes.
+type offering struct {
+	offerMu sync.Mutex
+	offered []wire.Candidate // by number; what has gone keeps its own
+
+	probesMu sync.Mutex
+	ends     map[uint32]*probeEnd
+	ended    uint32 // probes below that are over
+	benches  benches
+}
+
+// Offer says where this host's RDMA can be reached, or why nowhere.
+func (t *Transport) Offer(hello *wire.Hello) {
+	t.op = hello.Op
+	hello.RDMA = t.Reoffer()
+	devices := make(map[portName]bool)
+	for i := range hello.RDMA.Candidates {
+		devices[nameOf(&hello.RDMA.Candidates[i])] = true
+	}
+	// Unless the user says how many, there is one on each rail.
+	if t.lanes = int(hello.Lanes); t.lanes == 0 {
+		t.lanes = max(1, len(devices))
+	}
+}
+
+// Reoffer looks again. What was offered before keeps its number.
+func (t *Transport) Reoffer() *wire.Offer {
+	o := &wire.Offer{Fabric: t.Fabric.wire(), Rails: t.Selection.Rails}
+	host, err := Inventory()
+	if err != nil {
+		o.Reason, o.Final = wire.Clip(fmt.Errorf("%w: %w", ErrNoPath, err).Error()), final(err)
+		return o
+	}
+	list, refused := host.Candidates(&t.Selection)
+	o.Refused = clipped(refused)
+	if len(list) == 0 {
+		o.Reason = wire.Clip(Explain(refused).Error())
+	}
+	t.offerMu.Lock()
+	defer t.offerMu.Unlock()
+	for i := range list {
+		if c := &list[i].Candidate; t.number(c) {
+			o.Candidates = append(o.Candidates, *c)
+		}
+	}
+	return o
+}
+
+// number gives a candidate its number, unless there are too many.
+func (o *offering) number(c *wire.Candidate) bool {
+	for i := range o.offered {
+		old := &o.offered[i]
+		if nameOf(old) == nameOf(c) && old.GID == c.GID && old.GIDType == c.GIDType {
+			c.Number = old.Number
+			*old = *c
+			return true
+		}
+	}
+	if len(o.offered) == wire.MaxCandidates {
+		return false
+	}
+	c.Number = uint16(len(o.offered))
+	o.offered = append(o.offered, *c)
+	return true
+}
+
+// candidate is the one of that number.
+func (o *offering) candidate(n uint16) (wire.Candidate, error) {
+	o.offerMu.Lock()
+	defer o.offerMu.Unlock()
+	if int(n) >= len(o.offered) {
+		return wire.Candidate{}, fmt.Errorf("%w: the receiver chose address %d of %d", wire.ErrMalformed, n, len(o.offered))
+	}
+	return o.offered[n], nil
+}
+
+// Probe opens this end of a probe.
+func (t *Transport) Probe(m *wire.ProbePath) *wire.PathAnswer {
+	qp, err := t.probe(m)
+	if err != nil {
+		return &wire.PathAnswer{ID: m.ID, Reason: wire.Clip(err.Error())}
+	}
+	return &wire.PathAnswer{ID: m.ID, QP: qp}
+}
+
+func (t *Transport) probe(m *wire.ProbePath) (*wire.QueuePair, error) {
+	c, err := t.candidate(m.Candidate)
+	if err != nil {
+		return nil, err
+	}
+	e, err := t.benches.newEnd(&c, m.PKey)
+	if err != nil {
+		return nil, err
+	}
+	fabric := t.Fabric.follow(&m.Fabric)
+	qp := e.endpoint(&fabric)
+	if err = e.receive(); err == nil {
+		err = e.connect(&m.QP, &fabric)
+	}
+	t.probesMu.Lock()
+	defer t.probesMu.Unlock()
+	if err == nil && m.ID < t.ended {
+		err = errors.New("the receiver gave the probe up")
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	if t.ends == nil {
+		t.ends = make(map[uint32]*probeEnd)
+	}
+	t.ends[m.ID] = e
+	return &qp, nil
+}
+
+// EndProbes closes this end of those below, and says which of them got something.
+func (t *Transport) EndProbes(below uint32) (seen []uint32) {
+	t.probesMu.Lock()
+	defer t.probesMu.Unlock()
+	t.ended = max(t.ended, below)
+	for id, e := range t.ends {
+		if id >= below {
+			continue
+		}
+		if e.seen() {
+			seen = append(seen, id)
+		}
+		_ = e.close() // what can't be closed is of no consequence to the transfer
+		delete(t.ends, id)
+	}
+	return seen
+}
+
+// end is one end of a lane: where it runs, and how.
+type end struct {
+	wire.Candidate
+	pkey   uint16 // 0 for the port's first
+	fabric Fabric
+}
+
+// endpoint is what the other end must know of a queue pair.
+func (e *end) endpoint(local ibverbs.Endpoint) wire.QueuePair { return queuePair(local, &e.fabric) }
