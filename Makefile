@@ -7,7 +7,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Debian's and Ubuntu's names of what building, the testbed and the tests use.
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
 	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat ncat rsync iproute2 \
-	kmod dmsetup e2fsprogs qemu-system-x86 busybox-static cpio \
+	kmod dmsetup e2fsprogs iputils-ping qemu-system-x86 busybox-static cpio \
 	util-linux procps xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
 
 # VM runs a command in a machine with soft-RoCE and its two hosts.

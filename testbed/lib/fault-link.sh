@@ -19,7 +19,7 @@ link_options() {
     shift
   done
   [[ $from == @(|a|b) ]] || usage_error "$verb: --from $from: a or b"
-  [[ $rail == @(|1|2) ]] || usage_error "$verb: --rail $rail: 1 or 2"
+  [[ $rail == @(|[1-4]) ]] || usage_error "$verb: --rail $rail: 1 to 4"
 }
 
 # chosen_ends [HOST] prints the pair's ends that --rail leaves, of that host or of both.
@@ -27,13 +27,10 @@ chosen_ends() {
   local end rails
   rails=$(recorded_value rails)
   [[ ${rail:-1} -le $rails ]] ||
-    die 2 "$verb: the pair has no rail $rail" "mend: testbed/softroce pair --rails 2"
+    die 2 "$verb: the pair has no rail $rail" "mend: testbed/softroce pair --rails $rail"
   for end in $(ends "$rails"); do
-    [[ -z ${1:-} || ${end%2} == "$1" ]] || continue
-    case $rail:$end in
-      1:?2 | 2:?) ;;
-      *) echo "$end" ;;
-    esac
+    [[ -z ${1:-} || ${end%[2-4]} == "$1" ]] || continue
+    [[ -n $rail && ${end:1} != "${rail/#1/}" ]] || echo "$end"
   done
 }
 
@@ -47,10 +44,10 @@ set_netem() {
     [[ ! -e $file ]] || words+=("${file##*/}" $(<"$file"))
   done
   if ((${#words[@]} == 0)); then
-    tc -n "${end%2}" qdisc del dev "v_$end" root 2>/dev/null || true
+    tc -n "${end%[2-4]}" qdisc del dev "v_$end" root 2>/dev/null || true
     return
   fi
-  tc -n "${end%2}" qdisc replace dev "v_$end" root netem limit 1000000 "${words[@]}"
+  tc -n "${end%[2-4]}" qdisc replace dev "v_$end" root netem limit 1000000 "${words[@]}"
 }
 
 # want_amount KIND WORD...: what tc would refuse, or take for something else.
@@ -106,14 +103,24 @@ netem_off() {
 # not be there. Dropped where it arrives: a drop where it is sent is an error to
 # rxe, which breaks the queue pair (the connection manager's own among them) as no
 # network would.
-cut_rdma() {
-  local end
-  load_modules sch_ingress cls_u32 act_gact
-  for end in $(chosen_ends); do
-    tc -n "${end%2}" qdisc replace dev "v_$end" clsact
-    tc -n "${end%2}" -batch - <<BATCH
-filter replace dev v_$end ingress protocol ip pref 4791 handle 800::1 u32 match ip protocol 17 0xff match ip dport 4791 0xffff action drop
-filter replace dev v_$end ingress protocol ipv6 pref 4792 handle 801::1 u32 match ip6 protocol 17 0xff match ip6 dport 4791 0xffff action drop
+cut_rdma() { rdma_filter act_gact 'drop'; }
+
+# frames BYTES: longer packets of RDMA are dropped, as by a switch that has no jumbo
+# frames. The rate is one that nobody reaches.
+frames() { rdma_filter act_police "police rate 10gbit burst 100m mtu $1 conform-exceed drop/pipe"; }
+
+# rdma_filter MODULE ACTION does that to the RDMA packets which arrive at the chosen ends;
+# with --from a host, to those that it sends.
+rdma_filter() {
+  local end to=''
+  [[ $from != a ]] || to=b
+  [[ $from != b ]] || to=a
+  load_modules sch_ingress cls_u32 "$1"
+  for end in $(chosen_ends "$to"); do
+    tc -n "${end%[2-4]}" qdisc replace dev "v_$end" clsact
+    tc -n "${end%[2-4]}" -batch - <<BATCH
+filter replace dev v_$end ingress protocol ip pref 4791 handle 800::1 u32 match ip protocol 17 0xff match ip dport 4791 0xffff action $2
+filter replace dev v_$end ingress protocol ipv6 pref 4792 handle 801::1 u32 match ip6 protocol 17 0xff match ip6 dport 4791 0xffff action $2
 BATCH
   done
 }
@@ -121,24 +128,24 @@ BATCH
 heal() {
   local end
   for end in $(chosen_ends); do
-    tc -n "${end%2}" qdisc del dev "v_$end" clsact 2>/dev/null || true
+    tc -n "${end%[2-4]}" qdisc del dev "v_$end" clsact 2>/dev/null || true
   done
 }
 
 link_down() {
   local end
-  for end in $(chosen_ends "$1"); do ip -n "${end%2}" link set "v_$end" down; done
+  for end in $(chosen_ends "$1"); do ip -n "${end%[2-4]}" link set "v_$end" down; done
 }
 
 link_up() {
   local end
-  for end in $(chosen_ends); do ip -n "${end%2}" link set "v_$end" up; done
+  for end in $(chosen_ends); do ip -n "${end%[2-4]}" link set "v_$end" up; done
   for end in $(chosen_ends); do
     # With the addresses come the device's GIDs back.
     if [[ -e /sys/class/infiniband/rxe_$end ]]; then await_rxe "$end"; else await_link "$end"; fi
     # A search for the neighbour that began while it was down would end in
     # failure, and take new packets with it.
-    ip -n "${end%2}" neigh flush dev "v_$end"
+    ip -n "${end%[2-4]}" neigh flush dev "v_$end"
   done
 }
 
@@ -159,8 +166,12 @@ link_status() {
   local end
   for end in $(chosen_ends); do
     [[ -e /sys/class/infiniband/rxe_$end ]] || echo "rxe_$end: removed"
-    [[ $(ip -n "${end%2}" -o link show "v_$end") == *',UP'* ]] || echo "v_$end: down"
-    tc -n "${end%2}" qdisc show dev "v_$end" | sed -n "/netem/s/^/v_$end: /p"
-    [[ -z $(tc -n "${end%2}" filter show dev "v_$end" ingress 2>/dev/null) ]] || echo "v_$end: RDMA cut"
+    [[ $(ip -n "${end%[2-4]}" -o link show "v_$end") == *',UP'* ]] || echo "v_$end: down"
+    tc -n "${end%[2-4]}" qdisc show dev "v_$end" | sed -n "/netem/s/^/v_$end: /p"
+    case $(tc -n "${end%[2-4]}" filter show dev "v_$end" ingress 2>/dev/null) in
+      '') ;;
+      *police*) echo "v_$end: long packets of RDMA cut" ;;
+      *) echo "v_$end: RDMA cut" ;;
+    esac
   done
 }

@@ -25,10 +25,12 @@ recorded() {
   return 1
 }
 
-# What the pair has is called by its end: the host, and a 2 on the second rail.
+# What the pair has is called by its end: the host, and a number from the second rail on.
 # rxe_a2 is host a's second device, v_a2 the network device under it.
-declare -A address=([a]=10.0.0.1 [b]=10.0.0.2 [a2]=10.0.1.1 [b2]=10.0.1.2)
-declare -A address6=([a]=fd00:aa::1 [b]=fd00:aa::2 [a2]=fd00:ab::1 [b2]=fd00:ab::2)
+declare -A address=([a]=10.0.0.1 [b]=10.0.0.2 [a2]=10.0.1.1 [b2]=10.0.1.2
+  [a3]=10.0.2.1 [b3]=10.0.2.2 [a4]=10.0.3.1 [b4]=10.0.3.2)
+declare -A address6=([a]=fd00:aa::1 [b]=fd00:aa::2 [a2]=fd00:ab::1 [b2]=fd00:ab::2
+  [a3]=fd00:ac::1 [b3]=fd00:ac::2 [a4]=fd00:ad::1 [b4]=fd00:ad::2)
 
 # recorded_value WORD prints what the record's line of that word says.
 recorded_value() {
@@ -42,8 +44,9 @@ recorded_value() {
 
 # ends RAILS prints the ends of a pair of so many rails, rail by rail.
 ends() {
+  local n
   echo a b
-  (($1 < 2)) || echo a2 b2
+  for ((n = 2; n <= $1; n++)); do echo "a$n b$n"; done
 }
 
 require_root() {
@@ -97,7 +100,7 @@ remove_rxe() {
 }
 
 # add_rxe END makes the end's device, await_rxe END waits until it is usable.
-add_rxe() { ip netns exec "${1%2}" rdma link add "rxe_$1" type rxe netdev "v_$1"; }
+add_rxe() { ip netns exec "${1%[2-4]}" rdma link add "rxe_$1" type rxe netdev "v_$1"; }
 
 await_rxe() {
   await_link "$1"
@@ -113,8 +116,8 @@ require_pair() {
 # the kernel's link watcher, which takes its time, has seen that.
 await_link() {
   local deadline=$((SECONDS + 20))
-  until [[ $(ip -n "${1%2}" -o link show "v_$1") == *' state UP '* ]]; do
-    ((SECONDS < deadline)) || die 1 "v_$1 is not up after 20 s" "see: ip -n ${1%2} link"
+  until [[ $(ip -n "${1%[2-4]}" -o link show "v_$1") == *' state UP '* ]]; do
+    ((SECONDS < deadline)) || die 1 "v_$1 is not up after 20 s" "see: ip -n ${1%[2-4]} link"
     sleep 0.02
   done
 }

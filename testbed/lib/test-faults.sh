@@ -10,11 +10,11 @@ tcp_passes() { "$softroce" exec a -- busybox ping -c 1 -W 2 "${1:-10.0.0.2}" >/d
 rping_listens() { rdma resource show cm_id | grep -q 'state LISTEN .*comm rping'; }
 # rdma_passes [ADDRESS]: an RDMA CM connection to b, and a message both ways.
 rdma_passes() {
-  local to=${1:-10.0.0.2}
-  (exec ip netns exec b timeout 20 rping -s -a "$to" -C 2 >/dev/null 2>&1) &
+  local to=${1:-10.0.0.2} size=${2:-64}
+  (exec ip netns exec b timeout 20 rping -s -a "$to" -S "$size" -C 2 >/dev/null 2>&1) &
   local server=$! rc=0
   within 10 rping_listens || return
-  "$softroce" exec a -- timeout 4 rping -c -a "$to" -C 2 >/dev/null 2>&1 || rc=$?
+  "$softroce" exec a -- timeout 4 rping -c -a "$to" -S "$size" -C 2 >/dev/null 2>&1 || rc=$?
   kill "$server" 2>/dev/null || true
   wait "$server" 2>/dev/null || true
   return "$rc"
@@ -91,7 +91,10 @@ link_refusals() {
   refused_on_links 'mend: testbed/faults delay' reorder 5%
   refused_on_links '--from c' loss 1% --from c
   refused_on_links '--rails 2' loss 1% --rail 2
-  refused_on_links '1 or 2' loss 1% --rail 3
+  refused_on_links '1 to 4' loss 1% --rail 5
+  refused_on_links '--rails 3' loss 1% --rail 3
+  refused_on_links 'like 2000' frames
+  refused_on_links 'like 2000' frames many
   refused_on_links 'which host' stop
   refused_on_links 'which host' link-down c
   refused_on_links 'unknown verb' break
@@ -201,6 +204,16 @@ rails() {
   "$faults" cut-rdma --rail 2
   check 'cut-rdma --rail 2: the first is whole' rdma_passes
   check 'cut-rdma --rail 2: the second is not' fails rdma_passes 10.0.1.2
+  "$faults" heal
+  "$faults" cut-rdma --rail 2 --from a
+  check 'cut-rdma --from a: what arrives at b' equals "$("$faults" status)" 'v_b2: RDMA cut'
+  check 'cut-rdma --from a: the second is cut' fails rdma_passes 10.0.1.2
+  "$faults" heal
+  "$faults" frames 2000 --rail 2
+  check 'frames: status' equals "$("$faults" status | sort | tr '\n' ' ')" 'v_a2: long packets of RDMA cut v_b2: long packets of RDMA cut '
+  check 'frames: the first is whole' rdma_passes
+  check 'frames: short ones pass' rdma_passes 10.0.1.2
+  check 'frames: long ones do not' fails rdma_passes 10.0.1.2 4000
   "$faults" link-down a --rail 1
   check 'link-down --rail 1: the first is down' fails tcp_passes
   check 'link-down --rail 1: the second is up' tcp_passes 10.0.1.2

@@ -59,7 +59,7 @@ before=$(world)
 mends
 capture "$softroce" status
 check 'status: no pair' equals "$status" 1
-for word in '--rails 3' '--rails' '--mtu 100' '--mtu x' --bogus; do
+for word in '--rails 5' '--rails' '--mtu 100' '--mtu x' --bogus; do
   # shellcheck disable=SC2086 # words
   capture "$softroce" pair $word
   check "usage: pair $word" contains "$status $errors" '2 testbed/softroce: '
@@ -204,6 +204,11 @@ capture "$softroce" exec b -- busybox ping -c 1 -W 5 fd00:ab::1
 check 'the second rail, IPv6' equals "$status" 0
 capture "$softroce" status --json
 check 'status --json: the second rail' contains "$output" '"host":"b","address":"10.0.1.2","address6":"fd00:ab::2","netdev":"v_b2","device":"rxe_b2","port":1,"gid_index":'
+capture "$softroce" pair --rails 4
+check 'four rails' equals "$(devices)" 'rxe_a rxe_a2 rxe_a3 rxe_a4 rxe_b rxe_b2 rxe_b3 rxe_b4'
+capture "$softroce" exec a -- busybox ping -c 1 -W 5 10.0.3.2
+check 'the fourth rail' equals "$status" 0
+check 'status: the fourth rail' contains "$("$softroce" status)" 'b: 10.0.3.2 fd00:ad::2, device rxe_b4 port 1 gid '
 capture "$softroce" pair --mtu 4200
 check 'another MTU makes another pair' contains "$("$softroce" status)" 'MTU 4200'
 check 'and another number of rails' equals "$(devices)" 'rxe_a rxe_b'
