@@ -23,8 +23,19 @@ type badReceiver struct {
 // sender's Hello heard and not answered.
 func againstSender(t *testing.T, ctx context.Context, transport string) *badReceiver {
 	t.Helper()
+	return against(t, ctx, func(s *Sender) { s.Transport = transport })
+}
+
+// againstSenderOver is againstSender with another end of RDMA.
+func againstSenderOver(t *testing.T, rdma ServeTransport) *badReceiver {
+	t.Helper()
+	return against(t, t.Context(), func(s *Sender) { s.RDMA = rdma })
+}
+
+func against(t *testing.T, ctx context.Context, change func(*Sender)) *badReceiver {
+	t.Helper()
 	e := newEngine(t, nil, [2]string{"a", "hello"}, [2]string{"b", ""})
-	e.Sender.Transport = transport
+	change(&e.Sender)
 	a, b := sessions(t)
 	bad := &badReceiver{hostile: newHostile(t, b), engine: e, end: new(end), over: make(chan struct{})}
 	e.Sender.Observer = bad.end

@@ -63,6 +63,7 @@ type keeper struct {
 	trouble string        // why there was not, or is not, what was wanted
 	told    Plan
 	choice  string // what both users were told of the paths
+	doubt   bool   // two ports did not answer that might carry one lane more
 	futile  int
 	landed  int64 // when the last lane was lost before
 }
@@ -281,7 +282,7 @@ func (k *keeper) settled(g *group) error {
 	case g.missing() > 0:
 		k.later()
 	case g == k.rdma && g.asked == 0:
-		k.retry.Reset(lastRetry) // for a path that is new
+		k.lookLater()
 	}
 	return nil
 }

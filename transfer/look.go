@@ -62,9 +62,39 @@ func (k *keeper) afterLooking(f *sighting) error {
 	if k.rdma.missing() > 0 {
 		k.openMissing(k.rdma)
 	} else if k.rdma.asked == 0 {
-		k.retry.Reset(lastRetry)
+		k.lookLater()
 	}
 	return nil
+}
+
+// lookLater looks for one more path when there are lanes on all that were found: soon
+// where there may be one, which was only slow, now and then where one may have come.
+func (k *keeper) lookLater() {
+	if k.doubt {
+		k.later()
+	} else {
+		k.retry.Reset(lastRetry)
+	}
+}
+
+// doubtful reports whether two ports, neither of which carries a lane, were tried in vain.
+func doubtful(report *wire.Paths) bool {
+	type port struct {
+		device string
+		number uint8
+	}
+	here, there := make(map[port]bool), make(map[port]bool)
+	for _, r := range report.Rows {
+		if r.State == wire.PathChosen {
+			here[port{r.Receiver.Device, r.Receiver.Port}], there[port{r.Sender.Device, r.Sender.Port}] = true, true
+		}
+	}
+	for _, r := range report.Rows {
+		if r.State == wire.PathFailed && !here[port{r.Receiver.Device, r.Receiver.Port}] && !there[port{r.Sender.Device, r.Sender.Port}] {
+			return true
+		}
+	}
+	return false
 }
 
 // tell shows both users what was found, when that is news.
@@ -72,6 +102,7 @@ func (k *keeper) tell(report *wire.Paths) {
 	if report == nil {
 		return
 	}
+	k.doubt = doubtful(report)
 	choice := report.Reason
 	for _, r := range report.Rows {
 		if r.State == wire.PathChosen {

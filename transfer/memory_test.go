@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type memory struct {
 	meddle func(*memAnswer) error
 	divert func(*wire.Request) // changes a request on its way
 	paths  []string
+	lacks  func() error            // says why there are no paths now; nil: there are
 	refuse func(path string) error // says why a lane does not come up now
 
 	mu    sync.Mutex
@@ -61,7 +63,14 @@ func (m *memory) Name() string      { return m.name }
 func (m *memory) Offer(*wire.Hello) {}
 
 func (m *memory) Paths(context.Context, PathQuery) ([]string, *wire.Paths, error) {
-	return m.paths, nil, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lacks != nil {
+		if err := m.lacks(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return slices.Clone(m.paths), nil, nil
 }
 
 func (m *memory) Prepare(_ context.Context, _ *wire.Hello, p LaneParams, open *wire.OpenLane) (PendingPuller, error) {

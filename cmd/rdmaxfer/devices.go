@@ -6,6 +6,7 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"github.com/Mellanox/rdmamap"
 	"github.com/urfave/cli/v2"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -76,7 +77,7 @@ func devices(c *cli.Context) error {
 
 func describePort(p *rdma.Port, usable []rdma.Candidate, refused []wire.Refusal) deviceInfo {
 	info := deviceInfo{
-		Schema: schema, Event: "device", Device: p.Device, Netdev: p.Netdev, Char: p.Char, Port: p.Port, State: p.State,
+		Schema: schema, Event: "device", Device: p.Device, Netdev: p.Netdev, Char: rdmamap.GetRdmaCharDevices(p.Device), Port: p.Port, State: p.State,
 		Link: p.Link, MTU: p.MTU, Rate: int64(p.Mbps) * 1e6, Node: p.Node, LID: p.LID,
 	}
 	for _, r := range refused {

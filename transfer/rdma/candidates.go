@@ -42,13 +42,9 @@ const gidsAPort = 8
 // Candidates lists what of a host can carry a lane, and says of every other port why
 // not, and what to do about it.
 func (h *Host) Candidates(s *Selection) (list []Candidate, refused []wire.Refusal) {
-	local := make(map[netip.Addr]netip.Prefix)
-	for _, a := range h.Addresses {
-		local[a.Prefix.Addr()] = a.Prefix.Masked()
-	}
 	for i := range h.Ports {
 		p := &h.Ports[i]
-		found, why := p.candidates(s, local, h.Netdevs)
+		found, why := p.candidates(h, s)
 		for i := range found {
 			found[i].Far = len(h.Nodes) > 0 && p.Node >= 0 && !slices.Contains(h.Nodes, p.Node)
 		}
@@ -61,15 +57,16 @@ func (h *Host) Candidates(s *Selection) (list []Candidate, refused []wire.Refusa
 }
 
 // candidates lists those of one port, or says why there are none.
-func (p *Port) candidates(s *Selection, local map[netip.Addr]netip.Prefix, netdevs []string) ([]Candidate, string) {
+func (p *Port) candidates(h *Host, s *Selection) ([]Candidate, string) {
 	if why := p.unfit(s); why != "" {
 		return nil, why
 	}
 	var list []Candidate
 	for _, g := range p.GIDs {
-		if !p.usable(&g, s, local) {
+		if !p.usable(&g, h, s) {
 			continue
 		}
+		subnet, _ := h.subnet(&g)
 		list = append(list, Candidate{
 			Candidate: wire.Candidate{
 				Device:   p.Device,
@@ -85,15 +82,24 @@ func (p *Port) candidates(s *Selection, local map[netip.Addr]netip.Prefix, netde
 				Node:     int16(p.Node),
 				PKeys:    p.PKeys[:min(len(p.PKeys), 16)],
 			},
-			Subnet: local[g.GID.Unmap()],
+			Subnet: subnet,
 		})
 	}
-	// Routable ones first, IPv4 before IPv6; else as the table has them.
-	slices.SortStableFunc(list, func(a, b Candidate) int { return cmp.Compare(kindOf(&b.Candidate), kindOf(&a.Candidate)) })
+	// Routable ones first, IPv4 before IPv6, those of the port's own network device before
+	// those of what is stacked on it; else as the table has them.
+	foreign := func(c *Candidate) int {
+		if c.Netdev != p.Netdev {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(list, func(a, b Candidate) int {
+		return cmp.Or(cmp.Compare(kindOf(&b.Candidate), kindOf(&a.Candidate)), cmp.Compare(foreign(&a), foreign(&b)))
+	})
 	if len(list) > 0 {
 		return list[:min(len(list), gidsAPort)], ""
 	}
-	return nil, p.noGID(s, netdevs)
+	return nil, p.noGID(h, s)
 }
 
 // unfit says why nothing of a port can carry a lane.
@@ -120,30 +126,53 @@ func (p *Port) unfit(s *Selection) string {
 
 // usable leaves out what can't carry packets from here: addresses of other network
 // namespaces; RoCE v1, which is not routed and which rxe lacks, unless it was asked for.
-// An index that was chosen by hand is good as it is.
-func (p *Port) usable(g *GID, s *Selection, local map[netip.Addr]netip.Prefix) bool {
+// An index that was chosen by hand is good as it is, in the port's own namespace.
+func (p *Port) usable(g *GID, h *Host, s *Selection) bool {
 	switch {
 	case g.Index > 255: // a GID index has eight bits in the verbs
 		return false
 	case s.GIDIndex != nil:
-		return g.Index == *s.GIDIndex
+		return g.Index == *s.GIDIndex && (p.Netdev == "" || slices.Contains(h.Netdevs, p.Netdev))
 	case p.Link == linkInfiniBand:
 		return g.Index == 0
 	}
-	return g.Type == cmp.Or(s.GIDType, ibverbs.GIDTypeRoCEv2.String()) && local[g.GID.Unmap()].IsValid()
+	_, ours := h.subnet(g)
+	return g.Type == s.gidType() && ours
+}
+
+// gidType is the one that is looked for.
+func (s *Selection) gidType() string { return cmp.Or(s.GIDType, ibverbs.GIDTypeRoCEv2.String()) }
+
+// subnet is that of a GID's address, if it is one of this host's: on the network device of
+// the GID, where that is known. (Two may have one address.)
+func (h *Host) subnet(g *GID) (netip.Prefix, bool) {
+	for _, a := range h.Addresses {
+		if a.Prefix.Addr() == g.GID.Unmap() && (g.Netdev == "" || a.Netdev == g.Netdev) {
+			return a.Prefix.Masked(), true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // noGID says why none of a port's GIDs can be used.
-func (p *Port) noGID(s *Selection, netdevs []string) string {
+func (p *Port) noGID(h *Host, s *Selection) string {
+	other := slices.IndexFunc(p.GIDs, func(g GID) bool {
+		_, ours := h.subnet(&g)
+		return ours && g.Type != s.gidType()
+	})
 	netdev := cmp.Or(p.Netdev, "NETDEV")
 	switch {
-	case s.GIDIndex != nil:
+	case s.GIDIndex != nil && (p.Netdev == "" || slices.Contains(h.Netdevs, p.Netdev)):
 		return fmt.Sprintf("port %d has no GID at index %d (--gid-index; see: rdmaxfer devices)", p.Port, *s.GIDIndex)
+	case other >= 0 && p.GIDs[other].Type == ibverbs.GIDTypeRoCEv1.String():
+		return fmt.Sprintf("port %d has no usable GID: those of its addresses are all of RoCE v1, which is not routed (--gid-type rocev1 at both ends, on one Ethernet)", p.Port)
+	case other >= 0:
+		return fmt.Sprintf("port %d has no GID of %s: those of its addresses are of %s (--gid-type)", p.Port, s.gidType(), p.GIDs[other].Type)
 	case len(p.GIDs) == 0 && p.Netdev == "":
 		return fmt.Sprintf("port %d has no GID and no network device: nothing can be reached through it", p.Port)
 	case p.Netdev == "":
 		return fmt.Sprintf("port %d has no network device here: its GIDs are of no address of this host", p.Port)
-	case !slices.Contains(netdevs, p.Netdev):
+	case !slices.Contains(h.Netdevs, p.Netdev):
 		return fmt.Sprintf("port %d has no usable GID: its network device %s is in another network namespace than this program (ip netns exec, or the container's network)", p.Port, netdev)
 	}
 	return fmt.Sprintf("port %d has no usable GID: give its network device an address of this host (ip addr add ADDRESS dev %s)", p.Port, netdev)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -16,11 +15,14 @@ import (
 )
 
 // How long finding paths may take. The best pairs are tried at once, all others when
-// that has not settled it within stagger; after tryLimit what has not answered counts as
-// out of reach.
+// that has not settled it within stagger. What has not answered after tryLimit counts as
+// out of reach, and where others have answered, after enough: who has a rail need not
+// wait long for one more.
 const (
 	stagger  = 150 * time.Millisecond
+	enough   = 1000 * time.Millisecond
 	tryLimit = 1600 * time.Millisecond
+	grace    = 50 * time.Millisecond
 )
 
 // sysRoot is where the administrator's settings are read.
@@ -139,7 +141,6 @@ type search struct {
 	first  uint32 // ID of the first probe
 
 	benches benches
-	running sync.WaitGroup
 	done    chan outcome
 	tried   []*pair
 }
@@ -153,13 +154,20 @@ type outcome struct {
 	answered bool // the sender has opened its end
 }
 
-// run tries pairs until it is settled which of them the lanes run on.
+// run tries pairs until it is settled which of them the lanes run on. A probe that hangs
+// in the kernel, which may look for a neighbour for seconds, is not waited for: it cleans
+// up behind itself.
 func (s *search) run(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.done = make(chan outcome, wire.MaxProbes)
-	wide := time.NewTimer(stagger)
-	defer wide.Stop()
+	wide, soon, limit := time.NewTimer(stagger), time.NewTimer(enough), time.NewTimer(tryLimit)
+	var last <-chan time.Time // for those that are cancelled to say what they have seen
+	expire := func() {
+		if cancel(); last == nil {
+			last = time.After(grace)
+		}
+	}
 	s.start(ctx, match(s.all))
 	if s.every {
 		s.start(ctx, s.all)
@@ -174,17 +182,31 @@ func (s *search) run(ctx context.Context) {
 			}
 		case <-wide.C:
 			s.start(ctx, s.all)
+		case <-soon.C:
+			if slices.ContainsFunc(s.all, func(p *pair) bool { return p.state == alive }) {
+				expire()
+			}
+		case <-limit.C:
+			expire()
+		case <-ctx.Done():
+			expire()
+			ctx = context.WithoutCancel(ctx) // once
+		case <-last:
+			s.giveUp(failed, "no end of a queue pair came up in time (does no neighbour answer ARP, or neighbour discovery?)")
 		}
 	}
 	cancel()
-	s.running.Wait()
-	close(s.done)
-	for o := range s.done { // that were not waited for
-		if s.note(&o); o.p.state == failed {
-			o.p.state, o.p.reason = untried, "" // it was given up because others were better
+	s.giveUp(untried, "") // others are better
+	s.ask(late)
+}
+
+// giveUp takes what is under way for something else.
+func (s *search) giveUp(as progress, why string) {
+	for _, p := range s.tried {
+		if p.state == underway {
+			p.state, p.reason = as, why
 		}
 	}
-	s.ask(late)
 }
 
 // settled reports whether the choice is made.
@@ -199,13 +221,13 @@ func (s *search) settled() bool {
 // start tries those of the pairs that can work and were not tried.
 func (s *search) start(ctx context.Context, list []*pair) {
 	for _, p := range list {
-		if p.why != "" || p.state != untried || len(s.tried) == wire.MaxProbes {
+		if p.why != "" || p.state != untried || len(s.tried) == wire.MaxProbes || ctx.Err() != nil {
 			continue
 		}
 		p.state = underway
 		id := s.first + uint32(len(s.tried))
 		s.tried = append(s.tried, p)
-		s.running.Go(func() { s.done <- s.try(ctx, p, id) })
+		go func() { s.done <- s.try(ctx, p, id) }()
 	}
 }
 
@@ -215,6 +237,7 @@ func (s *search) try(ctx context.Context, p *pair, id uint32) outcome {
 		o.err = err
 		return o
 	}
+	wake(&p.mine.Candidate, addrOf(p.theirs))
 	e, err := s.benches.newEnd(&p.mine.Candidate, p.pkey)
 	if err != nil {
 		return fail(fmt.Errorf("the receiver: %w", err))
@@ -222,8 +245,8 @@ func (s *search) try(ctx context.Context, p *pair, id uint32) outcome {
 	defer e.close()
 	a, err := s.scout.Probe(ctx, &wire.ProbePath{ID: id, Candidate: p.theirs.Number, QP: e.endpoint(s.fabric), PKey: p.theirsP, Fabric: s.mine})
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fail(fmt.Errorf("the sender did not say within %v that its end is ready (no neighbour answers ARP, or neighbour discovery, from there?)", tryLimit))
+	case ctx.Err() != nil:
+		return fail(errors.New("the sender did not say in time that its end is ready (no neighbour answers ARP, or neighbour discovery, from there?)"))
 	case err != nil:
 		return fail(err)
 	case a.Reason != "":
@@ -250,9 +273,9 @@ func (s *search) note(o *outcome) {
 		p.reason = fmt.Sprintf("packets of %d bytes pass and larger ones do not, though both ports have an MTU of %d: something between them has a smaller one (jumbo frames on every switch?)", o.mtu.Bytes(), lower.Bytes())
 	case o.answered:
 		p.state = failed
-		p.reason = fmt.Sprintf("connected, but no acknowledgement within %v (is UDP port 4791 open between %v and %v?)", tryLimit, addrOf(&p.mine.Candidate), addrOf(p.theirs))
+		p.reason = fmt.Sprintf("connected, but no acknowledgement (is UDP port 4791 open between %v and %v?)", addrOf(&p.mine.Candidate), addrOf(p.theirs))
 		if !p.mine.Ethernet {
-			p.reason = fmt.Sprintf("connected, but no acknowledgement within %v (LID %d to LID %d: does the subnet manager route between them?)", tryLimit, p.mine.LID, p.theirs.LID)
+			p.reason = fmt.Sprintf("connected, but no acknowledgement (LID %d to LID %d: does the subnet manager route between them?)", p.mine.LID, p.theirs.LID)
 		}
 	default:
 		p.state = failed

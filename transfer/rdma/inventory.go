@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/Mellanox/rdmamap"
-
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 )
 
@@ -29,7 +27,6 @@ type Host struct {
 // Port is one port of a device.
 type Port struct {
 	Device    string   `json:"device"`
-	Char      []string `json:"char_devices,omitempty"`
 	Transport string   `json:"transport"` // as [ibverbs.Transport] prints itself
 	Port      int      `json:"port"`      // from 1; 0 with Problem, of the whole device
 	State     string   `json:"state"`     // as [ibverbs.PortState] prints itself
@@ -107,7 +104,7 @@ func (h *Host) network() error {
 
 // portsOf asks a device.
 func portsOf(d ibverbs.Device) []Port {
-	base := Port{Device: d.Name, Transport: d.Transport.String(), Char: rdmamap.GetRdmaCharDevices(d.Name), Node: deviceNode(d.Name)}
+	base := Port{Device: d.Name, Transport: d.Transport.String(), Node: deviceNode(d.Name)}
 	broken := func(what string, err error) []Port {
 		base.Problem = fmt.Sprintf("%s: %v", what, err)
 		return []Port{base}

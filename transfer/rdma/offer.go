@@ -99,6 +99,7 @@ func (t *Transport) probe(m *wire.ProbePath) (*wire.QueuePair, error) {
 	if err != nil {
 		return nil, err
 	}
+	wake(&c, ibverbs.GID(m.QP.GID).Addr())
 	e, err := t.benches.newEnd(&c, m.PKey)
 	if err != nil {
 		return nil, err

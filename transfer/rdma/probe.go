@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -153,6 +158,28 @@ func pkeyIndex(ctx *ibverbs.Context, c *wire.Candidate, pkey uint16) (int, error
 		}
 	}
 	return 0, fmt.Errorf("%s port %d is not in the partition %#x (--pkey)", c.Device, c.Port, pkey)
+}
+
+// wake has the kernel look for a neighbour now, by a datagram to the port that discards
+// (RFC 863). Connecting a queue pair looks too, but looks again only after some hundred
+// milliseconds. What becomes of it is of no consequence.
+func wake(c *wire.Candidate, remote netip.Addr) {
+	if !c.Ethernet {
+		return
+	}
+	local := addrOf(c)
+	if local.IsLinkLocalUnicast() {
+		local, remote = local.WithZone(c.Netdev), remote.WithZone(c.Netdev)
+	}
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0)), Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = unix.BindToDevice(int(fd), c.Netdev) })
+	}}
+	conn, err := d.Dial("udp", netip.AddrPortFrom(remote, 9).String())
+	if err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte{0})
+	conn.Close()
 }
 
 // receive posts the receives. They all land in one place.

@@ -170,6 +170,7 @@ func (pl *puller) Close() error { return pl.res.close() }
 
 // Pull keeps as many requests in flight as there are slots.
 func (pl *puller) Pull(ctx context.Context, f transfer.Feed) error {
+	defer stayOn(int(pl.res.cand.Node))()
 	for {
 		err := pl.ask(ctx, f)
 		if errors.Is(err, io.EOF) {

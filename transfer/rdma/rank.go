@@ -44,7 +44,9 @@ const (
 	phantom   nearness = iota // one end has no network device
 	linkLocal                 // on one link, perhaps
 	routed                    // a router is needed, and may not be there
-	neighbour                 // one subnet
+	// One subnet, or a subnet that has no room for a neighbour (/31, /32), as rails to a
+	// switch of their own have: there is a router then.
+	neighbour
 )
 
 // pair is a path: an address of this host and one of the sender's.
@@ -54,6 +56,7 @@ type pair struct {
 	apart  int    // places in the order of the hosts' ports; 0 on one rail
 	why    string // why it can't work; empty where it can be tried
 	near   nearness
+	shared bool // an end's address is that of another port of its host too: a bond of two cards
 
 	// What came of trying.
 	state   progress
@@ -93,8 +96,22 @@ func pairs(mine []Candidate, theirs []wire.Candidate, rails []wire.Rail, want *u
 			all = append(all, p)
 		}
 	}
+	for _, p := range all {
+		p.shared = shares(&p.mine.Candidate, len(mine), func(i int) *wire.Candidate { return &mine[i].Candidate }) ||
+			shares(p.theirs, len(theirs), func(i int) *wire.Candidate { return &theirs[i] })
+	}
 	slices.SortStableFunc(all, compare)
 	return all
+}
+
+// shares reports whether another port has the same address.
+func shares(c *wire.Candidate, n int, of func(int) *wire.Candidate) bool {
+	for i := range n {
+		if o := of(i); c.Ethernet && o.GID == c.GID && nameOf(o) != nameOf(c) {
+			return true
+		}
+	}
+	return false
 }
 
 // ordinals number the ports that the candidates are of.
@@ -148,12 +165,15 @@ func (p *pair) judge(rails []wire.Rail, want *uint16) {
 		p.near = phantom
 	case a.IsLinkLocalUnicast():
 		p.near = linkLocal
-	case p.mine.Subnet.Contains(b):
+	case p.mine.Subnet.Contains(b), tiny(p.mine.Subnet):
 		p.near = neighbour
 	default:
 		p.near = routed
 	}
 }
+
+// tiny reports whether a subnet has no room for this host and the other and a router.
+func tiny(p netip.Prefix) bool { return p.IsValid() && p.Bits() >= p.Addr().BitLen()-1 }
 
 func family(a netip.Addr) string {
 	if a.Is4() {
@@ -197,41 +217,25 @@ func orDefault(keys []uint16) []uint16 {
 	return keys
 }
 
-// compare puts the better pair first: what can work; neighbours; devices on a NUMA node
+// compare puts the better pair first: what can work; neighbours; ports that have an
+// address of their own; devices on a NUMA node
 // that the programs may run on; the faster; on one rail; of the longest common prefix;
-// the better kind of address; the larger MTU. Rails go before prefixes among neighbours
-// alone, whose subnet says where they belong already.
+// the better kind of address; the larger MTU. A prefix says something only of what is
+// routed.
 func compare(a, b *pair) int {
-	works := func(p *pair) int {
-		if p.why == "" {
-			return 1
-		}
-		return 0
-	}
-	far := func(p *pair) (n int) {
-		for _, f := range []bool{p.mine.Far, p.theirs.Far} {
-			if f {
-				n++
-			}
-		}
-		return n
-	}
+	far := func(p *pair) int { return one(p.mine.Far) + one(p.theirs.Far) }
 	bits := func(p *pair) int {
-		if p.near == neighbour {
+		if p.near != routed && !tiny(p.mine.Subnet) {
 			return 0
 		}
 		return commonBits(p.mine.GID, p.theirs.GID)
 	}
-	same := func(p *pair) int { // a host that sends to itself
-		if p.mine.GID == p.theirs.GID {
-			return 1
-		}
-		return 0
-	}
+	same := func(p *pair) int { return one(p.mine.GID == p.theirs.GID) } // a host that sends to itself
 	return cmp.Or(
-		cmp.Compare(works(b), works(a)),
+		cmp.Compare(one(a.why != ""), one(b.why != "")),
 		cmp.Compare(b.near, a.near),
 		cmp.Compare(same(b), same(a)),
+		cmp.Compare(one(a.shared), one(b.shared)),
 		cmp.Compare(far(a), far(b)),
 		cmp.Compare(b.mbps(), a.mbps()),
 		cmp.Compare(bits(b), bits(a)),
@@ -241,23 +245,36 @@ func compare(a, b *pair) int {
 	)
 }
 
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // mbps is the slower end's rate. What nobody knows is as good as nothing.
 func (p *pair) mbps() uint32 { return min(p.mine.Mbps, p.theirs.Mbps) }
 
 func (p *pair) worse() kind { return min(kindOf(&p.mine.Candidate), kindOf(p.theirs)) }
 
-// match chooses the rails among pairs, which are in order: no port is in two of them.
-// Those that are under way, or not tried, are taken to be good. Where the best are
-// neighbours, the others are left out: they are likely to be of networks that carry
-// something else.
+// match chooses the rails among pairs, which are in order: no port is in two of them, and
+// no address. Those that are under way, or not tried, are taken to be good. Where the best
+// are neighbours, the others are left out, and so are those that are a quarter as fast as
+// the fastest, or slower: both are likely to be of networks that carry something else.
 func match(all []*pair) (rails []*pair) {
-	left, right := make(map[portName]bool), make(map[portName]bool)
+	ports, addresses := make(map[string]bool), make(map[string]bool)
+	fastest := uint32(0)
 	for _, p := range all {
-		l, r := nameOf(&p.mine.Candidate), nameOf(p.theirs)
-		if p.why != "" || p.state == failed || left[l] || right[r] || len(rails) > 0 && p.near < rails[0].near {
+		if p.why != "" || p.state == failed || len(rails) > 0 && (p.near < rails[0].near || p.mbps() > 0 && p.mbps() <= fastest/4) {
 			continue
 		}
-		left[l], right[r] = true, true
+		l, r := fmt.Sprint("left ", nameOf(&p.mine.Candidate)), fmt.Sprint("right ", nameOf(p.theirs))
+		a, b := fmt.Sprint("left ", p.mine.GID), fmt.Sprint("right ", p.theirs.GID)
+		if ports[l] || ports[r] || addresses[a] || addresses[b] {
+			continue
+		}
+		ports[l], ports[r], addresses[a], addresses[b] = true, true, true, true
+		fastest = max(fastest, p.mbps())
 		rails = append(rails, p)
 	}
 	return rails

@@ -36,7 +36,7 @@ func hosts(t *testing.T, words string) (list []Candidate) {
 			case strings.HasPrefix(p, "pkey:"):
 				c.PKeys = append(c.PKeys, map[string]uint16{"pkey:ffff": 0xffff, "pkey:7fff": 0x7fff, "pkey:8001": 0x8001, "pkey:1": 1}[p])
 			case strings.HasSuffix(p, "G"):
-				c.Mbps = map[string]uint32{"25G": 25000, "100G": 100000, "400G": 400000}[p]
+				c.Mbps = map[string]uint32{"25G": 25000, "50G": 50000, "100G": 100000, "400G": 400000}[p]
 			default:
 				t.Fatalf("what is %q?", p)
 			}
@@ -81,7 +81,12 @@ func TestRails(t *testing.T) {
 		{"InfiniBand of another subnet", "i=fe80::1", "j=fec0::2", "i-j"},
 		{"nothing in common", "i=fe80::1", "b=10.0.0.2/24", ""},
 		{"the faster first", "a=10.0.0.1/24,25G a2=10.0.0.2/24,100G", "b=10.0.0.3/24,100G", "a2-b"},
-		{"fast to fast", "a=10.0.0.1/24,25G a2=10.0.0.2/24,100G", "b=10.0.0.3/24,100G b2=10.0.0.4/24,25G", "a2-b a-b2"},
+		{"fast to fast", "a=10.0.0.1/24,50G a2=10.0.0.2/24,100G", "b=10.0.0.3/24,100G b2=10.0.0.4/24,50G", "a2-b a-b2"},
+		{"what is a quarter as fast is for something else", "a=10.0.0.1/24,25G a2=10.0.0.2/24,100G", "b=10.0.0.3/24,100G b2=10.0.0.4/24,25G", "a2-b"},
+		{"rails of their own switches beside a shared subnet", "m=10.9.0.1/24,100G a=10.1.1.1/31,400G a2=10.1.2.1/31,400G",
+			"m=10.9.0.2/24,100G b=10.2.1.1/31,400G b2=10.2.2.1/31,400G", "a-b a2-b2"},
+		{"a bond of two cards is one rail", "a=10.0.0.1/24 a2=10.0.0.1/24", "b=10.0.0.2/24 b2=10.0.0.2/24", "a-b"},
+		{"an address of its own before a shared one", "a=10.0.0.1/24 a2=10.0.0.1/24 a3=10.0.0.5/24", "b=10.0.0.2/24", "a3-b"},
 		{"the node where the program runs, before the rate", "a=10.0.0.1/24,100G,far a2=10.0.0.2/24,25G", "b=10.0.0.3/24,100G", "a2-b"},
 		{"a subnet before the node and the rate", "a=10.0.0.1/24,25G,far a2=10.7.0.2/24,400G", "b=10.0.0.3/24,100G", "a-b"},
 		{"link-local where there is nothing else", "a=fe80::1/64", "b=fe80::2/64", "a-b"},

@@ -112,6 +112,7 @@ func (s *server) Close() error {
 
 // Serve answers requests in the order in which they come.
 func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
+	defer stayOn(int(s.res.cand.Node))()
 	for {
 		n, err := s.res.cq.WaitPoll(ctx, s.wcs)
 		if err != nil {
