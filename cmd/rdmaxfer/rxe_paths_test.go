@@ -3,10 +3,12 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -87,7 +89,6 @@ func TestPaths(t *testing.T) {
 		args   []string
 		chosen string
 		words  []string // of a row in a state, the first
-		code   transfer.Code
 	}{
 		{name: "all is well", chosen: firstRail + "; " + secondRail},
 		{name: "the first rail is cut", breaks: [][]string{{"cut-rdma", "--rail", "1"}},
@@ -124,7 +125,7 @@ func TestPaths(t *testing.T) {
 		{name: "a rail of nothing", args: []string{"--rail", "rxe_b2=rxe_c"}, words: []string{"untried", "no rail that was chosen"}},
 		{name: "a GID chosen by hand", args: []string{"--gid-index", "2"},
 			chosen: "rxe_b fd00:aa::2 to rxe_a fd00:aa::1, 4096; rxe_b2 fd00:ab::2 to rxe_a2 fd00:ab::1, 4096"},
-		{name: "a kind of GID that there is not", args: []string{"--gid-type", "rocev1"}, words: []string{"refused", "rxe_b", "no usable GID"}},
+		{name: "a kind of GID that there is not", args: []string{"--gid-type", "rocev1"}, words: []string{"refused", "rxe_b", "no GID of RoCE v1"}},
 		{name: "smaller packets by hand", args: []string{"--mtu", "1024"},
 			chosen: strings.ReplaceAll(firstRail+"; "+secondRail, "4096", "1024")},
 	} {
@@ -145,26 +146,16 @@ func TestPaths(t *testing.T) {
 			tt := newTransfer(t)
 			r := twoHosts[0].start(t, "recv", "--json", "--once", "--listen", "[::]:0", "--key-file", tt.key, "--discard")
 			_, port, _ := strings.Cut(r.await("listening")["address"].(string), "]:")
-			src := tt.file("src", mib)
-			addr := c.addr
-			switch addr {
-			case "":
-				addr = "10.0.0.1"
-			case "link-local":
-				addr = "[" + linkLocal(t, "a", "v_a") + "%v_b]"
-			}
+			addr := cmp.Or(c.addr, "10.0.0.1")
 			want := c.chosen
-			if want == "link-local" {
-				// The first rail's, and the second's: whichever pairs meet.
+			if addr == "link-local" {
+				addr = "[" + linkLocal(t, "a", "v_a") + "%v_b]"
 				want = fmt.Sprintf("rxe_b %s to rxe_a %s, 4096; rxe_b2 %s to rxe_a2 %s, 4096",
 					linkLocal(t, "b", "v_b"), linkLocal(t, "a", "v_a"), linkLocal(t, "b", "v_b2"), linkLocal(t, "a", "v_a2"))
 			}
-			tt.addr = addr + ":" + port
-			s := twoHosts[1].start(t, append(append([]string{"send", "--json", "--key-file", tt.key}, c.args...), src, tt.addr)...)
-			e := s.awaitPaths()
-			if got := e.chosen(); got != want {
-				t.Errorf("chosen: %s\nwant: %s\n%+v", got, want, e)
-			}
+			s := twoHosts[1].start(t, append(append([]string{"send", "--json", "--key-file", tt.key, "--verify", "none", "--limit", "2M"}, c.args...),
+				tt.sparse("src", 64<<30), addr+":"+port)...)
+			e := s.awaitRails(want)
 			if len(c.words) > 0 && c.words[0] == "refused" {
 				if !slices.ContainsFunc(e.Refused, func(r struct{ Device, Reason string }) bool {
 					return r.Device == c.words[1] && strings.Contains(r.Reason, c.words[2])
@@ -174,15 +165,30 @@ func TestPaths(t *testing.T) {
 			} else if len(c.words) > 0 && !e.says(c.words[0], c.words[1:]...) {
 				t.Errorf("no row that is %q: %+v", c.words, e)
 			}
-			t.Logf("found in %.3f s", e.Seconds)
-			sum := s.want(c.code)
-			transport := map[bool]string{true: "tcp", false: "rdma"}[want == ""]
-			// (The second lane may come up after all has landed over the first.)
-			if sum["transport"] != transport || strings.Count(fmt.Sprint(sum["detail"]), "rxe_") > 1+strings.Count(want, ";") {
-				t.Errorf("summary: %v", sum)
+			if want == "" {
+				s.planOf("tcp", 1)
+			} else {
+				s.planOf("rdma", float64(1+strings.Count(want, ";")))
 			}
-			r.want(c.code)
+			s.signal(syscall.SIGTERM)
+			s.want(143)
+			r.want(transfer.CodeConnect)
 		})
+	}
+}
+
+// awaitRails waits until the program has found these rails, and logs how long that took.
+// On a host that is busy with other machines an emulated one may stall for longer than a
+// probe waits: then they are found when they are looked for again.
+func (p *proc) awaitRails(want string) pathsEvent {
+	p.t.Helper()
+	for looks := 1; ; looks++ {
+		e := p.awaitPaths()
+		if e.chosen() == want {
+			p.t.Logf("found by look %d in %.3f s", looks, e.Seconds)
+			return e
+		}
+		p.t.Logf("look %d, in %.3f s: %s\nwant: %s\n%+v", looks, e.Seconds, e.chosen(), want, e)
 	}
 }
 
@@ -202,26 +208,25 @@ func linkLocal(t *testing.T, host, dev string) string {
 func TestFourByFour(t *testing.T) {
 	run(t, softroce, "pair", "--rails", "4")
 	t.Cleanup(func() { run(t, softroce, "pair") })
+	rail := func(n string) string {
+		digit := cmp.Or(strings.Trim(n, "1"), "")
+		return fmt.Sprintf("rxe_b%s 10.0.%d.2 to rxe_a%s 10.0.%d.1, 4096", digit, n[0]-'1', digit, n[0]-'1')
+	}
 	for _, cut := range []bool{false, true} {
+		rails := []string{rail("1"), rail("2"), rail("3"), rail("4")}
 		if cut {
 			run(t, "../../testbed/faults", "cut-rdma", "--rail", "3")
+			rails = slices.Delete(rails, 2, 3)
 		}
 		tt := newTransfer(t)
 		r := tt.recv("--discard")
-		s := tt.send("--transport", "rdma", tt.file("src", 16*mib))
-		e := s.awaitPaths()
-		rails := 4
-		if cut {
-			rails = 3
-		}
-		if n := strings.Count(e.chosen(), " to "); n != rails || strings.Contains(e.chosen(), "rxe_a3") == cut {
-			t.Errorf("cut %v: %d rails: %s\n%+v", cut, n, e.chosen(), e)
-		}
-		t.Logf("cut %v: found in %.3f s", cut, e.Seconds)
-		if sum := s.want(transfer.CodeOK); sum["lanes"] != float64(rails) {
-			t.Errorf("summary: %v", sum)
-		}
-		r.want(transfer.CodeOK)
+		s := tt.send("--transport", "rdma", "--verify", "none", "--limit", "4M", tt.sparse("src", 64<<30))
+		t.Logf("cut: %v", cut)
+		s.awaitRails(strings.Join(rails, "; "))
+		s.planOf("rdma", float64(len(rails)))
+		s.signal(syscall.SIGTERM)
+		s.want(143)
+		r.want(transfer.CodeConnect)
 	}
 }
 

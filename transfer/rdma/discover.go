@@ -14,8 +14,8 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// How long finding paths may take. The best pairs are tried at once, all others when
-// that has not settled it within stagger. What has not answered after tryLimit counts as
+// How long finding paths may take. The best pairs are tried at once, those between ports
+// that have no rail yet when that has not settled it within stagger. What has not answered after tryLimit counts as
 // out of reach, and where others have answered, after enough: who has a rail need not
 // wait long for one more.
 const (
@@ -81,6 +81,9 @@ func (t *Transport) find(ctx context.Context, q *transfer.PathQuery, report *wir
 		s := search{all: all, fabric: &fabric, mine: t.Fabric.wire(), scout: q.Scout, every: q.All, first: t.probes}
 		s.run(ctx)
 		t.probes += uint32(len(s.tried))
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 	}
 	rails := match(all)
 	report.Rows = rows(all, rails)
@@ -181,7 +184,7 @@ func (s *search) run(ctx context.Context) {
 				s.start(ctx, match(s.all))
 			}
 		case <-wide.C:
-			s.start(ctx, s.all)
+			s.start(ctx, s.others())
 		case <-soon.C:
 			if slices.ContainsFunc(s.all, func(p *pair) bool { return p.state == alive }) {
 				expire()
@@ -207,6 +210,22 @@ func (s *search) giveUp(as progress, why string) {
 			p.state, p.reason = as, why
 		}
 	}
+}
+
+// others are the pairs of ports that have no rail yet.
+func (s *search) others() (list []*pair) {
+	here, there := make(map[portName]bool), make(map[portName]bool)
+	for _, p := range match(s.all) {
+		if p.state == alive {
+			here[nameOf(&p.mine.Candidate)], there[nameOf(p.theirs)] = true, true
+		}
+	}
+	for _, p := range s.all {
+		if !here[nameOf(&p.mine.Candidate)] && !there[nameOf(p.theirs)] {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // settled reports whether the choice is made.
