@@ -293,6 +293,9 @@ func (s *search) note(o *outcome) {
 	case o.answered:
 		p.state = failed
 		p.reason = fmt.Sprintf("connected, but no acknowledgement (is UDP port 4791 open between %v and %v?)", addrOf(&p.mine.Candidate), addrOf(p.theirs))
+		if p.near == routed {
+			p.reason = fmt.Sprintf("connected, but no acknowledgement (%v and %v are of different subnets: is there a route between them, and UDP port 4791 open?)", addrOf(&p.mine.Candidate), addrOf(p.theirs))
+		}
 		if !p.mine.Ethernet {
 			p.reason = fmt.Sprintf("connected, but no acknowledgement (LID %d to LID %d: does the subnet manager route between them?)", p.mine.LID, p.theirs.LID)
 		}
