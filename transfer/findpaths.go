@@ -61,6 +61,24 @@ func (f *PathFinder) Find(ctx context.Context) (*PathReport, error) {
 	return report, nil
 }
 
+// greet says Hello, with where this host's RDMA can be reached.
+func (p *push) greet(hello *wire.Hello) error {
+	if p.RDMA != nil && p.Transport != TransportTCP && !p.Encrypt {
+		p.RDMA.Offer(hello)
+	}
+	p.guide = newGuide(p.s, p.RDMA, hello.RDMA, p.pathsFound)
+	return p.s.Send(hello)
+}
+
+// pathsFound passes on what the receiver has found out.
+func (p *push) pathsFound(r *PathReport) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.Observer != nil {
+		p.Observer.Paths(r)
+	}
+}
+
 // aboutPaths handles what a receiver may say that was asked for paths.
 func (p *push) aboutPaths(m wire.Message) error {
 	if mine, err := p.guide.hear(m, p.lanes.Go); mine {

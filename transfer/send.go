@@ -181,24 +181,6 @@ func (p *push) converse() error {
 	}
 }
 
-// greet says Hello, with where this host's RDMA can be reached.
-func (p *push) greet(hello *wire.Hello) error {
-	if p.RDMA != nil && p.Transport != TransportTCP && !p.Encrypt {
-		p.RDMA.Offer(hello)
-	}
-	p.guide = newGuide(p.s, p.RDMA, hello.RDMA, p.pathsFound)
-	return p.s.Send(hello)
-}
-
-// pathsFound passes on what the receiver has found out.
-func (p *push) pathsFound(r *PathReport) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.Observer != nil {
-		p.Observer.Paths(r)
-	}
-}
-
 func (p *push) handle(m wire.Message) (done bool, err error) {
 	if !p.expects(m) {
 		return false, fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)

@@ -19,9 +19,6 @@ type Candidate struct {
 	Subnet netip.Prefix // of the address; none on InfiniBand
 }
 
-// gid is the candidate's own, as the verbs have it.
-func (c *Candidate) gid() ibverbs.GID { return ibverbs.GID(c.GID) }
-
 func addrOf(c *wire.Candidate) netip.Addr { return ibverbs.GID(c.GID).Addr() }
 
 // ErrNoPath says that this host has no usable RDMA address; what wraps it says why.
