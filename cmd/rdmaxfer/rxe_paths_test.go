@@ -78,9 +78,14 @@ const (
 func TestPaths(t *testing.T) {
 	twoRails(t)
 	faults := "../../testbed/faults"
-	restore := func() {
-		run(t, softroce, "down") // and what was done to it
-		run(t, softroce, "pair", "--rails", "2")
+	restore := func(broke []string) {
+		switch broke[0] {
+		case "cut-rdma", "frames":
+			run(t, faults, "heal")
+		default:
+			run(t, softroce, "down") // and what was done to it
+			run(t, softroce, "pair", "--rails", "2")
+		}
 	}
 	for _, c := range []struct {
 		name   string
@@ -141,7 +146,7 @@ func TestPaths(t *testing.T) {
 				}
 			}
 			if c.breaks != nil {
-				defer restore()
+				defer restore(c.breaks[0])
 			}
 			tt := newTransfer(t)
 			r := twoHosts[0].start(t, "recv", "--json", "--once", "--listen", "[::]:0", "--key-file", tt.key, "--discard")
