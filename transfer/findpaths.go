@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -15,6 +16,9 @@ type PathFinder struct {
 	RDMA    ServeTransport
 }
 
+// findLimit is how long that may take: no more than a few seconds, if nothing hangs.
+const findLimit = 20 * time.Second
+
 // Find has every pair of addresses of the two hosts tried. That there is no path is no
 // error, but a report that says why.
 func (f *PathFinder) Find(ctx context.Context) (*PathReport, error) {
@@ -22,6 +26,8 @@ func (f *PathFinder) Find(ctx context.Context) (*PathReport, error) {
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}
+	ctx, stop := context.WithTimeoutCause(ctx, findLimit, errorf(CodeConnect, "%s lives, and has not said within %v which paths there are: is RDMA hanging in its kernel?", f.Addr, findLimit))
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var report *PathReport
@@ -81,7 +87,7 @@ func (p *push) pathsFound(r *PathReport) {
 
 // aboutPaths handles what a receiver may say that was asked for paths.
 func (p *push) aboutPaths(m wire.Message) error {
-	if mine, err := p.guide.hear(m, p.lanes.Go); mine {
+	if mine, err := p.guide.hear(m); mine {
 		return err
 	}
 	switch m := m.(type) {

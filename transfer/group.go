@@ -48,7 +48,12 @@ func (g *group) update(names []string) {
 	}
 	g.paths = paths
 	if g.want = g.asked; g.want == 0 {
-		g.want = max(min(len(names), g.most), len(g.up)+g.opening)
+		g.want = min(len(names), g.most)
+		for _, p := range paths {
+			if p.gone { // its lanes live on, beside those of the others
+				g.want += p.busy
+			}
+		}
 	}
 }
 

@@ -58,9 +58,11 @@ type keeper struct {
 	gone      chan struct{} // closed when nobody hears events any more
 
 	retry   *time.Timer
-	wait    time.Duration // until the next but one
-	limit   time.Time     // for RDMA that is required to come back; zero when it is there
-	trouble string        // why there was not, or is not, what was wanted
+	wait    time.Duration    // until the next but one
+	limit   time.Time        // for RDMA that is required to come back; zero when it is there
+	late    <-chan time.Time // fires then, whatever hangs
+	last    error            // why it could not be had again, meanwhile
+	trouble string           // why there was not, or is not, what was wanted
 	told    Plan
 	choice  string // what both users were told of the paths
 	doubt   bool   // two ports did not answer that might carry one lane more
@@ -96,6 +98,10 @@ func (l *lanes) keep(ctx context.Context) error {
 			return nil
 		case <-l.p.done:
 			return nil
+		case <-k.late:
+			if err = k.lost(); err != nil {
+				return causeOf(ctx, err)
+			}
 		case <-k.retry.C:
 			k.again()
 		case e := <-k.events:
@@ -242,7 +248,7 @@ func (k *keeper) cameUp(g *group, f *laneFeed) {
 		return
 	}
 	if g == k.rdma {
-		k.limit = time.Time{}
+		k.limit, k.late, k.last = time.Time{}, nil, nil
 		if k.tcp != nil && len(k.tcp.up) > 0 {
 			k.retire(k.tcp)
 			k.trouble = "back on rdma after: " + k.trouble
@@ -312,11 +318,24 @@ func (k *keeper) nothing(g *group, errs []error) error {
 	case k.limit.IsZero():
 		return errorf(CodeNoRDMA, "RDMA is required and can't be had: %w", err)
 	case !time.Now().Add(hurry).Before(k.limit):
-		return errorf(CodeNoRDMA, "RDMA is required and was lost: %s; opening it again: %w", k.trouble, err)
+		k.last = err
+		return k.lost()
 	default:
+		k.last = err
 		k.retry.Reset(hurry)
 	}
 	return nil
+}
+
+// lost is the error of a transfer that requires RDMA when that did not come back in time.
+func (k *keeper) lost() error {
+	if k.limit.IsZero() {
+		return nil // it did
+	}
+	if k.last == nil {
+		k.last = errors.New("the kernel does not answer")
+	}
+	return errorf(CodeNoRDMA, "RDMA is required and was lost: %s; opening it again: %w", k.trouble, k.last)
 }
 
 // broke replaces a lane.
@@ -348,7 +367,9 @@ func (k *keeper) broke(e laneEvent) error {
 	}
 	switch {
 	case k.tcp == nil:
-		k.limit = time.Now().Add(mercy)
+		if k.limit.IsZero() {
+			k.limit, k.late = time.Now().Add(mercy), time.After(mercy)
+		}
 		if g.opening == 0 {
 			k.open(g, min(g.want, len(g.paths)))
 		}
@@ -362,10 +383,10 @@ func (k *keeper) broke(e laneEvent) error {
 }
 
 // soon opens what is missing at once where there is a path that is not in use and
-// has done no wrong, and later where there is none.
+// has done no wrong, and after another look where there is none.
 func (k *keeper) soon(g *group) {
-	if p := g.next(); p.busy == 0 && p.failures == 0 {
-		k.retry.Reset(0)
+	if p := g.next(); p.busy == 0 && p.failures == 0 && !p.gone {
+		k.openMissing(g)
 		return
 	}
 	k.later()

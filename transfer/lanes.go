@@ -48,7 +48,7 @@ func (l *lanes) policy() (rdma, tcp bool, reason string) {
 		return false, theirs != TransportRDMA, "the receiver was told to use tcp"
 	case theirs == TransportTCP:
 		return false, mine != TransportRDMA, "the sender was told to use tcp"
-	case l.p.hello.Encrypt:
+	case l.p.hello.Encrypt, l.p.Encrypt:
 		return false, mine != TransportRDMA && theirs != TransportRDMA, "the payload is to be encrypted, and over RDMA it is clear"
 	}
 	return true, mine == TransportAuto && theirs == TransportAuto, ""

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -25,14 +26,9 @@ func (k *keeper) look() {
 			up[f.path] = true
 		}
 	}
-	ctx, cancel := k.ctx, context.CancelFunc(func() {})
-	if !k.limit.IsZero() {
-		ctx, cancel = context.WithDeadline(ctx, k.limit)
-	}
 	k.l.running.Go(func() {
-		defer cancel()
 		f := new(sighting)
-		f.names, f.report, f.err = k.l.p.RDMA.Paths(ctx, PathQuery{Hello: k.l.p.hello, Scout: k.l.p.scout, Again: true, Up: func(name string) bool { return up[name] }})
+		f.names, f.report, f.err = k.l.p.RDMA.Paths(k.ctx, PathQuery{Hello: k.l.p.hello, Scout: k.l.p.scout, Again: true, Up: func(name string) bool { return up[name] }})
 		k.report(laneEvent{seen: f})
 	})
 }
@@ -40,20 +36,12 @@ func (k *keeper) look() {
 // afterLooking takes the paths into use.
 func (k *keeper) afterLooking(f *sighting) error {
 	k.looking = false
+	if k.ctx.Err() != nil {
+		return nil
+	}
 	k.tell(f.report)
-	switch {
-	case f.err == nil:
-	case errors.Is(f.err, ErrFinal):
-		k.may = false
-		return nil
-	case k.limit.IsZero():
-		k.later()
-		return nil
-	case !time.Now().Add(hurry).Before(k.limit):
-		return errorf(CodeNoRDMA, "RDMA is required and was lost: %s; looking for a path: %w", k.trouble, f.err)
-	default:
-		k.retry.Reset(hurry)
-		return nil
+	if f.err != nil {
+		return k.sawNothing(f.err)
 	}
 	if k.rdma == nil {
 		k.rdma = &group{PullTransport: k.l.p.RDMA, most: autoLanes, asked: int(k.l.p.hello.Lanes)}
@@ -63,6 +51,24 @@ func (k *keeper) afterLooking(f *sighting) error {
 		k.openMissing(k.rdma)
 	} else if k.rdma.asked == 0 {
 		k.lookLater()
+	}
+	return nil
+}
+
+// sawNothing goes on without a path, if there is something to go on with.
+func (k *keeper) sawNothing(err error) error {
+	final := errors.Is(err, ErrFinal)
+	k.may = k.may && !final
+	switch {
+	case k.limit.IsZero() && !final:
+		k.later()
+	case k.limit.IsZero():
+	case final || !time.Now().Add(hurry).Before(k.limit):
+		k.last = err
+		return k.lost()
+	default:
+		k.last = err
+		k.retry.Reset(hurry)
 	}
 	return nil
 }
@@ -106,7 +112,7 @@ func (k *keeper) tell(report *wire.Paths) {
 	choice := report.Reason
 	for _, r := range report.Rows {
 		if r.State == wire.PathChosen {
-			choice += "\n" + r.Receiver.Device + "\n" + r.Sender.Device
+			choice += fmt.Sprint("\n", nameOfEnd(&r.Receiver), nameOfEnd(&r.Sender), r.MTU)
 		}
 	}
 	if k.choice == choice && choice != "" {
@@ -115,6 +121,8 @@ func (k *keeper) tell(report *wire.Paths) {
 	k.choice = choice
 	k.l.p.tellPaths(report)
 }
+
+func nameOfEnd(c *wire.Candidate) string { return fmt.Sprint(c.Device, "/", c.Port, "/", c.GID) }
 
 // tellPaths shows both users a report.
 func (p *pull) tellPaths(report *wire.Paths) {
@@ -125,19 +133,38 @@ func (p *pull) tellPaths(report *wire.Paths) {
 	_ = p.s.Send(report) // a broken session is noticed by who reads it
 }
 
+// pathsMessage is handle for a session that asks for paths and for nothing else.
+func (p *pull) pathsMessage(m wire.Message) error {
+	if m, ok := m.(*wire.Abort); ok {
+		return p.s.fromPeer(m)
+	}
+	return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
+}
+
 // servePaths finds out, for a sender that wants to know no more, what every pair of
 // addresses is good for.
-func (p *pull) servePaths(gone <-chan struct{}) error {
+func (p *pull) servePaths(ended <-chan error) error {
 	p.result.PathsOnly = true
 	rdma, _, reason := p.lanes.policy()
 	report := &wire.Paths{Reason: reason}
 	if rdma {
-		var err error
-		if _, report, err = p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout, All: true}); p.ctx.Err() != nil {
-			return err
+		_, found, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout, All: true})
+		switch {
+		case p.ctx.Err() != nil:
+			return context.Cause(p.ctx)
+		case found != nil:
+			report = found
+		case err != nil:
+			report.Reason = wire.Clip(err.Error())
 		}
 	}
 	p.tellPaths(report)
-	linger(gone)
-	return nil
+	select {
+	case err := <-ended:
+		if errors.Is(err, wire.ErrMalformed) {
+			return err
+		}
+	case <-time.After(lingerTime):
+	}
+	return nil // it has what it wanted, and has hung up
 }

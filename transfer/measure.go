@@ -171,7 +171,7 @@ func (m *Meter) converse() error {
 
 func (m *Meter) handle(msg wire.Message) error {
 	p := m.p
-	if mine, err := p.guide.hear(msg, p.lanes.Go); mine {
+	if mine, err := p.guide.hear(msg); mine {
 		return err
 	}
 	switch msg := msg.(type) {

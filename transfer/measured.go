@@ -130,7 +130,11 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, MaxInFlight)
 	case m.Transport == TransportRDMA && rdma:
 		if p.rail == "" {
-			names, _, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout})
+			names, _, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout, Again: p.looked})
+			p.looked = true
+			if p.ctx.Err() != nil {
+				return nil, context.Cause(p.ctx)
+			}
 			if err != nil {
 				return nil, errorf(CodeNoRDMA, "%w", err)
 			}

@@ -130,7 +130,7 @@ func (c *scout) Offer(ctx context.Context) (*wire.Offer, error) {
 
 func (c *scout) Over(ctx context.Context, below uint32) ([]uint32, error) {
 	m, err := askOnce(ctx, c.s, &wire.ProbesOver{Below: below}, c.seen)
-	if err != nil {
+	if err != nil || m.Below != below { // it is about earlier ones
 		return nil, err
 	}
 	return m.IDs, nil
@@ -227,9 +227,11 @@ type guide struct {
 	found func(*PathReport)
 
 	mu      sync.Mutex
-	asked   bool            // an offer is being made
+	asked   bool            // an offer is being made, and sent
 	alive   map[uint32]bool // probes that were not ended, by ID
-	opening int             // of them and of others, that are being opened
+	opening int             // of them and of others, whose answers are not sent yet
+	ending  bool            // probes are being ended, and that is being said
+	below   uint32          // those that are to be ended
 }
 
 // newGuide answers for a transport, which may be nil.
@@ -241,16 +243,17 @@ func newGuide(s *Session, t ServeTransport, offer *wire.Offer, found func(*PathR
 	return g
 }
 
-// hear answers the receiver's questions. What takes time runs beside it, in goroutines
-// that run starts. An error is a receiver that asks for what no receiver does.
-func (g *guide) hear(m wire.Message, run func(func())) (mine bool, err error) {
+// hear answers the receiver's questions. What takes time runs beside it, and is not waited
+// for at the end: it may hang in the kernel. An error is a receiver that asks for what no
+// receiver does.
+func (g *guide) hear(m wire.Message) (mine bool, err error) {
 	switch m := m.(type) {
 	case *wire.ProbePath:
-		err = g.probe(m, run)
+		err = g.probe(m)
 	case *wire.ProbesOver:
-		err = g.over(m.Below, run)
+		err = g.over(m.Below)
 	case *wire.AskOffer:
-		err = g.reoffer(run)
+		err = g.reoffer()
 	case *wire.Paths:
 		g.mu.Lock()
 		report := newPathReport(m, g.offer, false)
@@ -262,7 +265,7 @@ func (g *guide) hear(m wire.Message, run func(func())) (mine bool, err error) {
 	return true, err
 }
 
-func (g *guide) probe(m *wire.ProbePath, run func(func())) error {
+func (g *guide) probe(m *wire.ProbePath) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -270,52 +273,86 @@ func (g *guide) probe(m *wire.ProbePath, run func(func())) error {
 		return fmt.Errorf("%w: a probe of RDMA, which was not offered", wire.ErrMalformed)
 	case g.alive[m.ID]:
 		return fmt.Errorf("%w: probe %d again", wire.ErrMalformed, m.ID)
-	case len(g.alive) == wire.MaxProbes || g.opening == wire.MaxProbes:
+	case len(g.alive) == wire.MaxProbes:
 		return fmt.Errorf("%w: more than %d probes at once", wire.ErrMalformed, wire.MaxProbes)
 	}
 	g.alive[m.ID] = true
+	if g.opening == maxOpening {
+		// Earlier ones hang in the kernel, which the receiver can't know. The word of it
+		// is sent here, so that there is no goroutine for it.
+		return g.s.Send(&wire.PathAnswer{ID: m.ID, Reason: "earlier probes hang in the kernel: does no neighbour answer?"})
+	}
 	g.opening++
-	run(func() {
-		answer := g.t.Probe(m)
+	go func() {
+		_ = g.s.Send(g.t.Probe(m)) // a broken session is noticed by who reads it
 		g.mu.Lock()
+		defer g.mu.Unlock()
 		g.opening--
-		g.mu.Unlock()
-		_ = g.s.Send(answer) // a broken session is noticed by who reads it
-	})
+	}()
 	return nil
 }
 
-func (g *guide) over(below uint32, run func(func())) error {
+// maxOpening bounds the probes that are being opened, those among them that were given up.
+const maxOpening = 2 * wire.MaxProbes
+
+// over ends probes. While that is under way another word of it is joined to it.
+func (g *guide) over(below uint32) error {
 	if g.t == nil {
 		return fmt.Errorf("%w: probes of RDMA, which was not offered, are over", wire.ErrMalformed)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	maps.DeleteFunc(g.alive, func(id uint32, _ bool) bool { return id < below })
-	run(func() { _ = g.s.Send(&wire.ProbesSeen{IDs: g.t.EndProbes(below)}) })
+	if g.below = max(g.below, below); !g.ending {
+		g.ending = true
+		go g.endProbes()
+	}
 	return nil
 }
 
-// end closes what probes still hold, when nothing is run any more.
+func (g *guide) endProbes() {
+	for {
+		g.mu.Lock()
+		below := g.below
+		g.mu.Unlock()
+		seen := g.t.EndProbes(below)
+		_ = g.s.Send(&wire.ProbesSeen{Below: below, IDs: seen[:min(len(seen), wire.MaxProbes)]})
+		g.mu.Lock()
+		g.ending = g.below != below
+		more := g.ending
+		g.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+}
+
+// end closes what probes hold, and has those close that are still being opened.
 func (g *guide) end() {
 	if g.t != nil {
 		g.t.EndProbes(math.MaxUint32)
 	}
 }
 
-func (g *guide) reoffer(run func(func())) error {
+func (g *guide) reoffer() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.t == nil || g.asked {
-		return fmt.Errorf("%w: an offer is asked for that there is not, or twice at once", wire.ErrMalformed)
+	if g.t == nil {
+		return fmt.Errorf("%w: an offer is asked for that there is not", wire.ErrMalformed)
+	}
+	if g.asked {
+		return nil // the answer to the question before is that to this one
 	}
 	g.asked = true
-	run(func() {
+	go func() {
 		offer := g.t.Reoffer()
 		g.mu.Lock()
-		g.offer, g.asked = offer, false
+		g.offer = offer
 		g.mu.Unlock()
 		_ = g.s.Send(offer)
-	})
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.asked = false
+	}()
 	return nil
 }

@@ -3,6 +3,7 @@ package transfer
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,7 @@ func (p *pathServer) Probe(m *wire.ProbePath) *wire.PathAnswer {
 }
 
 func (p *pathServer) EndProbes(below uint32) (seen []uint32) {
+	<-p.hold
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id := range p.ends {
@@ -168,7 +170,6 @@ func TestProbesAreBounded(t *testing.T) {
 		{"as many as there may be", many(0, wire.MaxProbes), true},
 		{"one more", many(0, wire.MaxProbes+1), false},
 		{"one twice", []wire.Message{probe(1), probe(1)}, false},
-		{"two offers", []wire.Message{&wire.AskOffer{}, &wire.AskOffer{}}, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			server := &pathServer{ends: make(map[uint32]bool), hold: make(chan struct{})}
@@ -194,6 +195,143 @@ func TestProbesAreBounded(t *testing.T) {
 			}
 			if len(server.ends) > 0 {
 				t.Errorf("%s: %d ends of probes are left", c.name, len(server.ends))
+			}
+		})
+	}
+}
+
+// TestQuestionsAreJoined: a receiver that asks the same again and again, while what
+// answers hangs, has one goroutine at the sender and not one a question.
+func TestQuestionsAreJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &pathServer{ends: make(map[uint32]bool), hold: make(chan struct{})}
+		bad := againstSenderOver(t, server)
+		bad.say(welcome)
+		before := runtime.NumGoroutine()
+		for n := range uint32(500) {
+			bad.say(&wire.AskOffer{}, &wire.ProbesOver{Below: n})
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > 2 {
+			t.Errorf("%d goroutines answer", n)
+		}
+		close(server.hold)
+		for {
+			if seen := await[*wire.ProbesSeen](bad.hostile); seen.Below == 499 {
+				break
+			}
+		}
+		bad.finish()
+		if server.asked != 1 {
+			t.Errorf("%d offers were made", server.asked)
+		}
+	})
+}
+
+// TestProbesThatHang: what an earlier search left hanging in the kernel is no fault of the
+// next one's.
+func TestProbesThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &pathServer{ends: make(map[uint32]bool), hold: make(chan struct{})}
+		bad := againstSenderOver(t, server)
+		bad.say(welcome)
+		refused := 0
+		for round := range uint32(4) {
+			for id := range uint32(wire.MaxProbes) {
+				bad.say(&wire.ProbePath{ID: round*wire.MaxProbes + id, QP: wire.QueuePair{MTU: 1}})
+			}
+			if round*wire.MaxProbes >= maxOpening {
+				for range wire.MaxProbes {
+					if a := await[*wire.PathAnswer](bad.hostile); strings.Contains(a.Reason, "hang") {
+						refused++
+					}
+				}
+			}
+			bad.say(&wire.ProbesOver{Below: (round + 1) * wire.MaxProbes})
+			synctest.Wait()
+		}
+		close(server.hold)
+		if end := bad.finish(); errors.Is(end.err, wire.ErrMalformed) {
+			t.Error(end.err)
+		}
+		if refused != 2*wire.MaxProbes {
+			t.Errorf("%d probes were refused", refused)
+		}
+	})
+}
+
+// TestPathsSessionsTakeNothingElse: who asks for paths alone can't send entries, for which
+// there is no destination.
+func TestPathsSessionsTakeNothingElse(t *testing.T) {
+	for _, m := range []wire.Message{entry(0, "a", 1), &wire.ManifestEnd{}, &wire.Landed{}, &wire.Vouch{}, &wire.LaneAnswer{}, &wire.Measure{Size: 1, Depth: 1, Extents: 1, Nanoseconds: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t, nil, [2]string{"a", "hello"})
+			a, b := sessions(t)
+			bad := newHostile(t, a)
+			done := make(chan error, 1)
+			go func() {
+				e.Receiver.Observer = new(end)
+				_, err := e.Receiver.Receive(t.Context(), b)
+				done <- err
+			}()
+			h := hello(VerifyBLAKE3)
+			h.PathsOnly = true
+			bad.say(h, m)
+			synctest.Wait()
+			bad.s.Close()
+			if err := <-done; !errors.Is(err, wire.ErrMalformed) {
+				t.Errorf("%T: %v", m, err)
+			}
+		})
+	}
+}
+
+// TestRequiredRDMAEndsInTime: when all lanes are lost, and looking for a path hangs or says
+// that there will be none, the transfer ends with its own status, and when it must.
+func TestRequiredRDMAEndsInTime(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lacks func() error
+		words string
+	}{
+		{"final", func() error { return fmt.Errorf("the library is gone%w", ErrFinal) }, "the library is gone"},
+		{"passing", func() error { return errors.New("port 1 is DOWN") }, "port 1 is DOWN"},
+		{"hangs", func() error { time.Sleep(time.Hour); return nil }, "a cable was pulled"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			broken := false
+			e := rails(t, 1, 60, eachTakes(100*time.Millisecond), func(a *memAnswer) error {
+				if a.nth > 3 {
+					broken = true
+					return errPulled
+				}
+				return nil
+			})
+			e.Sender.Transport = TransportRDMA
+			e.lane.refuse = func(string) error {
+				if broken {
+					return errPulled
+				}
+				return nil
+			}
+			e.lane.lacks = func() error {
+				if broken {
+					return c.lacks()
+				}
+				return nil
+			}
+			began := time.Now()
+			s, r := e.run(t, t.Context(), t.Context())
+			took := time.Since(began)
+			if c.name == "hangs" {
+				took -= time.Hour // Receive waits for what it began
+			}
+			for _, end := range []*end{s, r} {
+				wantCode(t, end.err, CodeNoRDMA, "RDMA is required and was lost")
+			}
+			wantCode(t, r.err, CodeNoRDMA, c.words)
+			if took > mercy+5*time.Second {
+				t.Errorf("%s: it took %v", c.name, took)
 			}
 		})
 	}

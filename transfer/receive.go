@@ -57,6 +57,7 @@ type pull struct {
 	measures    chan *wire.Measure
 	measuredAll bool          // it is; converse's alone
 	rail        string        // of RDMA, that is measured
+	looked      bool          // for one
 	done        chan struct{} // closed when every file is settled
 
 	dest       Destination
@@ -141,7 +142,7 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 	case p.hello.Measure:
 		return p.serveMeasures(ended)
 	case p.hello.PathsOnly:
-		return p.servePaths(gone)
+		return p.servePaths(ended)
 	}
 	p.lanes.running.Go(func() { p.watch(ctx) })
 	p.committing.Go(p.commitAll)
@@ -183,6 +184,8 @@ func (p *pull) converse() error {
 			case p.scout.hear(m):
 			case p.hello.Measure:
 				err = p.measureMessage(m)
+			case p.hello.PathsOnly:
+				err = p.pathsMessage(m)
 			default:
 				err = p.handle(m)
 			}
@@ -206,7 +209,7 @@ func (p *pull) greet() error {
 	if hello.Version != wire.Version {
 		return errorf(CodeOther, "the sender speaks version %d of the protocol, the receiver %d: install the same rdmaxfer on both", hello.Version, wire.Version)
 	}
-	if p.Encrypt && !hello.Encrypt {
+	if p.Encrypt && !hello.Encrypt && !hello.PathsOnly {
 		return errorf(CodeUsage, "this receiver takes encrypted payload alone (recv --encrypt), and the sender's is clear: use send --encrypt")
 	}
 	verify, err := digest.Parse(hello.Verify)

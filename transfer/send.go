@@ -185,7 +185,7 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 	if !p.expects(m) {
 		return false, fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
 	}
-	if mine, err := p.guide.hear(m, p.lanes.Go); mine {
+	if mine, err := p.guide.hear(m); mine {
 		return false, err
 	}
 	switch m := m.(type) {

@@ -79,14 +79,20 @@ func examine(t *rdma.Transport, show func(check string, ok bool, format string, 
 	for _, r := range refused {
 		show("port", false, "%s %s", r.Device, r.Reason)
 	}
-	if err := t.Memory.Enough(); err != nil {
-		show("memory", false, "%v", err)
+	memory := t.Memory.Enough()
+	if memory != nil {
+		show("memory", false, "%v", memory)
 	} else {
 		show("memory", true, "%s may be registered (--memory)", iec(float64(t.Memory.Total())))
 	}
 	if len(list) > 0 {
 		examineDevice(list[0].Device, show)
+	}
+	switch {
+	case len(list) > 0 && memory == nil:
 		return nil
+	case len(list) > 0:
+		return &transfer.Error{Code: transfer.CodeNoRDMA, Err: memory}
 	}
 	return &transfer.Error{Code: transfer.CodeNoRDMA, Err: rdma.Explain(refused)}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
@@ -65,6 +66,7 @@ func newRDMA(c *cli.Context) (*rdma.Transport, error) {
 		return nil, err
 	}
 	t.Fabric, err = fabric(c)
+	t.Selection.PKey = t.Fabric.PKey
 	return t, err
 }
 
@@ -88,7 +90,7 @@ func selection(c *cli.Context) (s rdma.Selection, err error) {
 	}
 	for _, v := range c.StringSlice("rail") {
 		here, there, ok := strings.Cut(v, "=")
-		if !ok || here == "" || there == "" {
+		if !ok || here == "" || there == "" || len(v) > 64 || strings.ContainsFunc(v, unicode.IsControl) {
 			return s, usagef("--rail %s: HERE=THERE, a device of this host and one of the other, such as mlx5_0=mlx5_1", v)
 		}
 		s.Rails = append(s.Rails, wire.Rail{Here: here, There: there})

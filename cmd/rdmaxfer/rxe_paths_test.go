@@ -103,7 +103,7 @@ func TestPaths(t *testing.T) {
 		{name: "the second rail is cut on the way back", breaks: [][]string{{"cut-rdma", "--rail", "2", "--from", "b"}},
 			chosen: firstRail, words: []string{"failed", "its acknowledgements do not reach the receiver", "10.0.1.1"}},
 		{name: "one end of the second rail has a smaller MTU", breaks: [][]string{{"b", "ip", "link", "set", "v_b2", "mtu", "1500"}},
-			chosen: firstRail + "; rxe_b2 10.0.1.2 to rxe_a2 10.0.1.1, 1024"},
+			chosen: firstRail + "; rxe_b2 10.0.1.2 to rxe_a2 10.0.1.1, 1024", words: []string{"chosen", "the sender's port has an MTU of 1024 and the other one of 4096"}},
 		{name: "a switch without jumbo frames", breaks: [][]string{{"frames", "2500", "--rail", "2"}},
 			chosen: firstRail + "; rxe_b2 10.0.1.2 to rxe_a2 10.0.1.1, 2048", words: []string{"chosen", "packets of 2048 bytes pass and larger ones do not"}},
 		{name: "IPv6 alone on one end of the second rail", breaks: [][]string{{"b", "ip", "-4", "addr", "flush", "dev", "v_b2"}},

@@ -57,6 +57,9 @@ func (b *Budget) Total() int64 { return b.total }
 
 // Enough is an error when there will never be a lane.
 func (b *Budget) Enough() error {
+	if b == nil {
+		return nil
+	}
 	if b.total < LeastMemory {
 		return b.spent(LeastMemory)
 	}

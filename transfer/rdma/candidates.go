@@ -30,6 +30,7 @@ type Selection struct {
 	GIDIndex *int        // that entry of the table alone, whatever it is
 	GIDType  string      // as [ibverbs.GIDType] prints itself; empty for RoCE v2 (and InfiniBand)
 	Rails    []wire.Rail // pairs of devices that lanes run on, and no others
+	PKey     *uint16     // the partition that is wanted, of the many that a port may be in
 }
 
 // gidsAPort is how many addresses of one port are offered. A host of many addresses is
@@ -77,7 +78,7 @@ func (p *Port) candidates(h *Host, s *Selection) ([]Candidate, string) {
 				Netdev:   g.Netdev,
 				Mbps:     uint32(p.Mbps),
 				Node:     int16(p.Node),
-				PKeys:    p.PKeys[:min(len(p.PKeys), 16)],
+				PKeys:    s.pkeys(p.PKeys),
 			},
 			Subnet: subnet,
 		})
@@ -97,6 +98,18 @@ func (p *Port) candidates(h *Host, s *Selection) ([]Candidate, string) {
 		return list[:min(len(list), gidsAPort)], ""
 	}
 	return nil, p.noGID(h, s)
+}
+
+// pkeys are those of a port's partition keys that the other host is told: sixteen, the
+// wanted one first.
+func (s *Selection) pkeys(all []uint16) []uint16 {
+	list := slices.Clone(all)
+	if s.PKey != nil {
+		slices.SortStableFunc(list, func(a, b uint16) int {
+			return cmp.Compare(one(a&0x7fff != *s.PKey&0x7fff), one(b&0x7fff != *s.PKey&0x7fff))
+		})
+	}
+	return list[:min(len(list), 16)]
 }
 
 // unfit says why nothing of a port can carry a lane.

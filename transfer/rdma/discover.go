@@ -23,6 +23,9 @@ const (
 	enough   = 1000 * time.Millisecond
 	tryLimit = 1600 * time.Millisecond
 	grace    = 50 * time.Millisecond
+	// silence is for how long larger messages must have stayed unacknowledged, to say that
+	// they don't pass: several times sent again.
+	silence = 500 * time.Millisecond
 )
 
 // sysRoot is where the administrator's settings are read.
@@ -74,21 +77,31 @@ func (t *Transport) find(ctx context.Context, q *transfer.PathQuery, report *wir
 	case len(offer.Candidates) == 0:
 		return nil, fmt.Errorf("the sender has %s", transfer.Printable(offer.Reason))
 	}
+	if err := t.Memory.Enough(); err != nil {
+		return nil, fmt.Errorf("the receiver has %w: %w", ErrNoPath, err)
+	}
 	fabric := t.Fabric.follow(&offer.Fabric)
 	all := pairs(mine, offer.Candidates, t.chosenRails(offer), fabric.PKey)
 	t.settle(all, q)
-	if q.Scout != nil && all[0].why == "" {
-		s := search{all: all, fabric: &fabric, mine: t.Fabric.wire(), scout: q.Scout, every: q.All, first: t.probes}
+	good := hopeful
+	var s search
+	if q.Scout != nil {
+		good = proven
+		s = search{all: all, fabric: &fabric, mine: t.Fabric.wire(), scout: q.Scout, every: q.All, first: t.probes}
+		s.attempt = s.try
 		s.run(ctx)
 		t.probes += uint32(len(s.tried))
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
-	rails := match(all)
+	rails := match(all, good)
+	for _, p := range rails {
+		p.fabric = fabric
+	}
 	report.Rows = rows(all, rails)
 	if len(rails) == 0 {
-		return nil, noRail(all)
+		return nil, noRail(all, len(s.tried))
 	}
 	return rails, nil
 }
@@ -112,12 +125,12 @@ func (t *Transport) theOffer(ctx context.Context, q *transfer.PathQuery) (*wire.
 }
 
 // chosenRails are both users' choices, as this host sees them.
-func (t *Transport) chosenRails(offer *wire.Offer) []wire.Rail {
-	list := slices.Clone(t.Selection.Rails)
+func (t *Transport) chosenRails(offer *wire.Offer) [][]wire.Rail {
+	var theirs []wire.Rail
 	for _, r := range offer.Rails {
-		list = append(list, wire.Rail{Here: r.There, There: r.Here})
+		theirs = append(theirs, wire.Rail{Here: r.There, There: r.Here})
 	}
-	return list
+	return [][]wire.Rail{t.Selection.Rails, theirs}
 }
 
 // settle spares those pairs the trying on which lanes run: a loaded path answers late.
@@ -129,7 +142,7 @@ func (t *Transport) settle(all []*pair, q *transfer.PathQuery) {
 	defer t.mu.Unlock()
 	for _, p := range all {
 		if old := t.rails[p.name()]; old != nil && q.Up(p.name()) {
-			p.state, p.mtu, p.took, p.reason = alive, old.mtu, old.took, old.reason
+			p.up, p.state, p.mtu, p.took, p.reason = true, alive, old.mtu, old.took, old.reason
 		}
 	}
 }
@@ -143,9 +156,11 @@ type search struct {
 	every  bool   // try every pair, needed or not
 	first  uint32 // ID of the first probe
 
+	attempt func(ctx context.Context, p *pair, id uint32) outcome
 	benches benches
 	done    chan outcome
 	tried   []*pair
+	expired bool // nothing more is tried
 }
 
 // outcome is what became of the probe of a pair.
@@ -153,6 +168,7 @@ type outcome struct {
 	p        *pair
 	mtu      ibverbs.MTU
 	took     time.Duration
+	silent   time.Duration // since the last acknowledgement
 	err      error
 	answered bool // the sender has opened its end
 }
@@ -166,12 +182,14 @@ func (s *search) run(ctx context.Context) {
 	s.done = make(chan outcome, wire.MaxProbes)
 	wide, soon, limit := time.NewTimer(stagger), time.NewTimer(enough), time.NewTimer(tryLimit)
 	var last <-chan time.Time // for those that are cancelled to say what they have seen
+	done := ctx.Done()
 	expire := func() {
-		if cancel(); last == nil {
+		cancel()
+		if s.expired = true; last == nil {
 			last = time.After(grace)
 		}
 	}
-	s.start(ctx, match(s.all))
+	s.start(ctx, match(s.all, s.hopeful))
 	if s.every {
 		s.start(ctx, s.all)
 	}
@@ -181,19 +199,19 @@ func (s *search) run(ctx context.Context) {
 		case o := <-s.done:
 			if s.note(&o); o.p.state == failed {
 				late = append(late, o)
-				s.start(ctx, match(s.all))
+				s.start(ctx, match(s.all, s.hopeful))
 			}
 		case <-wide.C:
 			s.start(ctx, s.others())
 		case <-soon.C:
-			if slices.ContainsFunc(s.all, func(p *pair) bool { return p.state == alive }) {
+			if slices.ContainsFunc(s.all, proven) {
 				expire()
 			}
 		case <-limit.C:
 			expire()
-		case <-ctx.Done():
+		case <-done:
 			expire()
-			ctx = context.WithoutCancel(ctx) // once
+			done = nil // once
 		case <-last:
 			s.giveUp(failed, "no end of a queue pair came up in time (does no neighbour answer ARP, or neighbour discovery?)")
 		}
@@ -215,10 +233,8 @@ func (s *search) giveUp(as progress, why string) {
 // others are the pairs of ports that have no rail yet.
 func (s *search) others() (list []*pair) {
 	here, there := make(map[portName]bool), make(map[portName]bool)
-	for _, p := range match(s.all) {
-		if p.state == alive {
-			here[nameOf(&p.mine.Candidate)], there[nameOf(p.theirs)] = true, true
-		}
+	for _, p := range match(s.all, proven) {
+		here[nameOf(&p.mine.Candidate)], there[nameOf(p.theirs)] = true, true
 	}
 	for _, p := range s.all {
 		if !here[nameOf(&p.mine.Candidate)] && !there[nameOf(p.theirs)] {
@@ -228,9 +244,14 @@ func (s *search) others() (list []*pair) {
 	return list
 }
 
+// hopeful are the pairs that may yet be chosen.
+func (s *search) hopeful(p *pair) bool {
+	return p.state == alive || p.state == underway || p.state == untried && !s.expired
+}
+
 // settled reports whether the choice is made.
 func (s *search) settled() bool {
-	list := match(s.all)
+	list := match(s.all, s.hopeful)
 	if s.every {
 		list = s.all
 	}
@@ -240,13 +261,17 @@ func (s *search) settled() bool {
 // start tries those of the pairs that can work and were not tried.
 func (s *search) start(ctx context.Context, list []*pair) {
 	for _, p := range list {
-		if p.why != "" || p.state != untried || len(s.tried) == wire.MaxProbes || ctx.Err() != nil {
+		if p.why != "" || p.state != untried || s.expired {
+			continue
+		}
+		if len(s.tried) == wire.MaxProbes {
+			p.state, p.reason = failed, fmt.Sprintf("not tried, because %d others were", wire.MaxProbes)
 			continue
 		}
 		p.state = underway
 		id := s.first + uint32(len(s.tried))
 		s.tried = append(s.tried, p)
-		go func() { s.done <- s.try(ctx, p, id) }()
+		go func() { s.done <- s.attempt(ctx, p, id) }()
 	}
 }
 
@@ -275,7 +300,7 @@ func (s *search) try(ctx context.Context, p *pair, id uint32) outcome {
 		return fail(fmt.Errorf("the receiver: %w", err))
 	}
 	o.answered = true
-	o.mtu, o.took, o.err = e.run(ctx)
+	o.mtu, o.took, o.silent, o.err = e.run(ctx)
 	return o
 }
 
@@ -283,12 +308,23 @@ func (s *search) try(ctx context.Context, p *pair, id uint32) outcome {
 func (s *search) note(o *outcome) {
 	p := o.p
 	p.mtu, p.took = o.mtu, o.took
+	m, t := ibverbs.MTU(p.mine.MTU), ibverbs.MTU(p.theirs.MTU)
+	lower := s.fabric.lower(min(m, t))
 	switch {
 	case o.err == nil:
 		p.state = alive
+		if m != t && lower == min(m, t) {
+			whose, netdev := "receiver", p.mine.Netdev
+			if t < m {
+				whose, netdev = "sender", p.theirs.Netdev
+			}
+			p.reason = fmt.Sprintf("the %s's port has an MTU of %d and the other one of %d: the lower counts (ip link set dev %s mtu 4200)", whose, min(m, t).Bytes(), max(m, t).Bytes(), netdev)
+		}
+	case o.mtu > 0 && o.silent < silence:
+		// Something was late, which says nothing of the MTU.
+		p.state, p.mtu = alive, 0
 	case o.mtu > 0:
 		p.state = alive
-		lower := min(ibverbs.MTU(p.mine.MTU), ibverbs.MTU(p.theirs.MTU))
 		p.reason = fmt.Sprintf("packets of %d bytes pass and larger ones do not, though both ports have an MTU of %d: something between them has a smaller one (jumbo frames on every switch?)", o.mtu.Bytes(), lower.Bytes())
 	case o.answered:
 		p.state = failed
@@ -308,8 +344,14 @@ func (s *search) note(o *outcome) {
 // ask ends the sender's ends, and hears of which probes it got something: then it is the
 // way back that is shut.
 func (s *search) ask(late []outcome) {
+	if len(s.tried) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), askLimit)
 	defer cancel()
+	if !slices.ContainsFunc(late, func(o outcome) bool { return o.answered }) {
+		cancel() // nobody waits for the answer
+	}
 	seen, err := s.scout.Over(ctx, s.first+uint32(len(s.tried)))
 	if err != nil {
 		return
@@ -324,7 +366,7 @@ func (s *search) ask(late []outcome) {
 }
 
 // askLimit bounds the wait for a word that makes a reason better, and no more.
-const askLimit = 300 * time.Millisecond
+const askLimit = 400 * time.Millisecond
 
 // clipped makes refusals ones that a message may carry.
 func clipped(list []wire.Refusal) []wire.Refusal {
@@ -337,38 +379,43 @@ func clipped(list []wire.Refusal) []wire.Refusal {
 }
 
 // rows is the report of the pairs. Two ports of which one pair of addresses can work
-// have no rows for those that can't: they are of no interest.
+// have no rows for those that can't: they are of no interest. Where there are too many, it
+// is those that were not tried which are left out.
 func rows(all, rails []*pair) (list []wire.PathRow) {
 	type ports struct{ a, b portName }
-	works := make(map[ports]bool)
-	for _, p := range all {
+	shown := make(map[ports]bool)
+	add := func(p *pair) {
 		between := ports{nameOf(&p.mine.Candidate), nameOf(p.theirs)}
-		if p.why != "" && works[between] {
-			continue
+		if p.why != "" && shown[between] {
+			return
 		}
-		works[between] = works[between] || p.why == ""
+		shown[between] = true
 		r := wire.PathRow{Receiver: p.mine.Candidate, Sender: *p.theirs, MTU: uint8(p.mtu), Took: p.took.Nanoseconds(), Reason: p.why}
-		if p.why != "" {
-			works[between] = true // one such row is enough
-		}
-		switch p.state {
-		case alive:
-			r.State = wire.PathSpare
-		case failed:
-			r.State = wire.PathFailed
-		}
-		if slices.Contains(rails, p) {
+		switch {
+		case slices.Contains(rails, p):
 			r.State = wire.PathChosen
+		case p.state == alive:
+			r.State = wire.PathSpare
+		case p.state == failed:
+			r.State = wire.PathFailed
 		}
 		if p.reason != "" {
 			r.Reason = p.reason
 		}
 		r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), 512)], "")
-		if list = append(list, r); len(list) == maxRows {
-			break
+		list = append(list, r)
+	}
+	for _, p := range all {
+		if len(all) <= maxRows || p.state != untried {
+			add(p)
 		}
 	}
-	return list
+	for _, p := range all {
+		if len(all) > maxRows && p.state == untried && len(list) < maxRows {
+			add(p)
+		}
+	}
+	return list[:min(len(list), maxRows)]
 }
 
 // maxRows bounds a report.
@@ -376,7 +423,7 @@ const maxRows = 128
 
 // noRail says why none of the pairs is one that lanes can run on: what came of those
 // that were tried, or why none could be.
-func noRail(all []*pair) error {
+func noRail(all []*pair, tried int) error {
 	var words []string
 	for _, p := range all {
 		why := p.reason
@@ -387,6 +434,13 @@ func noRail(all []*pair) error {
 		if why != "" && !slices.Contains(words, between+why) && len(words) < 4 && !(p.why != "" && all[0].why == "") {
 			words = append(words, between+why)
 		}
+	}
+	could := 0
+	for _, p := range all {
+		could += one(p.why == "")
+	}
+	if tried == wire.MaxProbes && could > tried {
+		words = append(words, fmt.Sprintf("%d of %d pairs were tried (--device or --rail leaves fewer)", tried, could))
 	}
 	err := fmt.Errorf("%w between the hosts: %s", ErrNoPath, strings.Join(words, "; "))
 	if slices.ContainsFunc(all, func(p *pair) bool { return p.state == failed }) {

@@ -86,7 +86,7 @@ func TestRecordedMachines(t *testing.T) {
 			for other, want := range m.With {
 				theirs, _ := machine(t, filepath.Join("testdata/machines", other)).Host.Candidates(new(Selection))
 				var rails []string
-				for _, r := range match(pairs(list, offers(theirs), nil, nil)) {
+				for _, r := range match(pairs(list, offers(theirs), nil, nil), hopeful) {
 					rails = append(rails, fmt.Sprintf("%s/%d to %s/%d", r.mine.Device, r.mine.Port, r.theirs.Device, r.theirs.Port))
 				}
 				if !slices.Equal(rails, want) {

@@ -46,6 +46,9 @@ func (t *Transport) Reoffer() *wire.Offer {
 	o.Refused = clipped(refused)
 	if len(list) == 0 {
 		o.Reason = wire.Clip(Explain(refused).Error())
+	} else if err := t.Memory.Enough(); err != nil {
+		o.Reason = wire.Clip(fmt.Errorf("%w: %w", ErrNoPath, err).Error())
+		return o
 	}
 	t.offerMu.Lock()
 	defer t.offerMu.Unlock()
@@ -53,6 +56,9 @@ func (t *Transport) Reoffer() *wire.Offer {
 		if c := &list[i].Candidate; t.number(c) {
 			o.Candidates = append(o.Candidates, *c)
 		}
+	}
+	if len(o.Candidates) == 0 && o.Reason == "" {
+		o.Reason = fmt.Sprintf("%v in this session any more: more than %d have come and gone", ErrNoPath, wire.MaxCandidates)
 	}
 	return o
 }
@@ -126,8 +132,8 @@ func (t *Transport) probe(m *wire.ProbePath) (*wire.QueuePair, error) {
 
 // EndProbes closes this end of those below, and says which of them got something.
 func (t *Transport) EndProbes(below uint32) (seen []uint32) {
+	var over []*probeEnd
 	t.probesMu.Lock()
-	defer t.probesMu.Unlock()
 	t.ended = max(t.ended, below)
 	for id, e := range t.ends {
 		if id >= below {
@@ -136,9 +142,15 @@ func (t *Transport) EndProbes(below uint32) (seen []uint32) {
 		if e.seen() {
 			seen = append(seen, id)
 		}
-		_ = e.close() // what can't be closed is of no consequence to the transfer
+		over = append(over, e)
 		delete(t.ends, id)
 	}
+	t.probesMu.Unlock()
+	go func() { // which takes longer than the receiver waits for the answer
+		for _, e := range over {
+			_ = e.close() // what can't be closed is of no consequence to the transfer
+		}
+	}()
 	return seen
 }
 

@@ -22,10 +22,11 @@ import (
 // acknowledges. So an acknowledgement proves both directions, and the largest message
 // that got one is the MTU of the path, whatever the ports believe.
 
-// probeTimeout is the acknowledgement time-out of a probe's queue pair, 268 ms: with the
-// retries longer than anybody waits, so that a host that was only busy is not taken for
-// one that is out of reach.
-const probeTimeout = 16
+// probeTimeout is the acknowledgement time-out of a probe's queue pair, 134 ms: with the
+// retries about as long as anybody waits, so that a host that was only busy is not taken
+// for one that is out of reach; and short enough for cards, which may take four times as
+// long, to send again before that.
+const probeTimeout = 15
 
 // probeMTUs are the sizes of a probe's messages, as codes.
 var probeMTUs = []ibverbs.MTU{1, 2, 3, 4, 5}
@@ -35,10 +36,12 @@ var probeBytes = probeMTUs[len(probeMTUs)-1].Bytes()
 
 // bench is what the probes over one device share.
 type bench struct {
-	ctx   *ibverbs.Context
-	pd    *ibverbs.PD
-	mr    *ibverbs.MR // every message comes out of it, or lands in it: nobody looks
-	users int
+	users int // benches' lock is for this one
+
+	mu  sync.Mutex // of opening: one device that hangs holds up no other
+	ctx *ibverbs.Context
+	pd  *ibverbs.PD
+	mr  *ibverbs.MR // every message comes out of it, or lands in it: nobody looks
 }
 
 // benches has a device open while there are probes over it.
@@ -49,30 +52,41 @@ type benches struct {
 
 func (b *benches) get(device string) (*bench, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	n := b.open[device]
 	if n == nil {
 		n = new(bench)
-		if err := n.make(device); err != nil {
-			return nil, errors.Join(err, n.close())
-		}
 		if b.open == nil {
 			b.open = make(map[string]*bench)
 		}
 		b.open[device] = n
 	}
 	n.users++
+	b.mu.Unlock()
+
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mr != nil {
+		return n, nil
+	}
+	if err := n.make(device); err != nil {
+		return nil, errors.Join(err, n.close(), b.put(device, nil))
+	}
 	return n, nil
 }
 
-// put gives back what get gave.
+// put gives back what get gave; nil for what it could not.
 func (b *benches) put(device string, n *bench) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n.users--; n.users > 0 {
+	last := b.open[device]
+	if last.users--; last.users > 0 {
+		b.mu.Unlock()
 		return nil
 	}
 	delete(b.open, device)
+	b.mu.Unlock()
+	if n == nil {
+		return nil
+	}
 	return n.close()
 }
 
@@ -98,6 +112,7 @@ func (n *bench) close() error {
 	if n.ctx != nil {
 		errs = append(errs, n.ctx.Close())
 	}
+	n.mr, n.pd, n.ctx = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -222,9 +237,9 @@ func connectQP(prep *ibverbs.PreparedQP, c *wire.Candidate, remote *wire.QueuePa
 }
 
 // run sends the messages and waits for their acknowledgements, or for ctx. It gives the
-// largest MTU that passed, 0 for nothing, how long the first took, and why there are no
-// more.
-func (e *probeEnd) run(ctx context.Context) (passed ibverbs.MTU, took time.Duration, err error) {
+// largest MTU that passed, 0 for nothing, how long the first took, for how long there was
+// none any more, and why.
+func (e *probeEnd) run(ctx context.Context) (passed ibverbs.MTU, took, silent time.Duration, err error) {
 	var wrs []ibverbs.SendWR
 	for _, m := range probeMTUs {
 		if m > e.qp.MTU() {
@@ -236,26 +251,28 @@ func (e *probeEnd) run(ctx context.Context) (passed ibverbs.MTU, took time.Durat
 	}
 	began := time.Now()
 	if _, err := e.qp.PostSend(wrs); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
+	last := began
 	wcs := make([]ibverbs.WC, len(wrs))
 	for left := len(wrs); left > 0; {
 		n, err := e.cq.WaitPoll(ctx, wcs)
 		if err != nil {
-			return passed, took, err
+			return passed, took, time.Since(last), err
 		}
 		for i := range wcs[:n] {
 			if wcs[i].Status != ibverbs.WCSuccess {
-				return passed, took, wcs[i].Err()
+				return passed, took, time.Since(last), wcs[i].Err()
 			}
+			last = time.Now()
 			if passed == 0 {
-				took = time.Since(began)
+				took = last.Sub(began)
 			}
 			passed = ibverbs.MTU(wcs[i].ID)
 			left--
 		}
 	}
-	return passed, took, nil
+	return passed, took, 0, nil
 }
 
 // seen reports whether a message has arrived at this end.

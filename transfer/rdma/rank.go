@@ -58,6 +58,8 @@ type pair struct {
 	near   nearness
 	shared bool // an end's address is that of another port of its host too: a bond of two cards
 
+	up bool // a lane runs on it
+
 	// What came of trying.
 	state   progress
 	mtu     ibverbs.MTU   // that passed
@@ -65,6 +67,7 @@ type pair struct {
 	reason  string        // why it failed, or what is wrong with it all the same
 	pkey    uint16        // of this end; 0 for the port's first
 	theirsP uint16        // of the other
+	fabric  Fabric        // in force at this end
 }
 
 type progress int
@@ -82,8 +85,8 @@ func (p *pair) name() string {
 }
 
 // pairs lists every pair of addresses, the best first, with those that can't work last.
-// rails are what either user chose, as this host sees it.
-func pairs(mine []Candidate, theirs []wire.Candidate, rails []wire.Rail, want *uint16) []*pair {
+// rails are what each user chose, as this host sees it: a pair must be among those of both.
+func pairs(mine []Candidate, theirs []wire.Candidate, rails [][]wire.Rail, want *uint16) []*pair {
 	here, there := ordinals(len(mine), func(i int) *wire.Candidate { return &mine[i].Candidate }), ordinals(len(theirs), func(i int) *wire.Candidate { return &theirs[i] })
 	var all []*pair
 	for i := range mine {
@@ -136,15 +139,13 @@ type portName struct {
 func nameOf(c *wire.Candidate) portName { return portName{c.Device, c.Port} }
 
 // judge says what can be told of a pair.
-func (p *pair) judge(rails []wire.Rail, want *uint16) {
+func (p *pair) judge(rails [][]wire.Rail, want *uint16) {
 	m, t := &p.mine.Candidate, p.theirs
 	a, b := addrOf(m), addrOf(t)
 	switch {
 	case m.Ethernet != t.Ethernet:
 		p.why = "one port is Ethernet and the other InfiniBand"
-	case len(rails) > 0 && !slices.ContainsFunc(rails, func(r wire.Rail) bool {
-		return isPort(r.Here, m.Device, int(m.Port)) && isPort(r.There, t.Device, int(t.Port))
-	}):
+	case slices.ContainsFunc(rails, func(chosen []wire.Rail) bool { return len(chosen) > 0 && !p.among(chosen) }):
 		p.why = "it is no rail that was chosen (--rail)"
 	case m.Ethernet && m.GIDType != t.GIDType:
 		p.why = fmt.Sprintf("one GID is %v and the other %v: choose one --gid-type at both ends", ibverbs.GIDType(m.GIDType), ibverbs.GIDType(t.GIDType))
@@ -174,6 +175,13 @@ func (p *pair) judge(rails []wire.Rail, want *uint16) {
 
 // tiny reports whether a subnet has no room for this host and the other and a router.
 func tiny(p netip.Prefix) bool { return p.IsValid() && p.Bits() >= p.Addr().BitLen()-1 }
+
+// among reports whether a pair is one of the rails.
+func (p *pair) among(rails []wire.Rail) bool {
+	return slices.ContainsFunc(rails, func(r wire.Rail) bool {
+		return isPort(r.Here, p.mine.Device, int(p.mine.Port)) && isPort(r.There, p.theirs.Device, int(p.theirs.Port))
+	})
+}
 
 func family(a netip.Addr) string {
 	if a.Is4() {
@@ -258,27 +266,47 @@ func (p *pair) mbps() uint32 { return min(p.mine.Mbps, p.theirs.Mbps) }
 func (p *pair) worse() kind { return min(kindOf(&p.mine.Candidate), kindOf(p.theirs)) }
 
 // match chooses the rails among pairs, which are in order: no port is in two of them, and
-// no address. Those that are under way, or not tried, are taken to be good. Where the best
-// are neighbours, the others are left out, and so are those that are a quarter as fast as
-// the fastest, or slower: both are likely to be of networks that carry something else.
-func match(all []*pair) (rails []*pair) {
-	ports, addresses := make(map[string]bool), make(map[string]bool)
+// no address. good says which may be chosen; lanes that run on some already stay. Where the
+// best are neighbours, the others are left out, and so are those that are a quarter as fast
+// as the fastest, or slower: both are likely to be of networks that carry something else.
+func match(all []*pair, good func(*pair) bool) (rails []*pair) {
+	here, there := newTaken(), newTaken()
 	fastest := uint32(0)
-	for _, p := range all {
-		if p.why != "" || p.state == failed || len(rails) > 0 && (p.near < rails[0].near || p.mbps() > 0 && p.mbps() <= fastest/4) {
-			continue
+	for _, up := range []bool{true, false} {
+		for _, p := range all {
+			if p.up != up || p.why != "" || !good(p) {
+				continue
+			}
+			if len(rails) > 0 && (p.near < rails[0].near || p.mbps() > 0 && p.mbps() <= fastest/4) {
+				continue
+			}
+			if here.has(&p.mine.Candidate) || there.has(p.theirs) {
+				continue
+			}
+			here.take(&p.mine.Candidate)
+			there.take(p.theirs)
+			fastest = max(fastest, p.mbps())
+			rails = append(rails, p)
 		}
-		l, r := fmt.Sprint("left ", nameOf(&p.mine.Candidate)), fmt.Sprint("right ", nameOf(p.theirs))
-		a, b := fmt.Sprint("left ", p.mine.GID), fmt.Sprint("right ", p.theirs.GID)
-		if ports[l] || ports[r] || addresses[a] || addresses[b] {
-			continue
-		}
-		ports[l], ports[r], addresses[a], addresses[b] = true, true, true, true
-		fastest = max(fastest, p.mbps())
-		rails = append(rails, p)
 	}
 	return rails
 }
+
+// hopeful are pairs that have not failed; proven are those that have answered.
+func hopeful(p *pair) bool { return p.state != failed }
+func proven(p *pair) bool  { return p.state == alive }
+
+// taken is what of a host is in a rail.
+type taken struct {
+	ports     map[portName]bool
+	addresses map[[16]byte]bool
+}
+
+func newTaken() taken { return taken{make(map[portName]bool), make(map[[16]byte]bool)} }
+
+func (t taken) has(c *wire.Candidate) bool { return t.ports[nameOf(c)] || t.addresses[c.GID] }
+
+func (t taken) take(c *wire.Candidate) { t.ports[nameOf(c)], t.addresses[c.GID] = true, true }
 
 // commonBits counts the leading bits that two GIDs share. IPv4-mapped ones begin
 // with 96 equal bits, which prefers them.

@@ -97,7 +97,7 @@ func TestRails(t *testing.T) {
 		{"IPv4 before IPv6", "a=fd00::1/64 a=10.0.0.1/24", "b=fd00::2/64 b=10.0.0.2/24", "a-b"},
 	} {
 		all := pairs(hosts(t, c.mine), offers(hosts(t, c.theirs)), nil, nil)
-		rails := match(all)
+		rails := match(all, hopeful)
 		if got := railWords(rails); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
@@ -128,7 +128,7 @@ func TestOtherRails(t *testing.T) {
 				p.state = failed
 			}
 		}
-		got := strings.Fields(railWords(match(all)))
+		got := strings.Fields(railWords(match(all, hopeful)))
 		slices.Sort(got)
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s: %q, want %q", c.name, s, c.want)
@@ -153,11 +153,11 @@ func TestWhyNot(t *testing.T) {
 		{"i=fe80::1,pkey:ffff", "j=fe80::2,pkey:ffff", &pkey, []string{"not both in the partition 0x8001", "--pkey"}},
 	} {
 		all := pairs(hosts(t, c.mine), offers(hosts(t, c.theirs)), nil, c.want)
-		if rails := match(all); len(rails) > 0 {
+		if rails := match(all, hopeful); len(rails) > 0 {
 			t.Errorf("%s to %s: a rail", c.mine, c.theirs)
 		}
 		for _, w := range c.words {
-			if err := noRail(all); !strings.Contains(err.Error(), w) {
+			if err := noRail(all, 0); !strings.Contains(err.Error(), w) {
 				t.Errorf("%s to %s: %v does not say %q", c.mine, c.theirs, err, w)
 			}
 		}
@@ -187,14 +187,17 @@ func TestPKeysAgreed(t *testing.T) {
 func TestChosenRails(t *testing.T) {
 	mine, theirs := hosts(t, "a=10.0.0.1/24 a2=10.0.0.2/24"), offers(hosts(t, "b=10.0.0.3/24 b2=10.0.0.4/24"))
 	for _, c := range []struct {
-		rails []wire.Rail
-		want  string
+		rails, other []wire.Rail
+		want         string
 	}{
-		{[]wire.Rail{{Here: "a", There: "b2"}}, "a-b2"},
-		{[]wire.Rail{{Here: "a/1", There: "b2/1"}, {Here: "a2", There: "b"}}, "a-b2 a2-b"},
-		{[]wire.Rail{{Here: "a/2", There: "b"}}, ""},
+		{[]wire.Rail{{Here: "a", There: "b2"}}, nil, "a-b2"},
+		{nil, []wire.Rail{{Here: "a", There: "b2"}}, "a-b2"},
+		{[]wire.Rail{{Here: "a/1", There: "b2/1"}, {Here: "a2", There: "b"}}, nil, "a-b2 a2-b"},
+		{[]wire.Rail{{Here: "a/1", There: "b2/1"}, {Here: "a2", There: "b"}}, []wire.Rail{{Here: "a2", There: "b"}}, "a2-b"},
+		{[]wire.Rail{{Here: "a", There: "b"}}, []wire.Rail{{Here: "a2", There: "b2"}}, ""},
+		{[]wire.Rail{{Here: "a/2", There: "b"}}, nil, ""},
 	} {
-		if got := railWords(match(pairs(mine, theirs, c.rails, nil))); got != c.want {
+		if got := railWords(match(pairs(mine, theirs, [][]wire.Rail{c.rails, c.other}, nil), hopeful)); got != c.want {
 			t.Errorf("%v: %q, want %q", c.rails, got, c.want)
 		}
 	}

@@ -89,7 +89,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if rail == nil {
 		return nil, fmt.Errorf("%w is called %q", ErrNoPath, p.Path)
 	}
-	fabric := t.Fabric.follow(&t.offer.Fabric)
+	fabric := rail.fabric
 	if rail.mtu != 0 {
 		fabric.MTU = fabric.lower(rail.mtu)
 	}

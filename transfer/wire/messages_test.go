@@ -61,7 +61,7 @@ func examples() []Message {
 		&PathAnswer{ID: 1, QP: &qp},
 		&PathAnswer{ID: 1, Reason: "no such device"},
 		&ProbesOver{Below: 3},
-		&ProbesSeen{IDs: []uint32{1, 2}},
+		&ProbesSeen{Below: 3, IDs: []uint32{1, 2}},
 		&Paths{Rows: []PathRow{{Receiver: candidate, Sender: candidate, State: PathChosen, MTU: 5, Took: 7, Reason: "small packets alone"}}, Refused: refused, Reason: "none", Nanoseconds: 9},
 	}
 }

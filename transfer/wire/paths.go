@@ -92,9 +92,10 @@ type ProbesOver struct {
 	Below uint32 `cbor:"1,keyasint"`
 }
 
-// ProbesSeen says which probes the sender got something of.
+// ProbesSeen says which of the probes that are over the sender got something of.
 type ProbesSeen struct {
-	IDs []uint32 `cbor:"1,keyasint,omitempty"`
+	Below uint32   `cbor:"1,keyasint"` // as in ProbesOver
+	IDs   []uint32 `cbor:"2,keyasint,omitempty"`
 }
 
 // PathState is what became of a pair of addresses.
