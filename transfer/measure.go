@@ -65,8 +65,10 @@ type Meter struct {
 	gone   <-chan struct{}
 	events chan wire.Message
 	loads  chan Load // for converse: at most one
-	cancel context.CancelCauseFunc
-	err    error // why the session has ended
+	// offered are this host's RDMA addresses, as the receiver was told them.
+	offered []wire.Candidate
+	cancel  context.CancelCauseFunc
+	err     error // why the session has ended
 }
 
 // OpenMeter connects to a receiver. rdma may be nil when no load is of RDMA.
@@ -156,6 +158,7 @@ func (m *Meter) converse() error {
 	if p.RDMA != nil {
 		p.RDMA.Offer(hello)
 	}
+	m.offered = hello.RDMA // before there is a Welcome, and so an event
 	if err := p.s.Send(hello); err != nil {
 		return err
 	}
@@ -197,7 +200,7 @@ func (m *Meter) handle(msg wire.Message) error {
 		return p.beginLane(msg)
 	case *wire.LaneDown:
 		p.laneDown(msg.ID)
-	case *wire.Measuring, *wire.Measured:
+	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded:
 		if _, over := msg.(*wire.Measured); over {
 			p.endLanes()
 		}
@@ -303,7 +306,7 @@ func (r *Measurement) fill(msg *wire.Measured, size int) error {
 	r.Extents = msg.Extents
 	r.Bytes = msg.Extents * int64(size)
 	r.Elapsed = time.Duration(msg.Nanoseconds)
-	r.Other = CPU{time.Duration(msg.CPU.User), time.Duration(msg.CPU.System), time.Duration(msg.CPU.Host)}
+	r.Other = cpuOf(msg.CPU)
 	r.Latency = NewLatency()
 	for i, took := range msg.Took {
 		if err := r.Latency.RecordValues(took, msg.Times[i]); err != nil {

@@ -28,11 +28,7 @@ func (p *pull) serveMeasures(ended <-chan error) error {
 			if !more {
 				return nil
 			}
-			r := p.measure(m)
-			if r.Code == 0 {
-				p.result.Measured++
-			}
-			if err := p.s.Send(r); err != nil {
+			if err := p.s.Send(p.answer(m)); err != nil {
 				return err
 			}
 		case err := <-ended:
@@ -43,17 +39,35 @@ func (p *pull) serveMeasures(ended <-chan error) error {
 	}
 }
 
+// answer does what the sender asks for.
+func (p *pull) answer(m wire.Message) wire.Message {
+	if ask, ok := m.(*wire.RunTool); ok {
+		return p.runTool(ask)
+	}
+	r := p.measure(m.(*wire.Measure))
+	if r.Code == 0 {
+		p.result.Measured++
+	}
+	return r
+}
+
 // measureMessage is handle for a session that measures.
 func (p *pull) measureMessage(m wire.Message) error {
 	if p.measuredAll {
 		return fmt.Errorf("%w: %T after the last measurement", wire.ErrMalformed, m)
 	}
 	switch m := m.(type) {
-	case *wire.Measure:
+	case *wire.Measure, *wire.RunTool:
 		select {
 		case p.measures <- m:
 		default:
 			return fmt.Errorf("%w: more than one measurement at a time", wire.ErrMalformed)
+		}
+	case *wire.ToolDone:
+		select {
+		case p.toolDone <- struct{}{}:
+		default:
+			return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
 		}
 	case *wire.ManifestEnd:
 		p.measuredAll = true

@@ -37,6 +37,7 @@ type Receiver struct {
 	Encrypt   bool   // senders whose payload is clear are refused
 	RDMA      PullTransport
 	TCP       PullTransport
+	Tools     ToolServer // runs others' programs to measure with; nil: they are refused
 	Observer  Observer
 	Progress  *Progress
 }
@@ -53,7 +54,8 @@ type pull struct {
 	cancel  context.CancelCauseFunc
 	greeted chan struct{} // closed when there is a Hello
 	// measures are what a session that measures is asked for; closed after the last.
-	measures    chan *wire.Measure
+	measures    chan wire.Message
+	toolDone    chan struct{} // the sender's end of a tool is over
 	measuredAll bool          // it is; converse's alone
 	done        chan struct{} // closed when every file is settled
 
@@ -89,7 +91,8 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		manifest: newManifest(),
 		owed:     make(map[uint32]time.Time),
 		greeted:  make(chan struct{}),
-		measures: make(chan *wire.Measure, 1),
+		measures: make(chan wire.Message, 1),
+		toolDone: make(chan struct{}, 1),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
@@ -209,7 +212,7 @@ func (p *pull) greet() error {
 	p.verify = verify
 	p.result.Verify = hello.Verify
 	if hello.Measure {
-		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
+		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Tools: p.Tools != nil})
 	}
 	if hello.DryRun {
 		return p.look()

@@ -25,6 +25,10 @@ const (
 	kindMeasuring
 	kindMeasured
 	kindForeseen
+	kindRunTool
+	kindToolReady
+	kindToolDone
+	kindToolEnded
 )
 
 func newMessage(k Kind) Message {
@@ -75,6 +79,14 @@ func newMessage(k Kind) Message {
 		return new(Measured)
 	case kindForeseen:
 		return new(Foreseen)
+	case kindRunTool:
+		return new(RunTool)
+	case kindToolReady:
+		return new(ToolReady)
+	case kindToolDone:
+		return new(ToolDone)
+	case kindToolEnded:
+		return new(ToolEnded)
 	}
 	return nil
 }
@@ -118,6 +130,7 @@ type Welcome struct {
 	// Prompt asks for the digest of each extent as soon as it is known: the receiver asks
 	// for no more until it has those.
 	Prompt bool `cbor:"6,keyasint,omitempty"`
+	Tools  bool `cbor:"7,keyasint,omitempty"` // RunTool is not refused
 }
 
 // QueuePair is one end of a reliable connection (ibverbs.Endpoint).

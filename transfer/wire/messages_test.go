@@ -49,6 +49,11 @@ func examples() []Message {
 		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
 		&Hello{Lanes: 1, DryRun: true, Encrypt: true},
 		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
+		&Welcome{Version: 1, ExtentSize: 1 << 20, Tools: true},
+		&RunTool{Tool: ToolIperf3, Size: 4096, Depth: 16, Iterations: 1000, Nanoseconds: 1e9},
+		&ToolReady{Port: 18700, Candidate: 1, GID: [16]byte{15: 1}},
+		&ToolDone{},
+		&ToolEnded{Code: 2, Reason: "recv --allow-peers", CPU: CPU{User: 1, System: 2, Host: 3}},
 	}
 }
 
@@ -169,6 +174,11 @@ func TestEveryBoundHolds(t *testing.T) {
 		f(m)
 		return m
 	}
+	tool := func(f func(*RunTool)) Message {
+		m := &RunTool{Tool: 1, Size: 1, Depth: 1, Nanoseconds: 1}
+		f(m)
+		return m
+	}
 	lane := func(edit func(*RDMALane)) Message {
 		l := &RDMALane{QP: QueuePair{MTU: 1}}
 		edit(l)
@@ -242,6 +252,17 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"a digest too many", digests(0, 0), digests(0, 32)},
 		{"failure", &FileFailed{Reason: text(MaxText)}, &FileFailed{Reason: text(MaxText + 1)}},
 		{"receipt", &Receipt{Digest: make([]byte, 32)}, &Receipt{Digest: make([]byte, 31)}},
+		{"tool", tool(func(m *RunTool) { m.Tool = toolEnd - 1 }), tool(func(m *RunTool) { m.Tool = toolEnd })},
+		{"no tool", tool(func(m *RunTool) { m.Tool = 1 }), tool(func(m *RunTool) { m.Tool = 0 })},
+		{"tool's size", tool(func(m *RunTool) { m.Size = MaxExtent }), tool(func(m *RunTool) { m.Size = MaxExtent + 1 })},
+		{"tool's depth", tool(func(m *RunTool) { m.Depth = 1024 }), tool(func(m *RunTool) { m.Depth = 1025 })},
+		{"tool's messages", tool(func(m *RunTool) { m.Iterations = MaxToolIterations }), tool(func(m *RunTool) { m.Iterations = MaxToolIterations + 1 })},
+		{"tool's time", tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime }), tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime + 1 })},
+		{"no time for a tool", tool(func(m *RunTool) { m.Nanoseconds = 1 }), tool(func(m *RunTool) { m.Nanoseconds = 0 })},
+		{"tool's address", &ToolReady{Port: 1, Candidate: MaxCandidates - 1}, &ToolReady{Port: 1, Candidate: MaxCandidates}},
+		{"tool's port", &ToolReady{Port: 1}, &ToolReady{}},
+		{"why no tool", &ToolEnded{Reason: text(MaxText)}, &ToolEnded{Reason: text(MaxText + 1)}},
+		{"tool's CPU", &ToolEnded{}, &ToolEnded{CPU: CPU{User: -1}}},
 		{"foreseen", &Foreseen{Here: MaxSize}, &Foreseen{Here: MaxSize + 1}},
 		{"negative foreseen", &Foreseen{}, &Foreseen{Here: -1}},
 		{"done", &Done{}, &Done{Bytes: -1}},
