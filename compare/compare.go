@@ -32,6 +32,7 @@ type Options struct {
 	Depth    int           // requests in flight where bandwidth is measured
 	Rounds   int           // how often each load is measured
 	Duration time.Duration // of each, and a quarter of it before that to warm up
+	Peers    []Peer        // others' programs that measure the same
 	// Progress, if it is set, hears of each load before it is measured.
 	Progress func(done, total int, what string)
 }
@@ -57,34 +58,70 @@ type cost struct {
 	here, there transfer.CPU
 }
 
+// run is a comparison that is under way.
+type run struct {
+	m       meter
+	o       *Options
+	all     map[cellKey]*samples
+	peers   map[cellKey]*peerSamples
+	skipped map[string]error // by the name of a method or peer
+	round   int
+	done    int // steps
+}
+
+func newRun(m meter, o Options) *run {
+	return &run{m: m, o: &o, all: make(map[cellKey]*samples), peers: make(map[cellKey]*peerSamples), skipped: make(map[string]error)}
+}
+
 // Run measures. The report has what was measured until an error ended it, and says that
 // it is not complete. A method that can't be measured is left out, and why is said.
 func Run(ctx context.Context, m meter, o Options) (*Report, error) {
-	r := newReport(o)
-	all := make(map[cellKey]*samples)
-	skipped := make(map[string]error)
-	loads := o.loads()
-	for ; r.Rounds < o.Rounds; r.Rounds++ {
-		for i, l := range loads {
-			if skipped[l.method.String()] != nil {
-				continue
-			}
-			if o.Progress != nil {
-				o.Progress(r.Rounds*len(loads)+i, o.Rounds*len(loads),
-					fmt.Sprintf("round %d of %d, %s, %s, %d in flight", r.Rounds+1, o.Rounds, l.method, Size(l.size), l.depth))
-			}
-			_, err := measure(ctx, m, o, l, all)
-			switch {
-			case m.Ended() != nil:
-				r.finish(o, all, skipped, err)
-				return r, err
-			case err != nil:
-				skipped[l.method.String()] = err
-			}
+	report := newReport(o)
+	r := newRun(m, o)
+	var err error
+	for ; r.round < o.Rounds && err == nil; r.round++ {
+		if err = r.measureRound(ctx); err == nil {
+			report.Rounds++
 		}
 	}
-	r.finish(o, all, skipped, nil)
-	return r, nil
+	r.finish(report, err)
+	return report, err
+}
+
+// measureRound measures everything once. It is an error when the session has ended.
+func (r *run) measureRound(ctx context.Context) error {
+	for _, size := range r.o.Sizes {
+		for _, l := range r.o.loads(size) {
+			if r.skipped[l.method.String()] != nil {
+				continue
+			}
+			r.step(fmt.Sprintf("%s, %s, %d in flight", l.method, Size(l.size), l.depth))
+			_, err := measure(ctx, r.m, *r.o, l, r.all)
+			switch {
+			case r.m.Ended() != nil:
+				return err
+			case err != nil:
+				r.skipped[l.method.String()] = err
+			}
+		}
+		if err := r.measurePeers(ctx, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step tells what comes.
+func (r *run) step(what string) {
+	if r.o.Progress != nil {
+		r.o.Progress(r.done, r.o.steps(), fmt.Sprintf("round %d of %d, %s", r.round+1, r.o.Rounds, what))
+	}
+	r.done++
+}
+
+// steps is how much there is to measure, unless something is skipped.
+func (o *Options) steps() int {
+	return o.Rounds * len(o.Sizes) * 2 * (len(o.Methods) + len(o.Peers))
 }
 
 // load is what is measured once a round.
@@ -93,11 +130,9 @@ type load struct {
 	size, depth int
 }
 
-func (o *Options) loads() (list []load) {
-	for _, size := range o.Sizes {
-		for _, method := range o.Methods {
-			list = append(list, load{method, size, o.Depth}, load{method, size, 1})
-		}
+func (o *Options) loads(size int) (list []load) {
+	for _, method := range o.Methods {
+		list = append(list, load{method, size, o.Depth}, load{method, size, 1})
 	}
 	return list
 }

@@ -16,7 +16,9 @@ func TestPageNeedsNothingElse(t *testing.T) {
 		"nothing": {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, options())
+			o := options()
+			o.Peers = fakePeers(1e9, time.Millisecond)
+			r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +47,7 @@ func TestPageNeedsNothingElse(t *testing.T) {
 			if len(r.Cells) == 0 {
 				plots = 0
 			}
-			if count["script"] != 0 || count["link"] != 0 || count["svg"] != plots || count["tr"] != 1+len(r.Cells) || count["li"] != len(r.Skipped) {
+			if count["script"] != 0 || count["link"] != 0 || count["svg"] != plots || count["tr"] != 1+len(r.Cells)+len(r.Peers) || count["li"] != len(r.Skipped)+len(r.Normalised) {
 				t.Errorf("%v, of %d cells", count, len(r.Cells))
 			}
 		})

@@ -20,19 +20,21 @@ const Schema = 1
 
 // Report is what [Run] found. Rates are bytes a second, times are seconds.
 type Report struct {
-	Schema   int       `json:"schema"`
-	Complete bool      `json:"complete"`
-	Reason   string    `json:"reason,omitempty"` // why it is not complete
-	Peer     string    `json:"peer"`             // the receiver's address
-	Started  time.Time `json:"started"`
-	Host     Host      `json:"host"`
-	Rounds   int       `json:"rounds"`           // that were finished
-	Depth    int       `json:"depth"`            // requests in flight where bandwidth was measured
-	Duration float64   `json:"duration_seconds"` // of each measurement
-	Soft     bool      `json:"soft"`             // RDMA was emulated (rdma_rxe): says nothing of hardware
-	Cells    []Cell    `json:"cells"`            // by size, then method
-	Skipped  []Skipped `json:"skipped,omitempty"`
-	Verdict  string    `json:"verdict"`
+	Schema     int        `json:"schema"`
+	Complete   bool       `json:"complete"`
+	Reason     string     `json:"reason,omitempty"` // why it is not complete
+	Peer       string     `json:"peer"`             // the receiver's address
+	Started    time.Time  `json:"started"`
+	Host       Host       `json:"host"`
+	Rounds     int        `json:"rounds"`               // that were finished
+	Depth      int        `json:"depth"`                // requests in flight where bandwidth was measured
+	Duration   float64    `json:"duration_seconds"`     // of each measurement
+	Soft       bool       `json:"soft"`                 // RDMA was emulated (rdma_rxe): says nothing of hardware
+	Cells      []Cell     `json:"cells"`                // by size, then method
+	Peers      []PeerCell `json:"peers,omitempty"`      // by size, then program
+	Normalised []string   `json:"normalised,omitempty"` // what was done to the peers' figures
+	Skipped    []Skipped  `json:"skipped,omitempty"`
+	Verdict    string     `json:"verdict"`
 }
 
 // Host is the one that asked.
@@ -64,6 +66,7 @@ type Cell struct {
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
 
 	alone *hdrhistogram.Histogram
+	trips []float64 // median of each round
 }
 
 // name is the method's full one.
@@ -113,23 +116,31 @@ func newReport(o Options) *Report {
 }
 
 // finish makes cells of samples.
-func (r *Report) finish(o Options, all map[cellKey]*samples, skipped map[string]error, err error) {
-	for _, size := range o.Sizes {
-		for _, m := range o.Methods {
-			s := all[cellKey{m.String(), size}]
+func (run *run) finish(r *Report, err error) {
+	for _, size := range run.o.Sizes {
+		for _, m := range run.o.Methods {
+			s := run.all[cellKey{m.String(), size}]
 			if s == nil || len(s.rates) == 0 || len(s.trips) == 0 {
 				continue
 			}
 			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
-				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone}
+				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
 			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
 			r.Cells = append(r.Cells, c)
 		}
 	}
-	for _, m := range o.Methods {
-		if serr := skipped[m.String()]; serr != nil {
-			r.Skipped = append(r.Skipped, Skipped{m.String(), serr.Error()})
+	run.finishPeers(r)
+	var names []string
+	for _, m := range run.o.Methods {
+		names = append(names, m.String())
+	}
+	for i := range run.o.Peers {
+		names = append(names, run.o.Peers[i].Name)
+	}
+	for _, name := range names {
+		if serr := run.skipped[name]; serr != nil {
+			r.Skipped = append(r.Skipped, Skipped{name, serr.Error()})
 		}
 	}
 	if r.Complete = err == nil; !r.Complete {
@@ -195,6 +206,12 @@ func (r *Report) sizes() (list []int) {
 			list = append(list, r.Cells[i].Size)
 		}
 	}
+	for i := range r.Peers {
+		if !slices.Contains(list, r.Peers[i].Size) {
+			list = append(list, r.Peers[i].Size)
+		}
+	}
+	slices.Sort(list)
 	return list
 }
 

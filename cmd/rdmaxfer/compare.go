@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rdmaxfer/rdmaxfer/compare"
+	"github.com/rdmaxfer/rdmaxfer/compare/peertool"
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
@@ -33,6 +34,7 @@ func compareCommand() *cli.Command {
 			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
 			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
+			peersFlag(),
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
@@ -43,6 +45,19 @@ func compareCommand() *cli.Command {
 		OnUsageError: onUsageError,
 		Action:       runCompare,
 	}
+}
+
+func peersFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "peers", Usage: "run perftest, qperf and iperf3 on both hosts too, and set their figures beside ours (the receiver needs recv --allow-peers)"}
+}
+
+// peers are the programs of --peers. That the receiver runs none is found out before
+// anything is measured.
+func peers(c *cli.Context, m *transfer.Meter) ([]compare.Peer, error) {
+	if !c.Bool("peers") {
+		return nil, nil
+	}
+	return peertool.Peers(m), m.AllowsTools()
 }
 
 func runCompare(c *cli.Context) error {
@@ -62,6 +77,10 @@ func runCompare(c *cli.Context) error {
 	}
 	m, err := openMeter(c, addr)
 	if err != nil {
+		return err
+	}
+	if opt.Peers, err = peers(c, m); err != nil {
+		m.Close()
 		return err
 	}
 	stop := showSteps(opt)
@@ -286,6 +305,7 @@ func benchCommand() *cli.Command {
 			&cli.StringFlag{Name: "size", Value: map[int]string{1: "64"}[depth], Usage: "of each extent, up to 1M"},
 			&cli.IntFlag{Name: "depth", Value: depth, Usage: "keep `N` requests in flight"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement, a quarter of it before that to warm up"},
+			peersFlag(),
 			memoryFlag(),
 			jsonFlag(),
 		}
@@ -330,7 +350,11 @@ func bench(c *cli.Context) error {
 		return err
 	}
 	defer m.Close()
-	b, err := compare.Bench(c.Context, m, list[0], size[0], depth, c.Duration("duration"))
+	others, err := peers(c, m)
+	if err != nil {
+		return err
+	}
+	b, err := compare.Bench(c.Context, m, list[0], size[0], depth, c.Duration("duration"), others)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rdmaxfer/rdmaxfer/compare/peertool"
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
@@ -29,6 +30,7 @@ func recvCommand() *cli.Command {
 			&cli.StringFlag{Name: "as", Usage: "land the one file or stream that comes as `FILE`, whatever the sender calls it"},
 			&cli.BoolFlag{Name: "stdout", Usage: "write the one file or stream that comes to standard output, as it comes, and end; everything else goes to standard error"},
 			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
+			&cli.BoolFlag{Name: "allow-peers", Usage: "run perftest, qperf and iperf3 for compare --peers: those programs alone, while they are measured; each listens for anybody then"},
 			keyFileFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
 			transportFlag(),
@@ -100,7 +102,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
+	r := receiver{listener: l, peers: c.Bool("allow-peers"), sink: sink, transport: transport, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -116,6 +118,7 @@ type receiver struct {
 	sink      transfer.Sink
 	transport string
 	encrypt   bool
+	peers     bool         // others' programs may be run to measure with
 	memory    *rdma.Budget // of all sessions together
 	json      bool
 	results   io.Writer // receipts, events and the summary
@@ -182,6 +185,9 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,
+	}
+	if r.peers {
+		engine.Tools = peertool.Server{Rail: rdma.Rail}
 	}
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)
