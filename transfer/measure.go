@@ -200,7 +200,7 @@ func (m *Meter) handle(msg wire.Message) error {
 		return p.beginLane(msg)
 	case *wire.LaneDown:
 		p.laneDown(msg.ID)
-	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded:
+	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded, *wire.VerbsEnd, *wire.VerbsReady, *wire.VerbsOver:
 		if _, over := msg.(*wire.Measured); over {
 			p.endLanes()
 		}

@@ -41,8 +41,11 @@ func (p *pull) serveMeasures(ended <-chan error) error {
 
 // answer does what the sender asks for.
 func (p *pull) answer(m wire.Message) wire.Message {
-	if ask, ok := m.(*wire.RunTool); ok {
+	switch ask := m.(type) {
+	case *wire.RunTool:
 		return p.runTool(ask)
+	case *wire.Verbs:
+		return p.serveVerbs(ask)
 	}
 	r := p.measure(m.(*wire.Measure))
 	if r.Code == 0 {
@@ -57,7 +60,7 @@ func (p *pull) measureMessage(m wire.Message) error {
 		return fmt.Errorf("%w: %T after the last measurement", wire.ErrMalformed, m)
 	}
 	switch m := m.(type) {
-	case *wire.Measure, *wire.RunTool:
+	case *wire.Measure, *wire.RunTool, *wire.Verbs:
 		select {
 		case p.measures <- m:
 		default:
@@ -69,6 +72,8 @@ func (p *pull) measureMessage(m wire.Message) error {
 		default:
 			return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
 		}
+	case *wire.VerbsEnd, *wire.VerbsStop:
+		return p.verbsMessage(m)
 	case *wire.ManifestEnd:
 		p.measuredAll = true
 		close(p.measures)

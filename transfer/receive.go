@@ -37,6 +37,7 @@ type Receiver struct {
 	Encrypt   bool   // senders whose payload is clear are refused
 	RDMA      PullTransport
 	TCP       PullTransport
+	Verbs     Verbs      // to measure with; nil: there is no RDMA
 	Tools     ToolServer // runs others' programs to measure with; nil: they are refused
 	Observer  Observer
 	Progress  *Progress
@@ -55,9 +56,10 @@ type pull struct {
 	greeted chan struct{} // closed when there is a Hello
 	// measures are what a session that measures is asked for; closed after the last.
 	measures    chan wire.Message
-	toolDone    chan struct{} // the sender's end of a tool is over
-	measuredAll bool          // it is; converse's alone
-	done        chan struct{} // closed when every file is settled
+	verbsSaid   chan wire.Message // by the sender while its verbs are measured
+	toolDone    chan struct{}     // the sender's end of a tool is over
+	measuredAll bool              // it is; converse's alone
+	done        chan struct{}     // closed when every file is settled
 
 	dest       Destination
 	outlook    Outlook // of a dry run, instead
@@ -81,18 +83,19 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &pull{
-		Receiver: r,
-		s:        s,
-		sched:    newScheduler(DefaultExtentSize),
-		ctx:      ctx,
-		cancel:   cancel,
-		done:     make(chan struct{}),
-		files:    make(map[uint32]*inbound),
-		manifest: newManifest(),
-		owed:     make(map[uint32]time.Time),
-		greeted:  make(chan struct{}),
-		measures: make(chan wire.Message, 1),
-		toolDone: make(chan struct{}, 1),
+		Receiver:  r,
+		s:         s,
+		sched:     newScheduler(DefaultExtentSize),
+		ctx:       ctx,
+		cancel:    cancel,
+		done:      make(chan struct{}),
+		files:     make(map[uint32]*inbound),
+		manifest:  newManifest(),
+		owed:      make(map[uint32]time.Time),
+		greeted:   make(chan struct{}),
+		measures:  make(chan wire.Message, 1),
+		toolDone:  make(chan struct{}, 1),
+		verbsSaid: make(chan wire.Message, 1),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)

@@ -21,8 +21,13 @@ func (f tools) Serve(ctx context.Context, _ *wire.Hello, _ *wire.RunTool, ready 
 // receiver's end of it.
 func measuring(t *testing.T, with ToolServer) (h *hostile, over <-chan error) {
 	t.Helper()
+	return measuringWith(t, func(r *Receiver) { r.Tools = with })
+}
+
+func measuringWith(t *testing.T, with func(*Receiver)) (h *hostile, over <-chan error) {
+	t.Helper()
 	e := newEngine(t, nil)
-	e.Tools = with
+	with(&e.Receiver)
 	a, b := sessions(t)
 	h = newHostile(t, a)
 	end := make(chan error, 1)
@@ -33,7 +38,7 @@ func measuring(t *testing.T, with ToolServer) (h *hostile, over <-chan error) {
 	greeting := hello(VerifyNone)
 	greeting.Measure = true
 	h.say(greeting)
-	if w := await[*wire.Welcome](h); w.Tools != (with != nil) {
+	if w := await[*wire.Welcome](h); w.Tools != (e.Tools != nil) {
 		t.Errorf("%+v", w)
 	}
 	return h, end

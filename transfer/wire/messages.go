@@ -29,6 +29,11 @@ const (
 	kindToolReady
 	kindToolDone
 	kindToolEnded
+	kindVerbs
+	kindVerbsEnd
+	kindVerbsReady
+	kindVerbsStop
+	kindVerbsOver
 )
 
 func newMessage(k Kind) Message {
@@ -87,6 +92,16 @@ func newMessage(k Kind) Message {
 		return new(ToolDone)
 	case kindToolEnded:
 		return new(ToolEnded)
+	case kindVerbs:
+		return new(Verbs)
+	case kindVerbsEnd:
+		return new(VerbsEnd)
+	case kindVerbsReady:
+		return new(VerbsReady)
+	case kindVerbsStop:
+		return new(VerbsStop)
+	case kindVerbsOver:
+		return new(VerbsOver)
 	}
 	return nil
 }

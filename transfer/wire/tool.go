@@ -29,6 +29,15 @@ type RunTool struct {
 	Depth       uint16 `cbor:"3,keyasint"` // messages in flight
 	Iterations  uint32 `cbor:"4,keyasint"` // messages, where the tool counts them
 	Nanoseconds int64  `cbor:"5,keyasint"` // after which it is ended, whatever it does
+	// Of perftest alone, as in Verbs. What is 0 is perftest's to choose.
+	QPs    uint16 `cbor:"6,keyasint,omitempty"`
+	Chain  uint16 `cbor:"7,keyasint,omitempty"`
+	Signal uint16 `cbor:"8,keyasint,omitempty"`
+	Inline uint16 `cbor:"9,keyasint,omitempty"`
+	MTU    uint8  `cbor:"10,keyasint,omitempty"`
+	Both   bool   `cbor:"11,keyasint,omitempty"`
+	Events bool   `cbor:"12,keyasint,omitempty"`
+	UD     bool   `cbor:"13,keyasint,omitempty"` // SENDs of datagrams
 }
 
 // ToolReady says that the receiver's end listens.
@@ -64,8 +73,11 @@ func (m *RunTool) check() error {
 	if m.Tool < 1 || m.Tool >= toolEnd {
 		return malformed("a tool with the number %d", m.Tool)
 	}
-	if m.Size < 1 || m.Size > MaxExtent || m.Depth < 1 || m.Depth > 1024 || m.Iterations > MaxToolIterations || m.Nanoseconds < 1 || m.Nanoseconds > MaxToolTime {
+	if m.Size < 1 || m.Size > MaxExtent || m.Depth < 1 || m.Depth > 4096 || m.Iterations > MaxToolIterations || m.Nanoseconds < 1 || m.Nanoseconds > MaxToolTime {
 		return malformed("a tool's run of %d messages of %d bytes, %d in flight, for %d ns", m.Iterations, m.Size, m.Depth, m.Nanoseconds)
+	}
+	if m.QPs > maxVerbsQPs || m.Chain > 64 || m.Signal > m.Depth || m.Inline > 1024 || m.MTU > 5 {
+		return malformed("a tool with %d queue pairs, %d messages a doorbell, %d a completion", m.QPs, m.Chain, m.Signal)
 	}
 	return nil
 }
