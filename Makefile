@@ -72,9 +72,8 @@ bench-send: build
 bench-rails: build
 	$(VM) --timeout 600 -- testbed/bench-rails 7
 
-# The wrapper beside perftest: bandwidth, latency, and waiting on events, counted.
-bench-verbs: deps
-	CGO_ENABLED=1 $(GO) build -trimpath -o bin/perf ./ibverbs/internal/perf
+# bench beside perftest, in turn: bandwidth, latency, and waiting on events, counted.
+bench-verbs: build
 	$(VM) --timeout 2400 -- testbed/bench-verbs 9
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 

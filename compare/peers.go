@@ -32,6 +32,9 @@ type PeerLoad struct {
 	// Expect is how many messages a second there will likely be, for programs that have to
 	// be told how many to send.
 	Expect float64
+	// As has the settings of a measurement of verbs, which a peer takes too where it has
+	// them; nil: its own.
+	As *VerbsOptions
 }
 
 // PeerSample is what it measured: bytes a second, or round trips.
@@ -85,10 +88,10 @@ func (r *run) measurePeers(ctx context.Context, size int) error {
 			s = &peerSamples{alone: transfer.NewLatency()}
 			r.peers[key] = s
 		}
-		if err := r.measurePeer(ctx, p, s, p.Rate, PeerLoad{size, r.o.Depth, r.o.Duration, r.expect(p, size, 0)}); err != nil {
+		if err := r.measurePeer(ctx, p, s, p.Rate, PeerLoad{size, r.o.Depth, r.o.Duration, r.expect(p, size, 0), nil}); err != nil {
 			return err
 		}
-		if err := r.measurePeer(ctx, p, s, p.Trip, PeerLoad{size, 1, r.o.Duration, r.expect(p, size, 1)}); err != nil {
+		if err := r.measurePeer(ctx, p, s, p.Trip, PeerLoad{size, 1, r.o.Duration, r.expect(p, size, 1), nil}); err != nil {
 			return err
 		}
 	}
@@ -110,6 +113,12 @@ func (r *run) measurePeer(ctx context.Context, p *Peer, s *peerSamples, measure 
 		r.skipped[p.Name] = err
 		return nil
 	}
+	s.add(got, l)
+	return nil
+}
+
+// add takes what one round gave.
+func (s *peerSamples) add(got *PeerSample, l PeerLoad) {
 	s.version = got.Version
 	if got.Rate > 0 {
 		s.rates, s.perSecond[0] = append(s.rates, got.Rate), got.Rate/float64(l.Size)
@@ -121,7 +130,31 @@ func (r *run) measurePeer(ctx context.Context, p *Peer, s *peerSamples, measure 
 			s.alone.Merge(got.Trips)
 		}
 	}
-	return nil
+}
+
+// fill makes a cell of samples, beside our own of the same rounds; nil for none.
+func (c *PeerCell) fill(s *peerSamples, rates, trips []float64) {
+	c.Version = s.version
+	if len(s.rates) > 0 {
+		rate, cpu := intervalOf(s.rates), costOf(s.cost)
+		c.Rates, c.Rate, c.CPU = s.rates, &rate, &cpu
+		if rates != nil {
+			ratio := ratioOf(rates, s.rates)
+			c.RateRatio = &ratio
+		}
+	}
+	if len(s.trips) > 0 {
+		trip := intervalOf(s.trips)
+		c.Trip, c.Average = &trip, s.average
+		if !s.average {
+			d := distribution(s.alone)
+			c.Alone = &d
+		}
+		if trips != nil {
+			ratio := ratioOf(trips, s.trips)
+			c.TripRatio = &ratio
+		}
+	}
 }
 
 // expect tells from the round before, or else from our own method's, how many messages a
@@ -150,30 +183,12 @@ func (r *run) finishPeers(report *Report) {
 			if s == nil || len(s.rates)+len(s.trips) == 0 {
 				continue
 			}
-			c := PeerCell{Program: p.Name, Version: s.version, Beside: p.Beside, Size: size}
-			ours := report.beside(p.Beside, size)
-			if ours != nil {
+			c := PeerCell{Program: p.Name, Beside: p.Beside, Size: size}
+			if ours := report.beside(p.Beside, size); ours != nil {
 				c.Beside = ours.name()
-			}
-			if len(s.rates) > 0 {
-				rate, cpu := intervalOf(s.rates), costOf(s.cost)
-				c.Rates, c.Rate, c.CPU = s.rates, &rate, &cpu
-				if ours != nil {
-					ratio := ratioOf(ours.Rates, s.rates)
-					c.RateRatio = &ratio
-				}
-			}
-			if len(s.trips) > 0 {
-				trip := intervalOf(s.trips)
-				c.Trip, c.Average = &trip, s.average
-				if !s.average {
-					d := distribution(s.alone)
-					c.Alone = &d
-				}
-				if ours != nil {
-					ratio := ratioOf(ours.trips, s.trips)
-					c.TripRatio = &ratio
-				}
+				c.fill(s, ours.Rates, ours.trips)
+			} else {
+				c.fill(s, nil, nil)
 			}
 			report.Peers = append(report.Peers, c)
 		}

@@ -182,6 +182,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
 		RDMA:      &rdma.Transport{Memory: r.memory},
+		Verbs:     rdma.Verbs{Memory: r.memory},
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,

@@ -38,9 +38,30 @@ func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, port uint16) []string
 	if mine.Ethernet {
 		args = append(args, "-x", number(mine.GIDIndex))
 	}
+	optional := func(flag string, v uint16) {
+		if v > 0 {
+			args = append(args, flag, number(v))
+		}
+	}
+	optional("-q", ask.QPs)
+	optional("-l", ask.Chain)
+	optional("-Q", ask.Signal)
+	optional("-I", ask.Inline)
+	if ask.MTU > 0 {
+		args = append(args, "-m", number(128<<ask.MTU))
+	}
+	if ask.Both {
+		args = append(args, "-b")
+	}
+	if ask.Events {
+		args = append(args, "-e")
+	}
+	if ask.UD {
+		args = append(args, "-c", "UD")
+	}
 	switch ask.Tool {
 	case wire.ToolSendBW:
-		args = append(args, "-t", number(ask.Depth), "-r", number(max(leastReceives, ask.Depth)))
+		args = append(args, "-t", number(ask.Depth), "-r", number(max(leastReceives, 2*ask.Depth)))
 	case wire.ToolWriteBW, wire.ToolReadBW:
 		args = append(args, "-t", number(ask.Depth))
 	default:

@@ -46,6 +46,15 @@ type client func(context.Context, *wire.RunTool, transfer.ToolAt) error
 // both runs both ends of a tool.
 func both(ctx context.Context, m *transfer.Meter, s *compare.PeerSample, tool wire.Tool, l compare.PeerLoad, iterations int, f client) error {
 	ask := &wire.RunTool{Tool: tool, Size: uint32(l.Size), Depth: uint16(l.Depth), Iterations: uint32(iterations), Nanoseconds: int64(limit(l.Duration))}
+	if as := l.As; as != nil {
+		ask.MTU, ask.Both, ask.Events, ask.UD, ask.Inline = as.MTUCode(), as.Both, as.Events, as.Op == "ud", uint16(as.Inline)
+		if !as.Latency { // of which perftest refuses these
+			ask.QPs, ask.Signal = uint16(as.QPs), uint16(as.Signal)
+		}
+		if as.Chain > 1 {
+			ask.Chain = uint16(as.Chain)
+		}
+	}
 	there, err := m.Tool(ctx, ask, func(ctx context.Context, at transfer.ToolAt) error { return f(ctx, ask, at) })
 	s.There, s.Version = there, version(ctx, tool)
 	return err
@@ -63,6 +72,9 @@ var fewest, most = [2]int{20, 20}, [2]int{wire.MaxToolIterations, 100_000}
 // iterations is how many messages take about as long as a load should.
 func iterations(l compare.PeerLoad, alone int) int {
 	n := l.Expect * l.Duration.Seconds()
+	if l.As != nil && l.As.Iterations > 0 {
+		n = float64(l.As.Iterations)
+	}
 	return int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
 }
 

@@ -91,7 +91,7 @@ func TestServerArguments(t *testing.T) {
 	for tool, want := range map[wire.Tool]string{
 		wire.ToolWriteBW:   "ib_write_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600",
 		wire.ToolReadBW:    "ib_read_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600",
-		wire.ToolSendBW:    "ib_send_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600 -r 600",
+		wire.ToolSendBW:    "ib_send_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600 -r 1200",
 		wire.ToolWriteLat:  "ib_write_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
 		wire.ToolReadLat:   "ib_read_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
 		wire.ToolSendLat:   "ib_send_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
@@ -104,6 +104,11 @@ func TestServerArguments(t *testing.T) {
 		if got := strings.Join(append([]string{name}, args...), " "); got != want || ends == (name == "qperf") {
 			t.Errorf("%q, ends by itself: %v; want %q", got, ends, want)
 		}
+	}
+	ask = wire.RunTool{Tool: wire.ToolSendBW, Size: 1024, Depth: 64, Iterations: 5, QPs: 2, Chain: 3, Signal: 4, Inline: 5, MTU: 5, UD: true}
+	want := "-F -p 99 -d mlx5_0 -i 2 -s 1024 -n 5 -x 3 -q 2 -l 3 -Q 4 -I 5 -m 4096 -c UD -t 64 -r 512"
+	if _, args, _ := serverCommand(&ask, mine, 99); strings.Join(args, " ") != want {
+		t.Errorf("%q, want %q", args, want)
 	}
 	infiniband := *mine
 	infiniband.Ethernet = false
