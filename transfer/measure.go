@@ -23,6 +23,10 @@ type Load struct {
 	Depth     int            // requests in flight at the most
 	Warmup    time.Duration  // that does not count
 	Duration  time.Duration  // that does
+	// Interval is how far apart the times are at which requests are due, whether or not
+	// the one before was answered (an open loop), and from which round trips count. 0: a
+	// request is sent as soon as there is room.
+	Interval time.Duration
 }
 
 // Measurement is what came of a [Load].
@@ -36,14 +40,8 @@ type Measurement struct {
 	Latency         *hdrhistogram.Histogram
 	LocalCPU, Other CPU           // of this host, and of the receiver's
 	LocalTime       time.Duration // by this host's clock, that LocalCPU is of
-}
-
-// CPU is time that processors spent meanwhile.
-type CPU struct {
-	User, System time.Duration // in and for the process (getrusage(2))
-	// Host is what the whole host was busy (/proc/stat): it has the kernel's threads and
-	// interrupts too, and whatever else ran there.
-	Host time.Duration
+	LocalMemory     Memory        // when it began
+	OtherMemory     Memory        // the receiver's, when it was over
 }
 
 // MaxInFlight is how many bytes of requests a [Load] may keep in flight.
@@ -227,7 +225,7 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	}
 	ask := &wire.Measure{
 		Transport: l.Transport, Op: l.Op, Size: uint32(l.Size), Depth: uint16(l.Depth), Extents: uint32(measured / l.Size),
-		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration),
+		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration), Interval: int64(l.Interval),
 	}
 	select { // one that the receiver never came for
 	case <-m.loads:
@@ -253,6 +251,7 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 		case *wire.Measuring:
 			r.Remote = Printable(msg.Detail)
 			began, at = cpu, now
+			r.LocalMemory = memoryUsed()
 		case *wire.Measured:
 			if msg.Code != 0 {
 				return nil, errorf(peerCode(msg.Code), "%s", Printable(msg.Reason))
@@ -307,6 +306,7 @@ func (r *Measurement) fill(msg *wire.Measured, size int) error {
 	r.Bytes = msg.Extents * int64(size)
 	r.Elapsed = time.Duration(msg.Nanoseconds)
 	r.Other = cpuOf(msg.CPU)
+	r.OtherMemory = Memory{msg.Memory.Anonymous, msg.Memory.Pinned, msg.Memory.Peak}
 	r.Latency = NewLatency()
 	for i, took := range msg.Took {
 		if err := r.Latency.RecordValues(took, msg.Times[i]); err != nil {

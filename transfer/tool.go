@@ -106,10 +106,6 @@ func (m *Meter) runClient(ctx context.Context, limit time.Duration, ask *wire.Ru
 	return causeOf(ctx, client(ctx, at))
 }
 
-func cpuOf(c wire.CPU) CPU {
-	return CPU{time.Duration(c.User), time.Duration(c.System), time.Duration(c.Host)}
-}
-
 // runTool runs this end of a tool for the sender, and answers what became of it.
 func (p *pull) runTool(ask *wire.RunTool) *wire.ToolEnded {
 	ended := new(wire.ToolEnded)
@@ -120,7 +116,7 @@ func (p *pull) runTool(ask *wire.RunTool) *wire.ToolEnded {
 	if err != nil {
 		ended.Code, ended.Reason = uint8(min(CodeOf(err), CodeNoRDMA)), wire.Clip(err.Error())
 	}
-	ended.CPU = wire.CPU{User: int64(cpu.User), System: int64(cpu.System), Host: int64(cpu.Host)}
+	ended.CPU = cpu.wire()
 	return ended
 }
 
@@ -139,7 +135,8 @@ func (p *pull) serveTool(ask *wire.RunTool) (CPU, error) {
 	case <-p.toolDone:
 	default:
 	}
-	began, told := hostBusy(), false
+	busy, soft := hostBusy()
+	told := false
 	cpu, err := p.Tools.Serve(ctx, p.hello, ask, func(ready *wire.ToolReady) error {
 		told = true
 		return p.s.Send(ready)
@@ -151,6 +148,7 @@ func (p *pull) serveTool(ask *wire.RunTool) (CPU, error) {
 		case <-ctx.Done():
 		}
 	}
-	cpu.Host = max(0, hostBusy()-began)
+	busyThen, softThen := hostBusy()
+	cpu.Host, cpu.SoftIRQ = max(0, busyThen-busy), max(0, softThen-soft)
 	return cpu, causeOf(ctx, err)
 }

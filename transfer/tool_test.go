@@ -56,6 +56,7 @@ func TestToolsAreRefusedUnlessAllowed(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 		h.say(&wire.ManifestEnd{}) // the session lives on
+		synctest.Wait()            // it has heard that before the end
 		h.s.Close()
 		if err := <-over; err != nil {
 			t.Error(err)

@@ -214,8 +214,7 @@ func (p *pull) runVerbs(ask *wire.Verbs, over *wire.VerbsOver) error {
 	case <-p.verbsSaid:
 	case <-ctx.Done():
 	}
-	cpu := spent().since(began)
-	over.CPU = wire.CPU{User: int64(cpu.User), System: int64(cpu.System), Host: int64(cpu.Host)}
+	over.CPU = spent().since(began).wire()
 	stop()
 	err = <-result
 	if over.Nanoseconds == 0 {

@@ -84,6 +84,7 @@ func TestReceiversEndOfVerbs(t *testing.T) {
 				}
 			}
 			h.say(&wire.ManifestEnd{})
+			synctest.Wait() // it has heard that before the end
 			h.s.Close()
 			if err := <-end; err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -92,8 +92,8 @@ func (m *ToolReady) check() error {
 func (m *ToolDone) check() error { return nil }
 
 func (m *ToolEnded) check() error {
-	if m.CPU.User < 0 || m.CPU.System < 0 || m.CPU.Host < 0 {
-		return malformed("a negative measurement")
+	if err := m.CPU.check(); err != nil {
+		return err
 	}
 	return texts(m.Reason)
 }

@@ -85,8 +85,11 @@ func (m *VerbsReady) check() error { return nil }
 func (m *VerbsStop) check() error  { return nil }
 
 func (m *VerbsOver) check() error {
-	if m.Messages < 0 || m.Nanoseconds < 0 || m.Received < 0 || m.CPU.User < 0 || m.CPU.System < 0 || m.CPU.Host < 0 {
+	if m.Messages < 0 || m.Nanoseconds < 0 || m.Received < 0 {
 		return malformed("a negative measurement")
+	}
+	if err := m.CPU.check(); err != nil {
+		return err
 	}
 	return texts(m.Reason)
 }
