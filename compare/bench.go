@@ -37,7 +37,7 @@ type Single struct {
 func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.Duration, peers []Peer) (*Single, error) {
 	peers = slices.DeleteFunc(peers, func(p Peer) bool { return p.Beside != method.String() && p.Beside != method.Transport })
 	r := newRun(m, Options{Methods: []Method{method}, Sizes: []int{size}, Depth: depth, Rounds: 1, Duration: d, Peers: peers})
-	got, err := measure(ctx, m, *r.o, load{method, size, depth}, r.all)
+	got, err := measure(ctx, m, *r.o, load{method, size, depth, false}, r.all)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // Method is one way of moving an extent.
@@ -49,7 +50,10 @@ type samples struct {
 	rates         []float64 // bytes a second, with Depth requests in flight
 	trips         []float64 // median round trip of one request alone, seconds
 	alone, loaded *hdrhistogram.Histogram
+	open          *hdrhistogram.Histogram // from when requests were due
+	interval      time.Duration           // between those
 	cost          []cost
+	here, there   transfer.Memory // the most of any measurement of bandwidth
 }
 
 // cost is what processors spent on one measurement of bandwidth.
@@ -95,7 +99,7 @@ func (r *run) measureRound(ctx context.Context) error {
 			if r.skipped[l.method.String()] != nil {
 				continue
 			}
-			r.step(fmt.Sprintf("%s, %s, %d in flight", l.method, Size(l.size), l.depth))
+			r.step(l.String())
 			_, err := measure(ctx, r.m, *r.o, l, r.all)
 			switch {
 			case r.m.Ended() != nil:
@@ -121,18 +125,30 @@ func (r *run) step(what string) {
 
 // steps is how much there is to measure, unless something is skipped.
 func (o *Options) steps() int {
-	return o.Rounds * len(o.Sizes) * 2 * (len(o.Methods) + len(o.Peers))
+	return o.Rounds * len(o.Sizes) * (3*len(o.Methods) + 2*len(o.Peers))
 }
 
 // load is what is measured once a round.
 type load struct {
 	method      Method
 	size, depth int
+	open        bool // requests are due at times of their own
+}
+
+// openLoad is how much of what a method can do with one request after the other is asked of
+// it in an open loop: enough to be busy, and not so much that a queue only grows.
+const openLoad = 0.5
+
+func (l load) String() string {
+	if l.open {
+		return fmt.Sprintf("%s, %s, open loop", l.method, Size(l.size))
+	}
+	return fmt.Sprintf("%s, %s, %d in flight", l.method, Size(l.size), l.depth)
 }
 
 func (o *Options) loads(size int) (list []load) {
 	for _, method := range o.Methods {
-		list = append(list, load{method, size, o.Depth}, load{method, size, 1})
+		list = append(list, load{method, size, o.Depth, false}, load{method, size, 1, false}, load{method, size, o.Depth, true})
 	}
 	return list
 }
@@ -148,22 +164,37 @@ func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*s
 	if l.method.Transport == transfer.TransportRDMA {
 		ask.Op = l.method.Name
 	}
+	key := cellKey{l.method.String(), l.size}
+	if l.open {
+		s := all[key]
+		if s == nil || len(s.trips) == 0 {
+			return nil, nil // so fast, or so slow, that nothing was timed
+		}
+		if s.interval == 0 { // the same in every round
+			s.interval = min(wire.MaxInterval, max(1, time.Duration(s.trips[0]/openLoad*1e9)))
+		}
+		ask.Interval = s.interval
+	}
 	got, err := m.Measure(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	key := cellKey{l.method.String(), l.size}
 	s := all[key]
 	if s == nil {
-		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency()}
+		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency(), open: transfer.NewLatency()}
 		all[key] = s
 	}
 	s.local, s.remote = got.Local, got.Remote
+	if l.open {
+		s.open.Merge(got.Latency)
+		return got, nil
+	}
 	rate := float64(got.Bytes) / got.Elapsed.Seconds()
 	if l.depth == o.Depth {
 		s.rates = append(s.rates, rate)
 		s.loaded.Merge(got.Latency)
 		s.cost = append(s.cost, cost{[2]float64{rate * got.LocalTime.Seconds(), float64(got.Bytes)}, got.LocalCPU, got.Other})
+		s.here, s.there = most(s.here, got.LocalMemory), most(s.there, got.OtherMemory)
 	}
 	if l.depth == 1 {
 		s.alone.Merge(got.Latency)
@@ -172,4 +203,9 @@ func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*s
 		}
 	}
 	return got, nil
+}
+
+// most is the larger of each.
+func most(a, b transfer.Memory) transfer.Memory {
+	return transfer.Memory{Anonymous: max(a.Anonymous, b.Anonymous), Pinned: max(a.Pinned, b.Pinned), Peak: max(a.Peak, b.Peak)}
 }

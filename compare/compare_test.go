@@ -17,9 +17,10 @@ import (
 type truth struct {
 	rates map[string]float64
 	trip  time.Duration
-	n     int   // loads so far
-	dies  int   // at this load; 0: never
-	ended error // then
+	asked []time.Duration // intervals of the open loops
+	n     int             // loads so far
+	dies  int             // at this load; 0: never
+	ended error           // then
 }
 
 var errGone = errors.New("the peer is gone")
@@ -30,6 +31,9 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 	if m.n++; m.n == m.dies {
 		m.ended = errGone
 		return nil, errGone
+	}
+	if l.Interval > 0 {
+		m.asked = append(m.asked, l.Interval)
 	}
 	name := l.Op
 	if l.Transport == transfer.TransportTCP {
@@ -47,6 +51,7 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 	}
 	n := int64(rate * l.Duration.Seconds() / float64(l.Size))
 	return &transfer.Measurement{Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
+		LocalMemory: transfer.Memory{Anonymous: 1, Pinned: int64(m.n), Peak: 3}, OtherMemory: transfer.Memory{Anonymous: 4, Pinned: 5, Peak: 6},
 		LocalCPU: transfer.CPU{User: l.Duration / 2}, Other: transfer.CPU{System: l.Duration}}, nil
 }
 
@@ -150,8 +155,9 @@ func TestPeersStandBesideOurs(t *testing.T) {
 	if err := r.WriteText(&text); err != nil {
 		t.Fatal(err)
 	}
-	table, _, _ := strings.Cut(text.String(), "\n\n")
-	for line := range strings.Lines(table) {
+	table, rest, _ := strings.Cut(text.String(), "\n\n")
+	second, _, _ := strings.Cut(rest, "\n\n")
+	for line := range strings.Lines(table + "\n" + second + "\n") {
 		if n := utf8.RuneCountInString(line) - 1; n > 100 {
 			t.Errorf("%d columns: %s", n, line)
 		}
@@ -177,6 +183,30 @@ func TestBenchHasItsPeers(t *testing.T) {
 	}
 }
 
+// An open loop asks for half of what one request after the other reached in the first
+// round, in every round; memory is the most of any.
+func TestOpenLoopAndMemory(t *testing.T) {
+	m := &truth{rates: map[string]float64{"copy": 1e9}, trip: time.Millisecond}
+	o := options()
+	o.Methods, o.Sizes = o.Methods[2:], []int{4096}
+	r, err := Run(t.Context(), m, o)
+	if err != nil || len(r.Cells) != 1 || len(m.asked) != o.Rounds {
+		t.Fatalf("%+v, %v; %v", r, err, m.asked)
+	}
+	for _, d := range m.asked {
+		if math.Abs(d.Seconds()-2e-3) > 1e-5 || d != m.asked[0] {
+			t.Errorf("due every %v, want twice a round trip", m.asked)
+		}
+	}
+	c := r.Cells[0]
+	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 500 || c.Alone.Count != 500 {
+		t.Errorf("%+v", c.Open)
+	}
+	if c.Memory.Here != (Memory{1, 13, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
+		t.Errorf("%+v", c.Memory)
+	}
+}
+
 // The words have each span once.
 func TestVerdictSpansSizes(t *testing.T) {
 	cell := func(transport string, size int, rate float64) Cell {
@@ -198,7 +228,7 @@ func TestVerdictSpansSizes(t *testing.T) {
 
 func TestBrokenOffIsNotComplete(t *testing.T) {
 	// In the second round, after one of its loads.
-	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: 1, dies: 20}, options())
+	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: 1, dies: 29}, options())
 	if !errors.Is(err, errGone) || r.Complete || r.Rounds != 1 || len(r.Cells) != 9 || !strings.HasPrefix(r.Verdict, "Not complete.") {
 		t.Errorf("%+v, %v", r, err)
 	}

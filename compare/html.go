@@ -25,6 +25,8 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"mib":     func(v float64) string { return fmt.Sprintf("%.1f", v/(1<<20)) },
 	"seconds": seconds,
 	"p99":     func(d Distribution) string { return seconds(d.at(99)) },
+	"p50":     func(d Distribution) string { return seconds(d.at(50)) },
+	"bytes":   func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) },
 	"process": CPU.process,
 	"columns": func(c PeerCell) []string { return c.columns() },
 }).Parse(page))

@@ -34,6 +34,7 @@ type Report struct {
 	Peers      []PeerCell `json:"peers,omitempty"`      // by size, then program
 	Normalised []string   `json:"normalised,omitempty"` // what was done to the peers' figures
 	Skipped    []Skipped  `json:"skipped,omitempty"`
+	Hardware   *Hardware  `json:"hardware,omitempty"` // of the host that asked
 	Verdict    string     `json:"verdict"`
 }
 
@@ -63,7 +64,9 @@ type Cell struct {
 	Trip      Interval     `json:"round_trip_seconds"`  // of one request alone: medians of the rounds
 	Alone     Distribution `json:"round_trips"`         // of one request alone, of all rounds together
 	Loaded    Distribution `json:"round_trips_loaded"`  // with Depth in flight
+	Open      *OpenLoop    `json:"open_loop,omitempty"`
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
+	Memory    Memories     `json:"memory_bytes"` // where bandwidth was measured
 
 	alone *hdrhistogram.Histogram
 	trips []float64 // median of each round
@@ -71,6 +74,26 @@ type Cell struct {
 
 // name is the method's full one.
 func (c *Cell) name() string { return c.Transport + " " + c.Method }
+
+// OpenLoop is what round trips take when requests are due at times of their own, counted
+// from then: what holds one up holds up those behind it too, and shows in all of them.
+type OpenLoop struct {
+	PerSecond float64      `json:"due_per_second"`
+	Trips     Distribution `json:"round_trips"`
+}
+
+// Memories are what the processes of both ends had at the most.
+type Memories struct {
+	Here  Memory `json:"here"`
+	There Memory `json:"there"`
+}
+
+// Memory is what a process has, bytes.
+type Memory struct {
+	Anonymous int64 `json:"anonymous"` // resident, and of no file
+	Pinned    int64 `json:"pinned"`    // that devices hold
+	Peak      int64 `json:"peak"`      // resident since it began, files' pages too
+}
 
 // Distribution is of times, in seconds.
 type Distribution struct {
@@ -96,6 +119,8 @@ type CPU struct {
 	User   float64 `json:"user"`
 	System float64 `json:"system"`
 	Host   float64 `json:"host"`
+	// SoftIRQ is the part of Host that served software interrupts.
+	SoftIRQ float64 `json:"softirq"`
 }
 
 // process is what the process is charged with.
@@ -126,6 +151,10 @@ func (run *run) finish(r *Report, err error) {
 			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
 				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
+			c.Memory = Memories{Memory(s.here), Memory(s.there)}
+			if s.open.TotalCount() > 0 {
+				c.Open = &OpenLoop{1 / s.interval.Seconds(), distribution(s.open)}
+			}
 			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
 			r.Cells = append(r.Cells, c)
 		}
@@ -190,11 +219,13 @@ func costOf(list []cost) CPUs {
 			of(func(c *cost) float64 { return gb(c.here.User, c.bytes[0]) }),
 			of(func(c *cost) float64 { return gb(c.here.System, c.bytes[0]) }),
 			of(func(c *cost) float64 { return gb(c.here.Host, c.bytes[0]) }),
+			of(func(c *cost) float64 { return gb(c.here.SoftIRQ, c.bytes[0]) }),
 		},
 		There: CPU{
 			of(func(c *cost) float64 { return gb(c.there.User, c.bytes[1]) }),
 			of(func(c *cost) float64 { return gb(c.there.System, c.bytes[1]) }),
 			of(func(c *cost) float64 { return gb(c.there.Host, c.bytes[1]) }),
+			of(func(c *cost) float64 { return gb(c.there.SoftIRQ, c.bytes[1]) }),
 		},
 	}
 }

@@ -59,7 +59,11 @@ func (r *Report) WriteText(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one.\n", r.Rounds, r.Duration, r.Depth)
+	fmt.Fprintln(w)
+	if err := r.writeLatencies(w); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Rounds, r.Duration, r.Depth, r.Depth)
 	for _, n := range r.Normalised {
 		fmt.Fprintln(w, n)
 	}
@@ -71,6 +75,30 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := fmt.Fprintln(w, r.Verdict)
 	return err
+}
+
+// writeLatencies writes a second table: round trips of one request after the other, of
+// requests that are due at times of their own, and of all that a lane has in flight; and
+// what the ends had of memory.
+func (r *Report) writeLatencies(w io.Writer) error {
+	if len(r.Cells) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "size\tmethod\tdue/s\topen p50\tp99\tloaded p50\tp99\tMiB pinned, peak\tthere\t")
+	mib := func(m Memory) string {
+		return fmt.Sprintf("%.0f, %.0f", float64(m.Pinned)/(1<<20), float64(m.Peak)/(1<<20))
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		open := []string{"-", "-", "-"}
+		if c.Open != nil {
+			open = []string{fmt.Sprintf("%.0f", c.Open.PerSecond), seconds(c.Open.Trips.at(50)), seconds(c.Open.Trips.at(99))}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", Size(c.Size), c.name(), strings.Join(open, "\t"), seconds(c.Loaded.at(50)), seconds(c.Loaded.at(99)),
+			mib(c.Memory.Here), mib(c.Memory.There))
+	}
+	return t.Flush()
 }
 
 // columns are a peer's figures, as a table has them: MiB/s, interval, messages a second,

@@ -35,6 +35,8 @@ func compareCommand() *cli.Command {
 			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			peersFlag(),
+			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
+			&cli.BoolFlag{Name: "hardware", Usage: "have this host's RDMA devices in the report, links, NUMA nodes, counters and all"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
@@ -69,9 +71,9 @@ func runCompare(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var before *compare.Report
+	var baseline *compare.Report
 	if path := c.String("baseline"); path != "" {
-		if before, err = readBaseline(path); err != nil {
+		if baseline, err = readBaseline(path); err != nil {
 			return err
 		}
 	}
@@ -83,17 +85,28 @@ func runCompare(c *cli.Context) error {
 		m.Close()
 		return err
 	}
+	if dir := c.String("fio"); dir != "" {
+		disk, remove := peertool.Disk(dir)
+		defer remove()
+		opt.Peers = append(opt.Peers, disk...)
+	}
+	hardware := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
+	before := hardware()
 	stop := showSteps(opt)
 	report, err := compare.Run(c.Context, m, *opt)
 	stop()
+	if c.Bool("hardware") {
+		report.Hardware = hardware()
+		report.Hardware.Since(before)
+	}
 	m.Close()
 	report.Peer = addr
 	werr := writeReport(c, report)
 	if err == nil {
 		err = nothing(report)
 	}
-	if err == nil && werr == nil && before != nil {
-		err = sinceBaseline(c, report, before)
+	if err == nil && werr == nil && baseline != nil {
+		err = sinceBaseline(c, report, baseline)
 	}
 	return errors.Join(err, werr)
 }

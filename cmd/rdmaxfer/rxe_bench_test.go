@@ -74,3 +74,35 @@ func TestBenchVerbsCut(t *testing.T) {
 	b.want(transfer.CodeNoRDMA)
 	r.want(transfer.CodeOK)
 }
+
+// TestHardwareReport rehearses "make hw-report" on the pair.
+func TestHardwareReport(t *testing.T) {
+	tt := newTransfer(t)
+	disk := t.TempDir()
+	mount(t, disk, "size=300m")
+	r := tt.recv("--discard", "--allow-peers")
+	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy", "--rounds", "1").want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	report := tt.report()
+	if report.Hardware == nil || len(report.Skipped) > 0 || len(report.Peers) != 8 || len(report.Cells) != 4 {
+		t.Fatalf("%+v", report)
+	}
+	found := false
+	for _, d := range report.Hardware.Devices {
+		if d.Name != "rxe_b" {
+			continue
+		}
+		found = true
+		if len(d.Ports) != 1 || d.Ports[0].Counters["sent_pkts"] == 0 || !strings.Contains(d.Ports[0].State, "ACTIVE") || d.Ports[0].NetMTU != 4200 || d.Ports[0].Rate == "" {
+			t.Errorf("%+v", d)
+		}
+	}
+	if !found {
+		t.Errorf("%+v", report.Hardware)
+	}
+	for _, c := range report.Cells {
+		if c.Transport == "rdma" && (c.Memory.Here.Pinned == 0 || c.Memory.There.Pinned == 0) || c.Memory.Here.Peak == 0 || c.Open == nil || c.Open.Trips.Count == 0 {
+			t.Errorf("%s %s: %+v, %+v", c.Transport, c.Method, c.Memory, c.Open)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/compare"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -201,5 +202,29 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 	if _, err := o.Write([]byte{1}); err == nil || o.Len() != mostOutput {
 		t.Errorf("%d bytes, %v", o.Len(), err)
+	}
+}
+
+// fio reads and writes a file of its own, which is gone when it is told to remove it.
+func TestDisk(t *testing.T) {
+	dir := t.TempDir()
+	peers, remove := Disk(dir)
+	for _, p := range peers {
+		s, err := p.Rate(t.Context(), compare.PeerLoad{Size: 65536, Depth: 4, Duration: 50 * time.Millisecond})
+		if err != nil || s.Rate <= 0 || s.Bytes <= 0 || !strings.HasPrefix(s.Version, "fio-") || s.Here.System <= 0 {
+			t.Errorf("%s: %+v, %v", p.Name, s, err)
+		}
+		if _, err := p.Rate(t.Context(), compare.PeerLoad{Size: 100, Depth: 4, Duration: time.Millisecond}); err == nil || !strings.Contains(err.Error(), "multiples of 4096") {
+			t.Errorf("%s of 100 bytes: %v", p.Name, err)
+		}
+	}
+	remove()
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, bad := range []string{"", "{}", `{"jobs":[{}]}`} {
+		if _, rate, _, err := parseFio(bad); err == nil {
+			t.Errorf("%q: %v", bad, rate)
+		}
 	}
 }

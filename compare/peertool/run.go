@@ -22,7 +22,7 @@ import (
 )
 
 // packages are what brings the programs.
-var packages = map[string]string{"qperf": "qperf", "iperf3": "iperf3"}
+var packages = map[string]string{"qperf": "qperf", "iperf3": "iperf3", "fio": "fio"}
 
 // find looks a program up.
 func find(name string) (string, error) {
