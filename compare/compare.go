@@ -34,6 +34,7 @@ type Options struct {
 	Rounds   int           // how often each load is measured
 	Duration time.Duration // of each, and a quarter of it before that to warm up
 	Peers    []Peer        // others' programs that measure the same
+	Count    bool          // count work too, which costs a little
 	// Progress, if it is set, hears of each load before it is measured.
 	Progress func(done, total int, what string)
 }
@@ -53,6 +54,7 @@ type samples struct {
 	open          *hdrhistogram.Histogram // from when requests were due
 	interval      time.Duration           // between those
 	cost          []cost
+	work          [][2]Work       // here and there
 	here, there   transfer.Memory // the most of any measurement of bandwidth
 }
 
@@ -160,7 +162,7 @@ type cellKey struct {
 }
 
 func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*samples) (*transfer.Measurement, error) {
-	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration}
+	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration, Count: o.Count && l.depth == o.Depth && !l.open}
 	if l.method.Transport == transfer.TransportRDMA {
 		ask.Op = l.method.Name
 	}
@@ -194,6 +196,11 @@ func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*s
 		s.rates = append(s.rates, rate)
 		s.loaded.Merge(got.Latency)
 		s.cost = append(s.cost, cost{[2]float64{rate * got.LocalTime.Seconds(), float64(got.Bytes)}, got.LocalCPU, got.Other})
+		if got.LocalWork != nil {
+			// This end's is of a little longer than the receiver's, as its CPU time is.
+			here := rate * got.LocalTime.Seconds()
+			s.work = append(s.work, [2]Work{workOf(got.LocalWork, here), workOf(got.OtherWork, float64(got.Bytes))})
+		}
 		s.here, s.there = most(s.here, got.LocalMemory), most(s.there, got.OtherMemory)
 	}
 	if l.depth == 1 {

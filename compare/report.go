@@ -67,6 +67,7 @@ type Cell struct {
 	Open      *OpenLoop    `json:"open_loop,omitempty"`
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
 	Memory    Memories     `json:"memory_bytes"` // where bandwidth was measured
+	Work      *Works       `json:"work_per_gib,omitempty"`
 
 	alone *hdrhistogram.Histogram
 	trips []float64 // median of each round
@@ -152,6 +153,7 @@ func (run *run) finish(r *Report, err error) {
 				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
 			c.Memory = Memories{Memory(s.here), Memory(s.there)}
+			c.Work = worksOf(s.work)
 			if s.open.TotalCount() > 0 {
 				c.Open = &OpenLoop{1 / s.interval.Seconds(), distribution(s.open)}
 			}

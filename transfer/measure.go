@@ -27,6 +27,7 @@ type Load struct {
 	// the one before was answered (an open loop), and from which round trips count. 0: a
 	// request is sent as soon as there is room.
 	Interval time.Duration
+	Count    bool // Work too, which costs a little
 }
 
 // Measurement is what came of a [Load].
@@ -42,6 +43,9 @@ type Measurement struct {
 	LocalTime       time.Duration // by this host's clock, that LocalCPU is of
 	LocalMemory     Memory        // when it began
 	OtherMemory     Memory        // the receiver's, when it was over
+	// LocalWork and OtherWork are what was counted, where it was asked for: of this process
+	// from when it began until it heard that it is over.
+	LocalWork, OtherWork *Work
 }
 
 // MaxInFlight is how many bytes of requests a [Load] may keep in flight.
@@ -225,7 +229,7 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	}
 	ask := &wire.Measure{
 		Transport: l.Transport, Op: l.Op, Size: uint32(l.Size), Depth: uint16(l.Depth), Extents: uint32(measured / l.Size),
-		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration), Interval: int64(l.Interval),
+		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration), Interval: int64(l.Interval), Count: l.Count,
 	}
 	select { // one that the receiver never came for
 	case <-m.loads:
@@ -241,6 +245,12 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	var r Measurement
 	var began CPU
 	var at time.Time
+	var work *worker
+	defer func() {
+		if work != nil {
+			work.stop()
+		}
+	}()
 	for {
 		msg, err := m.event(ctx)
 		if err != nil {
@@ -252,12 +262,20 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 			r.Remote = Printable(msg.Detail)
 			began, at = cpu, now
 			r.LocalMemory = memoryUsed()
+			if l.Count && work == nil {
+				work = startCounting()
+			}
 		case *wire.Measured:
 			if msg.Code != 0 {
 				return nil, errorf(peerCode(msg.Code), "%s", Printable(msg.Reason))
 			}
 			if at.IsZero() || msg.Nanoseconds == 0 || msg.Extents == 0 {
 				return nil, errorf(CodeOther, "%w: measured nothing, or before it began", wire.ErrMalformed)
+			}
+			if work != nil && msg.Work != nil {
+				done := work.stop()
+				work = nil
+				r.LocalWork, r.OtherWork = &done, &Work{msg.Work.Crossings, msg.Work.Allocations, msg.Work.SystemCalls}
 			}
 			r.LocalCPU, r.LocalTime = cpu.since(began), now.Sub(at)
 			r.Local = m.local()

@@ -88,11 +88,15 @@ func (p *pull) measureMessage(m wire.Message) error {
 
 func (p *pull) measure(m *wire.Measure) *wire.Measured {
 	f := &measuredFeed{Measure: m, took: NewLatency(), await: awaitTime}
-	if err := p.drive(m, f); err != nil {
+	err := p.drive(m, f)
+	if f.work != nil {
+		f.work.stop()
+	}
+	if err != nil {
 		return &wire.Measured{Code: uint8(min(CodeOf(err), CodeNoRDMA)), Reason: wire.Clip(err.Error())}
 	}
 	r := &wire.Measured{Extents: f.landed, Nanoseconds: int64(f.end.Sub(f.start)), CPU: f.cpu.wire(),
-		Memory: wire.Memory{Anonymous: f.memory.Anonymous, Pinned: f.memory.Pinned, Peak: f.memory.Peak}}
+		Memory: wire.Memory{Anonymous: f.memory.Anonymous, Pinned: f.memory.Pinned, Peak: f.memory.Peak}, Work: f.worked}
 	for _, bar := range f.took.Distribution() {
 		if bar.Count > 0 {
 			r.Took = append(r.Took, bar.To)
@@ -173,6 +177,8 @@ type measuredFeed struct {
 	took       *hdrhistogram.Histogram
 	cpu        CPU
 	memory     Memory
+	work       *worker // where it is to be counted
+	worked     *wire.Work
 	due        time.Time // when the next is, where they are due at times of their own
 	await      func(time.Time)
 }
@@ -250,6 +256,9 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 		if err := f.began(); err != nil {
 			return err
 		}
+		if f.Count {
+			f.work = startCounting()
+		}
 		f.cpu = spent()
 		f.start = time.Now()
 	default:
@@ -263,6 +272,10 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 			f.over = true
 			f.end = now
 			f.cpu = spent().since(f.cpu)
+			if f.work != nil {
+				f.worked = f.work.stop().wire()
+				f.work = nil
+			}
 			f.memory = memoryUsed()
 		}
 	}

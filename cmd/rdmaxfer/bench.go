@@ -17,7 +17,7 @@ import (
 )
 
 // verbsOps are what bench measures the verbs alone by.
-var verbsOps = []string{rdma.OpWrite, rdma.OpRead, rdma.OpSend, "ud"}
+var verbsOps = append(slices.Clone(rdma.Ops[1:]), "ud")
 
 func benchCommand() *cli.Command {
 	flags := func(size string) []cli.Flag {

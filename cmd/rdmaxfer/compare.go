@@ -36,6 +36,7 @@ func compareCommand() *cli.Command {
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			peersFlag(),
 			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
+			&cli.BoolFlag{Name: "count", Usage: "have counted work in the JSON: calls into C, allocations and (where root may) system calls a GiB; counting them costs a little"},
 			&cli.BoolFlag{Name: "hardware", Usage: "have this host's RDMA devices in the report, links, NUMA nodes, counters and all"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
@@ -112,7 +113,7 @@ func runCompare(c *cli.Context) error {
 }
 
 func compareOptions(c *cli.Context) (*compare.Options, error) {
-	o := &compare.Options{Depth: c.Int("depth"), Rounds: c.Int("rounds"), Duration: c.Duration("duration")}
+	o := &compare.Options{Depth: c.Int("depth"), Rounds: c.Int("rounds"), Duration: c.Duration("duration"), Count: c.Bool("count")}
 	var err error
 	if o.Sizes, err = sizes(c.String("sizes"), o.Depth); err != nil {
 		return nil, err

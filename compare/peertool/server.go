@@ -78,9 +78,28 @@ func (s Server) Serve(ctx context.Context, hello *wire.Hello, ask *wire.RunTool,
 			return transfer.CPU{}, context.Cause(ctx)
 		}
 	}
-	cancel() // it would serve for ever
+	// It would serve for ever. What it forked for this run has to end first: until then
+	// that one's CPU time is not the program's.
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for forked(p.cmd.Process.Pid) {
+		select {
+		case <-tick.C:
+			continue
+		case <-late.C:
+		case <-ctx.Done():
+		}
+		break
+	}
+	cancel()
 	<-p.ended
 	return p.cpu(), nil
+}
+
+// forked says whether a process has children.
+func forked(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	return err == nil && len(b) > 0
 }
 
 // freePort is one that nothing listens on. (What takes it in between has the program

@@ -12,6 +12,7 @@ type Measure struct {
 	Nanoseconds int64  `cbor:"7,keyasint"` // that do
 	// Interval is how far apart requests are due, nanoseconds; 0: as soon as there is room.
 	Interval int64 `cbor:"8,keyasint,omitempty"`
+	Count    bool  `cbor:"9,keyasint,omitempty"` // Work too, which costs a little
 }
 
 // Measuring says that the lane is up and warm: from now on it counts.
@@ -32,6 +33,14 @@ type Measured struct {
 	Times []int64 `cbor:"7,keyasint,omitempty"`
 	// Memory is what the receiver's process had in the end.
 	Memory Memory `cbor:"8,keyasint"`
+	Work   *Work  `cbor:"9,keyasint,omitempty"` // where it was to be counted
+}
+
+// Work is what a process did meanwhile that can be counted.
+type Work struct {
+	Crossings   int64 `cbor:"1,keyasint"` // calls into C
+	Allocations int64 `cbor:"2,keyasint"`
+	SystemCalls int64 `cbor:"3,keyasint"` // -1: not known
 }
 
 // Memory is what a process has, bytes.
@@ -94,6 +103,9 @@ func (m *Measured) check() error {
 	}
 	if m.Extents < 0 || m.Nanoseconds < 0 || m.Memory.Anonymous < 0 || m.Memory.Pinned < 0 || m.Memory.Peak < 0 {
 		return malformed("a negative measurement")
+	}
+	if w := m.Work; w != nil && (w.Crossings < 0 || w.Allocations < 0 || w.SystemCalls < -1) {
+		return malformed("negative work")
 	}
 	if err := m.CPU.check(); err != nil {
 		return err
