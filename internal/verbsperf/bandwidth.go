@@ -13,6 +13,9 @@ import (
 
 // Run measures from this end. The other one has to Serve.
 func (e *End) Run(ctx context.Context) (*Result, error) {
+	if e.Latency && !e.Events {
+		defer shortSlice()()
+	}
 	if e.Latency {
 		return e.latency(ctx)
 	}
@@ -36,6 +39,9 @@ func (e *End) Run(ctx context.Context) (*Result, error) {
 func (e *End) Serve(ctx context.Context) (*Result, error) {
 	end := context.AfterFunc(ctx, func() { e.stop.Store(true) })
 	defer end()
+	if e.Latency && !e.Events {
+		defer shortSlice()()
+	}
 	switch {
 	case e.Latency && e.Op != OpRead:
 		_, err := e.pingPong(ctx, false)
