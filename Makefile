@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Debian's and Ubuntu's names of what building, the testbed and the tests use.
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
-	ibverbs-utils rdmacm-utils perftest qperf iperf3 socat ncat rsync iproute2 \
+	ibverbs-utils rdmacm-utils perftest qperf iperf3 fio socat ncat rsync iproute2 \
 	kmod dmsetup e2fsprogs iputils-ping qemu-system-x86 busybox-static cpio \
 	util-linux procps xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
 
@@ -14,7 +14,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 VM := testbed/vm --pair
 
 .PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
-	bench-send bench-rails bench-verbs bench-tcp compare clean
+	bench-send bench-rails bench-verbs bench-tcp compare hw-report clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -72,9 +72,8 @@ bench-send: build
 bench-rails: build
 	$(VM) --timeout 600 -- testbed/bench-rails 7
 
-# The wrapper beside perftest: bandwidth, latency, and waiting on events, counted.
-bench-verbs: deps
-	CGO_ENABLED=1 $(GO) build -trimpath -o bin/perf ./ibverbs/internal/perf
+# bench beside perftest, in turn: bandwidth, latency, and waiting on events, counted.
+bench-verbs: build
 	$(VM) --timeout 2400 -- testbed/bench-verbs 9
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 
@@ -88,6 +87,15 @@ bench-tcp: build
 compare: build
 	mkdir -p out
 	$(VM) --timeout 1800 --out out -- testbed/compare --rounds 7 --duration 500ms
+
+# For whoever has RDMA hardware: one report to send back, out/hw-report.json, of this host
+# and HOST, on which "bin/rdmaxfer recv --discard --allow-peers --key-file KEY" runs.
+# DISK=... is a directory whose disk is measured too.
+hw-report: build
+	@[ -n "$(HOST)" ] && [ -n "$(KEY)" ] || { echo "usage: make hw-report HOST=ADDR KEY=FILE [DISK=DIR]"; exit 2; }
+	mkdir -p out
+	bin/rdmaxfer compare --key-file "$(KEY)" --peers --hardware $(if $(DISK),--fio "$(DISK)") --sizes 4K,64K,1M --rounds 7 --duration 2s \
+		--json out/hw-report.json --html out/hw-report.html "$(HOST)"
 
 deps:
 	@.ci/deps $(PACKAGES)

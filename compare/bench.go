@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -25,18 +26,36 @@ type Single struct {
 	Rate      float64      `json:"bytes_per_second"`
 	Trips     Distribution `json:"round_trips"`
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
+	// Peers are others' programs that measured the same, once each.
+	Peers      []PeerCell `json:"peers,omitempty"`
+	Normalised []string   `json:"normalised,omitempty"`
+	Skipped    []Skipped  `json:"skipped,omitempty"`
 }
 
-// Bench measures one method at one size once.
-func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.Duration) (*Single, error) {
-	o := Options{Depth: depth, Duration: d}
-	all := make(map[cellKey]*samples)
-	got, err := measure(ctx, m, o, load{method, size, depth}, all)
+// Bench measures one method at one size once, and then those of the peers that do the same:
+// with one request in flight round trips, with more of them bandwidth.
+func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.Duration, peers []Peer) (*Single, error) {
+	peers = slices.DeleteFunc(peers, func(p Peer) bool { return p.Beside != method.String() && p.Beside != method.Transport })
+	r := newRun(m, Options{Methods: []Method{method}, Sizes: []int{size}, Depth: depth, Rounds: 1, Duration: d, Peers: peers})
+	got, err := measure(ctx, m, *r.o, load{method, size, depth, false}, r.all)
 	if err != nil {
 		return nil, err
 	}
-	s := all[cellKey{method.String(), size}]
+	for i := range peers {
+		if depth == 1 {
+			peers[i].Rate = nil
+		} else {
+			peers[i].Trip = nil
+		}
+	}
+	if err := r.measurePeers(ctx, size); err != nil {
+		return nil, err
+	}
+	var beside Report
+	r.finish(&beside, nil)
+	s := r.all[cellKey{method.String(), size}]
 	return &Single{
+		Peers: beside.Peers, Normalised: beside.Normalised, Skipped: beside.Skipped,
 		Schema: Schema, Event: "bench", Transport: method.Transport, Method: method.Name, Here: got.Local, There: got.Remote,
 		Size: size, Depth: depth, Messages: got.Extents, Seconds: got.Elapsed.Seconds(), Rate: s.rates[0], Trips: distribution(got.Latency), CPU: costOf(s.cost),
 	}, nil
@@ -48,13 +67,34 @@ func (s *Single) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode
 // WriteText says it in three lines.
 func (s *Single) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%s %s, %s, %d in flight: %s, %.0f messages/s, %d in %.2f s\n", s.Transport, s.Method, Size(s.Size), s.Depth, rate(s.Rate), s.Rate/float64(s.Size), s.Messages, s.Seconds)
-	fmt.Fprint(w, "round trip (request to last byte):")
-	for _, p := range s.Trips.Percentiles {
-		fmt.Fprintf(w, " p%g %s", p.Percent, seconds(p.Seconds))
-	}
-	_, err := fmt.Fprintf(w, "\nCPU s/GB: here %.2f, there %.2f (whole hosts %.2f, %.2f) · here %s · there %s\n",
+	fmt.Fprint(w, "round trip (request to last byte):", s.Trips.words())
+	fmt.Fprintf(w, "\nCPU s/GB: here %.2f, there %.2f (whole hosts %.2f, %.2f) · here %s · there %s\n",
 		s.CPU.Here.process(), s.CPU.There.process(), s.CPU.Here.Host, s.CPU.There.Host, s.Here, s.There)
-	return err
+	for i := range s.Peers {
+		switch p := &s.Peers[i]; {
+		case p.Rate != nil:
+			fmt.Fprintf(w, "%s %s: %s, %.0f messages/s\n", p.Program, p.Version, rate(p.Rate.Median), p.Rate.Median/float64(p.Size))
+		case p.Average:
+			fmt.Fprintf(w, "%s %s: round trip, on average: %s\n", p.Program, p.Version, seconds(p.Trip.Median))
+		default:
+			fmt.Fprintf(w, "%s %s: round trip:%s\n", p.Program, p.Version, p.Alone.words())
+		}
+	}
+	for _, n := range s.Normalised {
+		fmt.Fprintln(w, n)
+	}
+	for _, skipped := range s.Skipped {
+		fmt.Fprintf(w, "%s was skipped: %s\n", skipped.Method, skipped.Reason)
+	}
+	return nil
+}
+
+// words are the percentiles.
+func (d *Distribution) words() (all string) {
+	for _, p := range d.Percentiles {
+		all += fmt.Sprintf(" p%g %s", p.Percent, seconds(p.Seconds))
+	}
+	return all
 }
 
 var _ meter = (*transfer.Meter)(nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // Method is one way of moving an extent.
@@ -32,6 +33,8 @@ type Options struct {
 	Depth    int           // requests in flight where bandwidth is measured
 	Rounds   int           // how often each load is measured
 	Duration time.Duration // of each, and a quarter of it before that to warm up
+	Peers    []Peer        // others' programs that measure the same
+	Count    bool          // count work too, which costs a little
 	// Progress, if it is set, hears of each load before it is measured.
 	Progress func(done, total int, what string)
 }
@@ -48,7 +51,11 @@ type samples struct {
 	rates         []float64 // bytes a second, with Depth requests in flight
 	trips         []float64 // median round trip of one request alone, seconds
 	alone, loaded *hdrhistogram.Histogram
+	open          *hdrhistogram.Histogram // from when requests were due
+	interval      time.Duration           // between those
 	cost          []cost
+	work          [][2]Work       // here and there
+	here, there   transfer.Memory // the most of any measurement of bandwidth
 }
 
 // cost is what processors spent on one measurement of bandwidth.
@@ -57,47 +64,93 @@ type cost struct {
 	here, there transfer.CPU
 }
 
+// run is a comparison that is under way.
+type run struct {
+	m       meter
+	o       *Options
+	all     map[cellKey]*samples
+	peers   map[cellKey]*peerSamples
+	skipped map[string]error // by the name of a method or peer
+	round   int
+	done    int // steps
+}
+
+func newRun(m meter, o Options) *run {
+	return &run{m: m, o: &o, all: make(map[cellKey]*samples), peers: make(map[cellKey]*peerSamples), skipped: make(map[string]error)}
+}
+
 // Run measures. The report has what was measured until an error ended it, and says that
 // it is not complete. A method that can't be measured is left out, and why is said.
 func Run(ctx context.Context, m meter, o Options) (*Report, error) {
-	r := newReport(o)
-	all := make(map[cellKey]*samples)
-	skipped := make(map[string]error)
-	loads := o.loads()
-	for ; r.Rounds < o.Rounds; r.Rounds++ {
-		for i, l := range loads {
-			if skipped[l.method.String()] != nil {
-				continue
-			}
-			if o.Progress != nil {
-				o.Progress(r.Rounds*len(loads)+i, o.Rounds*len(loads),
-					fmt.Sprintf("round %d of %d, %s, %s, %d in flight", r.Rounds+1, o.Rounds, l.method, Size(l.size), l.depth))
-			}
-			_, err := measure(ctx, m, o, l, all)
-			switch {
-			case m.Ended() != nil:
-				r.finish(o, all, skipped, err)
-				return r, err
-			case err != nil:
-				skipped[l.method.String()] = err
-			}
+	report := newReport(o)
+	r := newRun(m, o)
+	var err error
+	for ; r.round < o.Rounds && err == nil; r.round++ {
+		if err = r.measureRound(ctx); err == nil {
+			report.Rounds++
 		}
 	}
-	r.finish(o, all, skipped, nil)
-	return r, nil
+	r.finish(report, err)
+	return report, err
+}
+
+// measureRound measures everything once. It is an error when the session has ended.
+func (r *run) measureRound(ctx context.Context) error {
+	for _, size := range r.o.Sizes {
+		for _, l := range r.o.loads(size) {
+			if r.skipped[l.method.String()] != nil {
+				continue
+			}
+			r.step(l.String())
+			_, err := measure(ctx, r.m, *r.o, l, r.all)
+			switch {
+			case r.m.Ended() != nil:
+				return err
+			case err != nil:
+				r.skipped[l.method.String()] = err
+			}
+		}
+		if err := r.measurePeers(ctx, size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step tells what comes.
+func (r *run) step(what string) {
+	if r.o.Progress != nil {
+		r.o.Progress(r.done, r.o.steps(), fmt.Sprintf("round %d of %d, %s", r.round+1, r.o.Rounds, what))
+	}
+	r.done++
+}
+
+// steps is how much there is to measure, unless something is skipped.
+func (o *Options) steps() int {
+	return o.Rounds * len(o.Sizes) * (3*len(o.Methods) + 2*len(o.Peers))
 }
 
 // load is what is measured once a round.
 type load struct {
 	method      Method
 	size, depth int
+	open        bool // requests are due at times of their own
 }
 
-func (o *Options) loads() (list []load) {
-	for _, size := range o.Sizes {
-		for _, method := range o.Methods {
-			list = append(list, load{method, size, o.Depth}, load{method, size, 1})
-		}
+// openLoad is how much of what a method can do with one request after the other is asked of
+// it in an open loop: enough to be busy, and not so much that a queue only grows.
+const openLoad = 0.5
+
+func (l load) String() string {
+	if l.open {
+		return fmt.Sprintf("%s, %s, open loop", l.method, Size(l.size))
+	}
+	return fmt.Sprintf("%s, %s, %d in flight", l.method, Size(l.size), l.depth)
+}
+
+func (o *Options) loads(size int) (list []load) {
+	for _, method := range o.Methods {
+		list = append(list, load{method, size, o.Depth, false}, load{method, size, 1, false}, load{method, size, o.Depth, true})
 	}
 	return list
 }
@@ -109,26 +162,46 @@ type cellKey struct {
 }
 
 func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*samples) (*transfer.Measurement, error) {
-	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration}
+	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration, Count: o.Count && l.depth == o.Depth && !l.open}
 	if l.method.Transport == transfer.TransportRDMA {
 		ask.Op = l.method.Name
+	}
+	key := cellKey{l.method.String(), l.size}
+	if l.open {
+		s := all[key]
+		if s == nil || len(s.trips) == 0 {
+			return nil, nil // so fast, or so slow, that nothing was timed
+		}
+		if s.interval == 0 { // the same in every round
+			s.interval = min(wire.MaxInterval, max(1, time.Duration(s.trips[0]/openLoad*1e9)))
+		}
+		ask.Interval = s.interval
 	}
 	got, err := m.Measure(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	key := cellKey{l.method.String(), l.size}
 	s := all[key]
 	if s == nil {
-		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency()}
+		s = &samples{alone: transfer.NewLatency(), loaded: transfer.NewLatency(), open: transfer.NewLatency()}
 		all[key] = s
 	}
 	s.local, s.remote = got.Local, got.Remote
+	if l.open {
+		s.open.Merge(got.Latency)
+		return got, nil
+	}
 	rate := float64(got.Bytes) / got.Elapsed.Seconds()
 	if l.depth == o.Depth {
 		s.rates = append(s.rates, rate)
 		s.loaded.Merge(got.Latency)
 		s.cost = append(s.cost, cost{[2]float64{rate * got.LocalTime.Seconds(), float64(got.Bytes)}, got.LocalCPU, got.Other})
+		if got.LocalWork != nil {
+			// This end's is of a little longer than the receiver's, as its CPU time is.
+			here := rate * got.LocalTime.Seconds()
+			s.work = append(s.work, [2]Work{workOf(got.LocalWork, here), workOf(got.OtherWork, float64(got.Bytes))})
+		}
+		s.here, s.there = most(s.here, got.LocalMemory), most(s.there, got.OtherMemory)
 	}
 	if l.depth == 1 {
 		s.alone.Merge(got.Latency)
@@ -137,4 +210,9 @@ func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*s
 		}
 	}
 	return got, nil
+}
+
+// most is the larger of each.
+func most(a, b transfer.Memory) transfer.Memory {
+	return transfer.Memory{Anonymous: max(a.Anonymous, b.Anonymous), Pinned: max(a.Pinned, b.Pinned), Peak: max(a.Peak, b.Peak)}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -16,9 +17,10 @@ import (
 type truth struct {
 	rates map[string]float64
 	trip  time.Duration
-	n     int   // loads so far
-	dies  int   // at this load; 0: never
-	ended error // then
+	asked []time.Duration // intervals of the open loops
+	n     int             // loads so far
+	dies  int             // at this load; 0: never
+	ended error           // then
 }
 
 var errGone = errors.New("the peer is gone")
@@ -29,6 +31,9 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 	if m.n++; m.n == m.dies {
 		m.ended = errGone
 		return nil, errGone
+	}
+	if l.Interval > 0 {
+		m.asked = append(m.asked, l.Interval)
 	}
 	name := l.Op
 	if l.Transport == transfer.TransportTCP {
@@ -46,6 +51,7 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 	}
 	n := int64(rate * l.Duration.Seconds() / float64(l.Size))
 	return &transfer.Measurement{Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
+		LocalMemory: transfer.Memory{Anonymous: 1, Pinned: int64(m.n), Peak: 3}, OtherMemory: transfer.Memory{Anonymous: 4, Pinned: 5, Peak: 6},
 		LocalCPU: transfer.CPU{User: l.Duration / 2}, Other: transfer.CPU{System: l.Duration}}, nil
 }
 
@@ -90,6 +96,117 @@ func TestTruthIsRecovered(t *testing.T) {
 	}
 }
 
+// fakePeers are two programs: one with bandwidth and round trips, and one that fails.
+func fakePeers(rate float64, trip time.Duration) []Peer {
+	return []Peer{
+		{
+			Name: "ib_write", Beside: "rdma write", Normalised: "doubled",
+			Rate: func(_ context.Context, l PeerLoad) (*PeerSample, error) {
+				return &PeerSample{Version: "6.06", Rate: rate, Bytes: 1e9, Here: transfer.CPU{User: time.Second}}, nil
+			},
+			Trip: func(_ context.Context, l PeerLoad) (*PeerSample, error) {
+				h := transfer.NewLatency()
+				return &PeerSample{Version: "6.06", Trip: trip.Seconds(), Trips: h}, h.RecordValues(int64(trip), 1000)
+			},
+		},
+		{
+			Name: "iperf3", Beside: "tcp", Normalised: "divided",
+			Rate: func(_ context.Context, l PeerLoad) (*PeerSample, error) {
+				return nil, errors.New("iperf3 is not installed")
+			},
+		},
+	}
+}
+
+// Peers' figures stand beside those of the method that they are set beside; what was done
+// to them is said of those that have some.
+func TestPeersStandBesideOurs(t *testing.T) {
+	o := options()
+	var expected []float64
+	o.Peers = fakePeers(4e9, 500*time.Microsecond)
+	rate := o.Peers[0].Rate
+	o.Peers[0].Rate = func(ctx context.Context, l PeerLoad) (*PeerSample, error) {
+		expected = append(expected, l.Expect*float64(l.Size))
+		return rate(ctx, l)
+	}
+	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 2e9, "copy": 1e9}, trip: time.Millisecond}, o)
+	if err != nil || len(r.Peers) != 3 || len(r.Normalised) != 1 || len(r.Skipped) != 1 || r.Skipped[0].Method != "iperf3" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, c := range r.Peers {
+		if c.Program != "ib_write" || c.Beside != "rdma write" || c.Version != "6.06" || c.Rate.Median != 4e9 || len(c.Rates) != 5 || c.CPU.Here.User != 1 {
+			t.Errorf("%+v", c)
+		}
+		if ratio := c.RateRatio.Median; math.Abs(ratio-0.5) > 0.01 {
+			t.Errorf("our rate is %v of its, want half", ratio)
+		}
+		if ratio := c.TripRatio.Median; math.Abs(ratio-2) > 0.01 || c.Alone.Count != 5000 || math.Abs(c.Alone.at(99)-0.0005) > 1e-6 {
+			t.Errorf("our round trip is %v of its, want twice; %+v", ratio, c.Alone)
+		}
+	}
+	// The first round goes by our own method, the others by what the peer did.
+	if first, then := expected[0], expected[len(expected)-1]; math.Abs(first/2e9-1) > 0.03 || then != 4e9 {
+		t.Errorf("expected %v, then %v", first, then)
+	}
+	if want := "At 1M rdma write moves 0.50 times (0.50 to 0.50) what ib_write does."; !strings.Contains(r.Verdict, want) {
+		t.Errorf("%q lacks %q", r.Verdict, want)
+	}
+	var text bytes.Buffer
+	if err := r.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	table, rest, _ := strings.Cut(text.String(), "\n\n")
+	second, _, _ := strings.Cut(rest, "\n\n")
+	for line := range strings.Lines(table + "\n" + second + "\n") {
+		if n := utf8.RuneCountInString(line) - 1; n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	if !strings.Contains(table, "ib_write  3814.7") || !strings.Contains(text.String(), "ib_write: doubled") {
+		t.Errorf("%s", text.String())
+	}
+}
+
+// bench has those peers alone that do the same, and of them the one figure.
+func TestBenchHasItsPeers(t *testing.T) {
+	m := &truth{rates: map[string]float64{"write": 1e9}, trip: time.Millisecond}
+	write := Method{Transport: "rdma", Name: "write"}
+	for depth, want := range map[int][2]bool{16: {true, false}, 1: {false, true}} {
+		s, err := Bench(t.Context(), m, write, 4096, depth, time.Second, fakePeers(4e9, time.Millisecond))
+		if err != nil || len(s.Peers) != 1 || (s.Peers[0].Rate != nil) != want[0] || (s.Peers[0].Trip != nil) != want[1] {
+			t.Errorf("%d in flight: %+v, %v", depth, s, err)
+		}
+	}
+	s, err := Bench(t.Context(), &truth{rates: map[string]float64{"read": 1e9}, trip: 1}, Method{Transport: "rdma", Name: "read"}, 4096, 16, time.Second, fakePeers(1, 1))
+	if err != nil || len(s.Peers) != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// An open loop asks for half of what one request after the other reached in the first
+// round, in every round; memory is the most of any.
+func TestOpenLoopAndMemory(t *testing.T) {
+	m := &truth{rates: map[string]float64{"copy": 1e9}, trip: time.Millisecond}
+	o := options()
+	o.Methods, o.Sizes = o.Methods[2:], []int{4096}
+	r, err := Run(t.Context(), m, o)
+	if err != nil || len(r.Cells) != 1 || len(m.asked) != o.Rounds {
+		t.Fatalf("%+v, %v; %v", r, err, m.asked)
+	}
+	for _, d := range m.asked {
+		if math.Abs(d.Seconds()-2e-3) > 1e-5 || d != m.asked[0] {
+			t.Errorf("due every %v, want twice a round trip", m.asked)
+		}
+	}
+	c := r.Cells[0]
+	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 500 || c.Alone.Count != 500 {
+		t.Errorf("%+v", c.Open)
+	}
+	if c.Memory.Here != (Memory{1, 13, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
+		t.Errorf("%+v", c.Memory)
+	}
+}
+
 // The words have each span once.
 func TestVerdictSpansSizes(t *testing.T) {
 	cell := func(transport string, size int, rate float64) Cell {
@@ -111,7 +228,7 @@ func TestVerdictSpansSizes(t *testing.T) {
 
 func TestBrokenOffIsNotComplete(t *testing.T) {
 	// In the second round, after one of its loads.
-	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: 1, dies: 20}, options())
+	r, err := Run(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: 1, dies: 29}, options())
 	if !errors.Is(err, errGone) || r.Complete || r.Rounds != 1 || len(r.Cells) != 9 || !strings.HasPrefix(r.Verdict, "Not complete.") {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -25,7 +25,10 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"mib":     func(v float64) string { return fmt.Sprintf("%.1f", v/(1<<20)) },
 	"seconds": seconds,
 	"p99":     func(d Distribution) string { return seconds(d.at(99)) },
+	"p50":     func(d Distribution) string { return seconds(d.at(50)) },
+	"bytes":   func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) },
 	"process": CPU.process,
+	"columns": func(c PeerCell) []string { return c.columns() },
 }).Parse(page))
 
 // WriteHTML writes a page that needs nothing else: plots and the table.
@@ -156,7 +159,7 @@ func (r *Report) plotCPU() (template.HTML, error) {
 // plotDistribution draws how long one request alone takes, at the least size: as far to
 // the right as there were times for.
 func (r *Report) plotDistribution() (template.HTML, error) {
-	least := r.sizes()[0]
+	least := r.Cells[0].Size
 	p := newPlot(fmt.Sprintf("Round trips of %s alone, by percentile", Size(least)), "percentile", "µs")
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}

@@ -16,7 +16,9 @@ func TestPageNeedsNothingElse(t *testing.T) {
 		"nothing": {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, options())
+			o := options()
+			o.Peers = fakePeers(1e9, time.Millisecond)
+			r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,11 +43,11 @@ func TestPageNeedsNothingElse(t *testing.T) {
 					}
 				}
 			}
-			plots := 4
+			plots, rows := 4, 2+2*len(r.Cells)+len(r.Peers)
 			if len(r.Cells) == 0 {
-				plots = 0
+				plots, rows = 0, 1+len(r.Peers)
 			}
-			if count["script"] != 0 || count["link"] != 0 || count["svg"] != plots || count["tr"] != 1+len(r.Cells) || count["li"] != len(r.Skipped) {
+			if count["script"] != 0 || count["link"] != 0 || count["svg"] != plots || count["tr"] != rows || count["li"] != len(r.Skipped)+len(r.Normalised) {
 				t.Errorf("%v, of %d cells", count, len(r.Cells))
 			}
 		})

@@ -20,19 +20,22 @@ const Schema = 1
 
 // Report is what [Run] found. Rates are bytes a second, times are seconds.
 type Report struct {
-	Schema   int       `json:"schema"`
-	Complete bool      `json:"complete"`
-	Reason   string    `json:"reason,omitempty"` // why it is not complete
-	Peer     string    `json:"peer"`             // the receiver's address
-	Started  time.Time `json:"started"`
-	Host     Host      `json:"host"`
-	Rounds   int       `json:"rounds"`           // that were finished
-	Depth    int       `json:"depth"`            // requests in flight where bandwidth was measured
-	Duration float64   `json:"duration_seconds"` // of each measurement
-	Soft     bool      `json:"soft"`             // RDMA was emulated (rdma_rxe): says nothing of hardware
-	Cells    []Cell    `json:"cells"`            // by size, then method
-	Skipped  []Skipped `json:"skipped,omitempty"`
-	Verdict  string    `json:"verdict"`
+	Schema     int        `json:"schema"`
+	Complete   bool       `json:"complete"`
+	Reason     string     `json:"reason,omitempty"` // why it is not complete
+	Peer       string     `json:"peer"`             // the receiver's address
+	Started    time.Time  `json:"started"`
+	Host       Host       `json:"host"`
+	Rounds     int        `json:"rounds"`               // that were finished
+	Depth      int        `json:"depth"`                // requests in flight where bandwidth was measured
+	Duration   float64    `json:"duration_seconds"`     // of each measurement
+	Soft       bool       `json:"soft"`                 // RDMA was emulated (rdma_rxe): says nothing of hardware
+	Cells      []Cell     `json:"cells"`                // by size, then method
+	Peers      []PeerCell `json:"peers,omitempty"`      // by size, then program
+	Normalised []string   `json:"normalised,omitempty"` // what was done to the peers' figures
+	Skipped    []Skipped  `json:"skipped,omitempty"`
+	Hardware   *Hardware  `json:"hardware,omitempty"` // of the host that asked
+	Verdict    string     `json:"verdict"`
 }
 
 // Host is the one that asked.
@@ -61,13 +64,37 @@ type Cell struct {
 	Trip      Interval     `json:"round_trip_seconds"`  // of one request alone: medians of the rounds
 	Alone     Distribution `json:"round_trips"`         // of one request alone, of all rounds together
 	Loaded    Distribution `json:"round_trips_loaded"`  // with Depth in flight
+	Open      *OpenLoop    `json:"open_loop,omitempty"`
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
+	Memory    Memories     `json:"memory_bytes"` // where bandwidth was measured
+	Work      *Works       `json:"work_per_gib,omitempty"`
 
 	alone *hdrhistogram.Histogram
+	trips []float64 // median of each round
 }
 
 // name is the method's full one.
 func (c *Cell) name() string { return c.Transport + " " + c.Method }
+
+// OpenLoop is what round trips take when requests are due at times of their own, counted
+// from then: what holds one up holds up those behind it too, and shows in all of them.
+type OpenLoop struct {
+	PerSecond float64      `json:"due_per_second"`
+	Trips     Distribution `json:"round_trips"`
+}
+
+// Memories are what the processes of both ends had at the most.
+type Memories struct {
+	Here  Memory `json:"here"`
+	There Memory `json:"there"`
+}
+
+// Memory is what a process has, bytes.
+type Memory struct {
+	Anonymous int64 `json:"anonymous"` // resident, and of no file
+	Pinned    int64 `json:"pinned"`    // that devices hold
+	Peak      int64 `json:"peak"`      // resident since it began, files' pages too
+}
 
 // Distribution is of times, in seconds.
 type Distribution struct {
@@ -93,6 +120,8 @@ type CPU struct {
 	User   float64 `json:"user"`
 	System float64 `json:"system"`
 	Host   float64 `json:"host"`
+	// SoftIRQ is the part of Host that served software interrupts.
+	SoftIRQ float64 `json:"softirq"`
 }
 
 // process is what the process is charged with.
@@ -113,23 +142,36 @@ func newReport(o Options) *Report {
 }
 
 // finish makes cells of samples.
-func (r *Report) finish(o Options, all map[cellKey]*samples, skipped map[string]error, err error) {
-	for _, size := range o.Sizes {
-		for _, m := range o.Methods {
-			s := all[cellKey{m.String(), size}]
+func (run *run) finish(r *Report, err error) {
+	for _, size := range run.o.Sizes {
+		for _, m := range run.o.Methods {
+			s := run.all[cellKey{m.String(), size}]
 			if s == nil || len(s.rates) == 0 || len(s.trips) == 0 {
 				continue
 			}
 			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
-				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone}
+				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
+			c.Memory = Memories{Memory(s.here), Memory(s.there)}
+			c.Work = worksOf(s.work)
+			if s.open.TotalCount() > 0 {
+				c.Open = &OpenLoop{1 / s.interval.Seconds(), distribution(s.open)}
+			}
 			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
 			r.Cells = append(r.Cells, c)
 		}
 	}
-	for _, m := range o.Methods {
-		if serr := skipped[m.String()]; serr != nil {
-			r.Skipped = append(r.Skipped, Skipped{m.String(), serr.Error()})
+	run.finishPeers(r)
+	var names []string
+	for _, m := range run.o.Methods {
+		names = append(names, m.String())
+	}
+	for i := range run.o.Peers {
+		names = append(names, run.o.Peers[i].Name)
+	}
+	for _, name := range names {
+		if serr := run.skipped[name]; serr != nil {
+			r.Skipped = append(r.Skipped, Skipped{name, serr.Error()})
 		}
 	}
 	if r.Complete = err == nil; !r.Complete {
@@ -179,11 +221,13 @@ func costOf(list []cost) CPUs {
 			of(func(c *cost) float64 { return gb(c.here.User, c.bytes[0]) }),
 			of(func(c *cost) float64 { return gb(c.here.System, c.bytes[0]) }),
 			of(func(c *cost) float64 { return gb(c.here.Host, c.bytes[0]) }),
+			of(func(c *cost) float64 { return gb(c.here.SoftIRQ, c.bytes[0]) }),
 		},
 		There: CPU{
 			of(func(c *cost) float64 { return gb(c.there.User, c.bytes[1]) }),
 			of(func(c *cost) float64 { return gb(c.there.System, c.bytes[1]) }),
 			of(func(c *cost) float64 { return gb(c.there.Host, c.bytes[1]) }),
+			of(func(c *cost) float64 { return gb(c.there.SoftIRQ, c.bytes[1]) }),
 		},
 	}
 }
@@ -195,6 +239,12 @@ func (r *Report) sizes() (list []int) {
 			list = append(list, r.Cells[i].Size)
 		}
 	}
+	for i := range r.Peers {
+		if !slices.Contains(list, r.Peers[i].Size) {
+			list = append(list, r.Peers[i].Size)
+		}
+	}
+	slices.Sort(list)
 	return list
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
@@ -42,15 +43,30 @@ func seconds(s float64) string {
 func (r *Report) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "size\tmethod\tMiB/s\t95 % interval\tmessages/s\ttrip p50\tp99\tCPU s/GB here\tthere\t")
-	for i := range r.Cells {
-		c := &r.Cells[i]
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f to %.1f\t%.0f\t%s\t%s\t%.2f\t%.2f\t\n", Size(c.Size), c.name(), c.Rate.Median/(1<<20), c.Rate.Low/(1<<20), c.Rate.High/(1<<20),
-			c.Messages, seconds(c.Trip.Median), seconds(c.Alone.at(99)), c.CPU.Here.process(), c.CPU.There.process())
+	for _, size := range r.sizes() {
+		for i := range r.Cells {
+			if c := &r.Cells[i]; c.Size == size {
+				fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f to %.1f\t%.0f\t%s\t%s\t%.2f\t%.2f\t\n", Size(c.Size), c.name(), c.Rate.Median/(1<<20), c.Rate.Low/(1<<20), c.Rate.High/(1<<20),
+					c.Messages, seconds(c.Trip.Median), seconds(c.Alone.at(99)), c.CPU.Here.process(), c.CPU.There.process())
+			}
+		}
+		for i := range r.Peers {
+			if c := &r.Peers[i]; c.Size == size {
+				fmt.Fprintf(t, "%s\t%s\t%s\t\n", Size(c.Size), c.Program, strings.Join(c.columns(), "\t"))
+			}
+		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one.\n", r.Rounds, r.Duration, r.Depth)
+	fmt.Fprintln(w)
+	if err := r.writeLatencies(w); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Rounds, r.Duration, r.Depth, r.Depth)
+	for _, n := range r.Normalised {
+		fmt.Fprintln(w, n)
+	}
 	for _, s := range r.Skipped {
 		fmt.Fprintf(w, "%s was skipped: %s\n", s.Method, s.Reason)
 	}
@@ -61,7 +77,49 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// WriteCSV writes a line a cell.
+// writeLatencies writes a second table: round trips of one request after the other, of
+// requests that are due at times of their own, and of all that a lane has in flight; and
+// what the ends had of memory.
+func (r *Report) writeLatencies(w io.Writer) error {
+	if len(r.Cells) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "size\tmethod\tdue/s\topen p50\tp99\tloaded p50\tp99\tMiB pinned, peak\tthere\t")
+	mib := func(m Memory) string {
+		return fmt.Sprintf("%.0f, %.0f", float64(m.Pinned)/(1<<20), float64(m.Peak)/(1<<20))
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		open := []string{"-", "-", "-"}
+		if c.Open != nil {
+			open = []string{fmt.Sprintf("%.0f", c.Open.PerSecond), seconds(c.Open.Trips.at(50)), seconds(c.Open.Trips.at(99))}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", Size(c.Size), c.name(), strings.Join(open, "\t"), seconds(c.Loaded.at(50)), seconds(c.Loaded.at(99)),
+			mib(c.Memory.Here), mib(c.Memory.There))
+	}
+	return t.Flush()
+}
+
+// columns are a peer's figures, as a table has them: MiB/s, interval, messages a second,
+// round trip, p99, CPU here and there; "-" for what it does not tell.
+func (c *PeerCell) columns() []string {
+	cols := []string{"-", "-", "-", seconds(c.Trip.median()), "-", "-", "-"}
+	if c.Rate != nil {
+		cols[0] = fmt.Sprintf("%.1f", c.Rate.Median/(1<<20))
+		cols[1] = fmt.Sprintf("%.1f to %.1f", c.Rate.Low/(1<<20), c.Rate.High/(1<<20))
+		cols[2] = fmt.Sprintf("%.0f", c.Rate.Median/float64(c.Size))
+	}
+	if c.Alone != nil {
+		cols[4] = seconds(c.Alone.at(99))
+	}
+	if c.CPU != nil {
+		cols[5], cols[6] = fmt.Sprintf("%.2f", c.CPU.Here.process()), fmt.Sprintf("%.2f", c.CPU.There.process())
+	}
+	return cols
+}
+
+// WriteCSV writes a line a cell, the peers' last.
 func (r *Report) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.Write([]string{"transport", "method", "size_bytes", "bytes_per_second", "bytes_per_second_low", "bytes_per_second_high", "messages_per_second",
@@ -76,6 +134,18 @@ func (r *Report) WriteCSV(w io.Writer) error {
 		c := &r.Cells[i]
 		out.Write([]string{c.Transport, c.Method, strconv.Itoa(c.Size), number(c.Rate.Median), number(c.Rate.Low), number(c.Rate.High), number(c.Messages),
 			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There})
+	}
+	for i := range r.Peers {
+		c := &r.Peers[i]
+		rate, trip, p99, cpu := Interval{math.NaN(), math.NaN(), math.NaN()}, c.Trip.median(), math.NaN(), CPUs{}
+		if c.Rate != nil {
+			rate, cpu = *c.Rate, *c.CPU
+		}
+		if c.Alone != nil {
+			p99 = c.Alone.at(99)
+		}
+		out.Write([]string{"peer", c.Program, strconv.Itoa(c.Size), number(rate.Median), number(rate.Low), number(rate.High), number(rate.Median / float64(c.Size)),
+			number(trip), number(p99), number(cpu.Here.User), number(cpu.Here.System), number(cpu.There.User), number(cpu.There.System), c.Version, c.Version})
 	}
 	out.Flush()
 	return out.Error()

@@ -44,6 +44,7 @@ func (r *Report) verdict() string {
 	default:
 		words = append(words, spans(matches)+".", costs(matches[len(matches)-1]))
 	}
+	words = append(words, r.besidePeers()...)
 	if r.Soft {
 		words = append(words, "This RDMA is soft-RoCE (rdma_rxe), a program: it says nothing of RDMA hardware.")
 	}
@@ -52,8 +53,7 @@ func (r *Report) verdict() string {
 
 // alone speaks of one transport, the other was not measured.
 func (r *Report) alone() string {
-	sizes := r.sizes()
-	size := sizes[len(sizes)-1]
+	size := r.Cells[len(r.Cells)-1].Size
 	best, other := r.best("tcp", size), "RDMA"
 	if best == nil {
 		best, other = r.best("rdma", size), "TCP"

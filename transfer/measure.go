@@ -23,6 +23,11 @@ type Load struct {
 	Depth     int            // requests in flight at the most
 	Warmup    time.Duration  // that does not count
 	Duration  time.Duration  // that does
+	// Interval is how far apart the times are at which requests are due, whether or not
+	// the one before was answered (an open loop), and from which round trips count. 0: a
+	// request is sent as soon as there is room.
+	Interval time.Duration
+	Count    bool // Work too, which costs a little
 }
 
 // Measurement is what came of a [Load].
@@ -36,14 +41,11 @@ type Measurement struct {
 	Latency         *hdrhistogram.Histogram
 	LocalCPU, Other CPU           // of this host, and of the receiver's
 	LocalTime       time.Duration // by this host's clock, that LocalCPU is of
-}
-
-// CPU is time that processors spent meanwhile.
-type CPU struct {
-	User, System time.Duration // in and for the process (getrusage(2))
-	// Host is what the whole host was busy (/proc/stat): it has the kernel's threads and
-	// interrupts too, and whatever else ran there.
-	Host time.Duration
+	LocalMemory     Memory        // when it began
+	OtherMemory     Memory        // the receiver's, when it was over
+	// LocalWork and OtherWork are what was counted, where it was asked for: of this process
+	// from when it began until it heard that it is over.
+	LocalWork, OtherWork *Work
 }
 
 // MaxInFlight is how many bytes of requests a [Load] may keep in flight.
@@ -65,8 +67,10 @@ type Meter struct {
 	gone   <-chan struct{}
 	events chan wire.Message
 	loads  chan Load // for converse: at most one
-	cancel context.CancelCauseFunc
-	err    error // why the session has ended
+	// offered are this host's RDMA addresses, as the receiver was told them.
+	offered []wire.Candidate
+	cancel  context.CancelCauseFunc
+	err     error // why the session has ended
 }
 
 // OpenMeter connects to a receiver. rdma may be nil when no load is of RDMA.
@@ -158,6 +162,9 @@ func (m *Meter) converse() error {
 	if err := p.greet(hello); err != nil {
 		return err
 	}
+	if hello.RDMA != nil {
+		m.offered = hello.RDMA.Candidates // before Welcome is read, and so an event given
+	}
 	for {
 		msg, err := p.s.Receive()
 		if err == nil {
@@ -199,7 +206,7 @@ func (m *Meter) handle(msg wire.Message) error {
 		return p.beginLane(msg)
 	case *wire.LaneDown:
 		p.laneDown(msg.ID)
-	case *wire.Measuring, *wire.Measured:
+	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded, *wire.VerbsEnd, *wire.VerbsReady, *wire.VerbsOver:
 		if _, over := msg.(*wire.Measured); over {
 			p.endLanes()
 		}
@@ -226,7 +233,7 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	}
 	ask := &wire.Measure{
 		Transport: l.Transport, Op: l.Op, Size: uint32(l.Size), Depth: uint16(l.Depth), Extents: uint32(measured / l.Size),
-		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration),
+		Warmup: int64(l.Warmup), Nanoseconds: int64(l.Duration), Interval: int64(l.Interval), Count: l.Count,
 	}
 	select { // one that the receiver never came for
 	case <-m.loads:
@@ -242,6 +249,12 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	var r Measurement
 	var began CPU
 	var at time.Time
+	var work *worker
+	defer func() {
+		if work != nil {
+			work.stop()
+		}
+	}()
 	for {
 		msg, err := m.event(ctx)
 		if err != nil {
@@ -252,12 +265,21 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 		case *wire.Measuring:
 			r.Remote = Printable(msg.Detail)
 			began, at = cpu, now
+			r.LocalMemory = memoryUsed()
+			if l.Count && work == nil {
+				work = startCounting()
+			}
 		case *wire.Measured:
 			if msg.Code != 0 {
 				return nil, errorf(peerCode(msg.Code), "%s", Printable(msg.Reason))
 			}
 			if at.IsZero() || msg.Nanoseconds == 0 || msg.Extents == 0 {
 				return nil, errorf(CodeOther, "%w: measured nothing, or before it began", wire.ErrMalformed)
+			}
+			if work != nil && msg.Work != nil {
+				done := work.stop()
+				work = nil
+				r.LocalWork, r.OtherWork = &done, &Work{msg.Work.Crossings, msg.Work.Allocations, msg.Work.SystemCalls}
 			}
 			r.LocalCPU, r.LocalTime = cpu.since(began), now.Sub(at)
 			r.Local = m.local()
@@ -305,7 +327,8 @@ func (r *Measurement) fill(msg *wire.Measured, size int) error {
 	r.Extents = msg.Extents
 	r.Bytes = msg.Extents * int64(size)
 	r.Elapsed = time.Duration(msg.Nanoseconds)
-	r.Other = CPU{time.Duration(msg.CPU.User), time.Duration(msg.CPU.System), time.Duration(msg.CPU.Host)}
+	r.Other = cpuOf(msg.CPU)
+	r.OtherMemory = Memory{msg.Memory.Anonymous, msg.Memory.Pinned, msg.Memory.Peak}
 	r.Latency = NewLatency()
 	for i, took := range msg.Took {
 		if err := r.Latency.RecordValues(took, msg.Times[i]); err != nil {

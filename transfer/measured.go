@@ -1,18 +1,15 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"runtime"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -28,11 +25,7 @@ func (p *pull) serveMeasures(ended <-chan error) error {
 			if !more {
 				return nil
 			}
-			r := p.measure(m)
-			if r.Code == 0 {
-				p.result.Measured++
-			}
-			if err := p.s.Send(r); err != nil {
+			if err := p.s.Send(p.answer(m)); err != nil {
 				return err
 			}
 		case err := <-ended:
@@ -43,18 +36,41 @@ func (p *pull) serveMeasures(ended <-chan error) error {
 	}
 }
 
+// answer does what the sender asks for.
+func (p *pull) answer(m wire.Message) wire.Message {
+	switch ask := m.(type) {
+	case *wire.RunTool:
+		return p.runTool(ask)
+	case *wire.Verbs:
+		return p.serveVerbs(ask)
+	}
+	r := p.measure(m.(*wire.Measure))
+	if r.Code == 0 {
+		p.result.Measured++
+	}
+	return r
+}
+
 // measureMessage is handle for a session that measures.
 func (p *pull) measureMessage(m wire.Message) error {
 	if p.measuredAll {
 		return fmt.Errorf("%w: %T after the last measurement", wire.ErrMalformed, m)
 	}
 	switch m := m.(type) {
-	case *wire.Measure:
+	case *wire.Measure, *wire.RunTool, *wire.Verbs:
 		select {
 		case p.measures <- m:
 		default:
 			return fmt.Errorf("%w: more than one measurement at a time", wire.ErrMalformed)
 		}
+	case *wire.ToolDone:
+		select {
+		case p.toolDone <- struct{}{}:
+		default:
+			return fmt.Errorf("%w: unexpected %T", wire.ErrMalformed, m)
+		}
+	case *wire.VerbsEnd, *wire.VerbsStop:
+		return p.verbsMessage(m)
 	case *wire.ManifestEnd:
 		p.measuredAll = true
 		close(p.measures)
@@ -71,11 +87,16 @@ func (p *pull) measureMessage(m wire.Message) error {
 }
 
 func (p *pull) measure(m *wire.Measure) *wire.Measured {
-	f := &measuredFeed{Measure: m, took: NewLatency()}
-	if err := p.drive(m, f); err != nil {
+	f := &measuredFeed{Measure: m, took: NewLatency(), await: awaitTime}
+	err := p.drive(m, f)
+	if f.work != nil {
+		f.work.stop()
+	}
+	if err != nil {
 		return &wire.Measured{Code: uint8(min(CodeOf(err), CodeNoRDMA)), Reason: wire.Clip(err.Error())}
 	}
-	r := &wire.Measured{Extents: f.landed, Nanoseconds: int64(f.end.Sub(f.start)), CPU: wire.CPU{User: int64(f.cpu.User), System: int64(f.cpu.System), Host: int64(f.cpu.Host)}}
+	r := &wire.Measured{Extents: f.landed, Nanoseconds: int64(f.end.Sub(f.start)), CPU: f.cpu.wire(),
+		Memory: wire.Memory{Anonymous: f.memory.Anonymous, Pinned: f.memory.Pinned, Peak: f.memory.Peak}, Work: f.worked}
 	for _, bar := range f.took.Distribution() {
 		if bar.Count > 0 {
 			r.Took = append(r.Took, bar.To)
@@ -164,6 +185,11 @@ type measuredFeed struct {
 	landed     int64   // between start and end
 	took       *hdrhistogram.Histogram
 	cpu        CPU
+	memory     Memory
+	work       *worker // where it is to be counted
+	worked     *wire.Work
+	due        time.Time // when the next is, where they are due at times of their own
+	await      func(time.Time)
 }
 
 // asked is an extent that was asked for.
@@ -185,14 +211,36 @@ func (f *measuredFeed) TryNext() (Extent, bool) {
 	if f.over || len(f.inFlight) == int(f.Depth) {
 		return Extent{}, false
 	}
-	e := Extent{Off: int64(f.next) * int64(f.Size), Len: int(f.Size)}
 	now := time.Now()
 	if f.warm.IsZero() {
-		f.warm = now.Add(time.Duration(f.Warmup))
+		f.warm, f.due = now.Add(time.Duration(f.Warmup)), now
 	}
+	if f.Interval > 0 {
+		if f.due.After(now) && len(f.inFlight) > 0 {
+			return Extent{}, false
+		}
+		f.await(f.due)
+		// An answer counts from when it was due to be asked for, however late that was: what
+		// held it up would else hide from the very percentiles that it is to be seen in
+		// (coordinated omission).
+		now = f.due
+		f.due = f.due.Add(time.Duration(f.Interval))
+	}
+	e := Extent{Off: int64(f.next) * int64(f.Size), Len: int(f.Size)}
 	f.next = (f.next + 1) % f.Extents
 	f.inFlight = append(f.inFlight, asked{e.Off, now})
 	return e, true
+}
+
+// wakeLate is about how late a sleeper wakes.
+const wakeLate = 100 * time.Microsecond
+
+// awaitTime sleeps until shortly before at, and then looks at the clock until it is.
+func awaitTime(at time.Time) {
+	time.Sleep(time.Until(at) - wakeLate)
+	for time.Now().Before(at) {
+		runtime.Gosched()
+	}
 }
 
 // answered gives when an extent was asked for, which is not in flight any more.
@@ -217,6 +265,9 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 		if err := f.began(); err != nil {
 			return err
 		}
+		if f.Count {
+			f.work = startCounting()
+		}
 		f.cpu = spent()
 		f.start = time.Now()
 	default:
@@ -230,6 +281,11 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 			f.over = true
 			f.end = now
 			f.cpu = spent().since(f.cpu)
+			if f.work != nil {
+				f.worked = f.work.stop().wire()
+				f.work = nil
+			}
+			f.memory = memoryUsed()
 		}
 	}
 	return nil
@@ -239,35 +295,4 @@ func (f *measuredFeed) Land(e Extent, b []byte) error {
 func (f *measuredFeed) Refuse(e Extent) {
 	f.answered(e)
 	f.over, f.refused = true, true
-}
-
-// spent is what processors have spent so far.
-func spent() CPU {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		panic(err) // EFAULT and EINVAL are all there is
-	}
-	return CPU{time.Duration(u.Utime.Nano()), time.Duration(u.Stime.Nano()), hostBusy()}
-}
-
-func (c CPU) since(before CPU) CPU {
-	return CPU{c.User - before.User, c.System - before.System, max(0, c.Host-before.Host)}
-}
-
-// hostBusy adds up what the host's processors did but idle and wait (proc_stat(5):
-// user, nice, system, idle, iowait, irq, softirq, steal; in ticks, which are 10 ms for
-// every program). 0 where there is no such file.
-func hostBusy() time.Duration {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	var ticks int64
-	for i, word := range bytes.Fields(line) {
-		if n, err := strconv.ParseInt(string(word), 10, 64); err == nil && (i >= 1 && i <= 3 || i == 6 || i == 7) {
-			ticks += n
-		}
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
 }

@@ -37,6 +37,8 @@ type Receiver struct {
 	Encrypt   bool   // senders whose payload is clear are refused
 	RDMA      PullTransport
 	TCP       PullTransport
+	Verbs     Verbs      // to measure with; nil: there is no RDMA
+	Tools     ToolServer // runs others' programs to measure with; nil: they are refused
 	Observer  Observer
 	Progress  *Progress
 }
@@ -54,11 +56,13 @@ type pull struct {
 	greeted chan struct{} // closed when there is a Hello
 	scout   *scout
 	// measures are what a session that measures is asked for; closed after the last.
-	measures    chan *wire.Measure
-	measuredAll bool          // it is; converse's alone
-	rail        string        // of RDMA, that is measured
-	looked      bool          // for one
-	done        chan struct{} // closed when every file is settled
+	measures    chan wire.Message
+	verbsSaid   chan wire.Message // by the sender while its verbs are measured
+	toolDone    chan struct{}     // the sender's end of a tool is over
+	measuredAll bool              // it is; converse's alone
+	rail        string            // of RDMA, that is measured
+	looked      bool              // for one
+	done        chan struct{}     // closed when every file is settled
 
 	dest       Destination
 	outlook    Outlook // of a dry run, instead
@@ -82,18 +86,20 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &pull{
-		Receiver: r,
-		s:        s,
-		sched:    newScheduler(DefaultExtentSize),
-		ctx:      ctx,
-		cancel:   cancel,
-		done:     make(chan struct{}),
-		files:    make(map[uint32]*inbound),
-		manifest: newManifest(),
-		owed:     make(map[uint32]time.Time),
-		greeted:  make(chan struct{}),
-		measures: make(chan *wire.Measure, 1),
-		scout:    newScout(s),
+		Receiver:  r,
+		s:         s,
+		sched:     newScheduler(DefaultExtentSize),
+		ctx:       ctx,
+		cancel:    cancel,
+		done:      make(chan struct{}),
+		files:     make(map[uint32]*inbound),
+		manifest:  newManifest(),
+		owed:      make(map[uint32]time.Time),
+		greeted:   make(chan struct{}),
+		measures:  make(chan wire.Message, 1),
+		toolDone:  make(chan struct{}, 1),
+		verbsSaid: make(chan wire.Message, 1),
+		scout:     newScout(s),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
@@ -220,7 +226,7 @@ func (p *pull) greet() error {
 	p.verify = verify
 	p.result.Verify = hello.Verify
 	if hello.Measure || hello.PathsOnly {
-		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize})
+		return p.s.Send(&wire.Welcome{Version: wire.Version, Session: p.session, ExtentSize: DefaultExtentSize, Tools: p.Tools != nil})
 	}
 	if hello.DryRun {
 		return p.look()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rdmaxfer/rdmaxfer/compare"
+	"github.com/rdmaxfer/rdmaxfer/compare/peertool"
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
@@ -33,6 +34,10 @@ func compareCommand() *cli.Command {
 			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
 			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
+			peersFlag(),
+			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
+			&cli.BoolFlag{Name: "count", Usage: "have counted work in the JSON: calls into C, allocations and (where root may) system calls a GiB; counting them costs a little"},
+			&cli.BoolFlag{Name: "hardware", Usage: "have this host's RDMA devices in the report, links, NUMA nodes, counters and all"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
@@ -45,6 +50,19 @@ func compareCommand() *cli.Command {
 	}
 }
 
+func peersFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "peers", Usage: "run perftest, qperf and iperf3 on both hosts too, and set their figures beside ours (the receiver needs recv --allow-peers)"}
+}
+
+// peers are the programs of --peers. That the receiver runs none is found out before
+// anything is measured.
+func peers(c *cli.Context, m *transfer.Meter) ([]compare.Peer, error) {
+	if !c.Bool("peers") {
+		return nil, nil
+	}
+	return peertool.Peers(m), m.AllowsTools()
+}
+
 func runCompare(c *cli.Context) error {
 	opt, err := compareOptions(c)
 	if err != nil {
@@ -54,9 +72,9 @@ func runCompare(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var before *compare.Report
+	var baseline *compare.Report
 	if path := c.String("baseline"); path != "" {
-		if before, err = readBaseline(path); err != nil {
+		if baseline, err = readBaseline(path); err != nil {
 			return err
 		}
 	}
@@ -64,23 +82,38 @@ func runCompare(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if opt.Peers, err = peers(c, m); err != nil {
+		m.Close()
+		return err
+	}
+	if dir := c.String("fio"); dir != "" {
+		disk, remove := peertool.Disk(dir)
+		defer remove()
+		opt.Peers = append(opt.Peers, disk...)
+	}
+	hardware := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
+	before := hardware()
 	stop := showSteps(opt)
 	report, err := compare.Run(c.Context, m, *opt)
 	stop()
+	if c.Bool("hardware") {
+		report.Hardware = hardware()
+		report.Hardware.Since(before)
+	}
 	m.Close()
 	report.Peer = addr
 	werr := writeReport(c, report)
 	if err == nil {
 		err = nothing(report)
 	}
-	if err == nil && werr == nil && before != nil {
-		err = sinceBaseline(c, report, before)
+	if err == nil && werr == nil && baseline != nil {
+		err = sinceBaseline(c, report, baseline)
 	}
 	return errors.Join(err, werr)
 }
 
 func compareOptions(c *cli.Context) (*compare.Options, error) {
-	o := &compare.Options{Depth: c.Int("depth"), Rounds: c.Int("rounds"), Duration: c.Duration("duration")}
+	o := &compare.Options{Depth: c.Int("depth"), Rounds: c.Int("rounds"), Duration: c.Duration("duration"), Count: c.Bool("count")}
 	var err error
 	if o.Sizes, err = sizes(c.String("sizes"), o.Depth); err != nil {
 		return nil, err
@@ -276,66 +309,4 @@ func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
 		return &transfer.Error{Code: transfer.CodeWorse, Err: fmt.Errorf("%d of %d are worse than in %s", worse, len(changes), c.String("baseline"))}
 	}
 	return err
-}
-
-func benchCommand() *cli.Command {
-	flags := func(depth int) []cli.Flag {
-		return append([]cli.Flag{
-			keyFileFlag(),
-			&cli.StringFlag{Name: "op", Value: "write", Usage: "how the bytes move: over RDMA by read, write or send; over TCP by " + strings.Join(tcpfallback.Methods[1:], ", ")},
-			&cli.StringFlag{Name: "size", Value: map[int]string{1: "64"}[depth], Usage: "of each extent, up to 1M"},
-			&cli.IntFlag{Name: "depth", Value: depth, Usage: "keep `N` requests in flight"},
-			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement, a quarter of it before that to warm up"},
-			memoryFlag(),
-			jsonFlag(),
-		}, rdmaFlags()...)
-	}
-	bw, lat := flags(transfer.DefaultDepth), flags(1)
-	bw[2].(*cli.StringFlag).Value = "1M"
-	return &cli.Command{
-		Name:         "bench",
-		Usage:        "measure one way of moving bytes to a host that runs rdmaxfer recv",
-		OnUsageError: onUsageError,
-		Subcommands: []*cli.Command{
-			{Name: "bw", Usage: "how many bytes a second", ArgsUsage: "HOST[:PORT]", Flags: bw, OnUsageError: onUsageError, Action: bench},
-			{Name: "lat", Usage: "how long from a request to the last byte", ArgsUsage: "HOST[:PORT]", Flags: lat, OnUsageError: onUsageError, Action: bench},
-		},
-		Action: func(c *cli.Context) error { return usagef("bench takes bw or lat (see: rdmaxfer bench --help)") },
-	}
-}
-
-// bench is compare of one method and size, in one round.
-func bench(c *cli.Context) error {
-	list, err := methods(c.String("op"))
-	if err != nil || len(list) != 1 {
-		return usagef("--op %s: one of %s", c.String("op"), strings.Join(append(rdma.Ops[1:], tcpfallback.Methods[1:]...), ", "))
-	}
-	depth := c.Int("depth")
-	if depth < 1 || depth > 1024 {
-		return usagef("--depth %d: from 1 to 1024", depth)
-	}
-	size, err := sizes(c.String("size"), depth)
-	if err != nil || len(size) != 1 {
-		return usagef("--size %s: from 1 to 1M bytes, and times --depth no more than %s", c.String("size"), units.BytesSize(transfer.MaxInFlight))
-	}
-	if err := checkDuration(c.Duration("duration")); err != nil {
-		return err
-	}
-	addr, err := onlyHost(c)
-	if err != nil {
-		return err
-	}
-	m, err := openMeter(c, addr)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	b, err := compare.Bench(c.Context, m, list[0], size[0], depth, c.Duration("duration"))
-	if err != nil {
-		return err
-	}
-	if c.Bool("json") {
-		return b.WriteJSON(os.Stdout)
-	}
-	return b.WriteText(os.Stdout)
 }

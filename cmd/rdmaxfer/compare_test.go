@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,5 +123,69 @@ func TestBench(t *testing.T) {
 	r.want(transfer.CodeOK)
 	if e["size_bytes"] != 100.0 || e["depth"] != 1.0 || e["messages"].(float64) < 1 || e["transport"] != "tcp" {
 		t.Errorf("%v", e)
+	}
+}
+
+// Others' programs stand beside ours, those for which there is no device are left out, and
+// a receiver that was not told to runs none.
+func TestComparePeers(t *testing.T) {
+	tt := newTransfer(t)
+	r := tt.recv("--discard", "--allow-peers")
+	tt.compare("--methods", "copy", "--sizes", "64K", "--rounds", "1", "--peers").want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	report := tt.report()
+	programs := make(map[string]*compare.PeerCell)
+	for i := range report.Peers {
+		programs[report.Peers[i].Program] = &report.Peers[i]
+	}
+	for _, name := range []string{"qperf tcp", "iperf3"} {
+		c := programs[name]
+		if c == nil || c.Version == "" || c.Beside != "tcp copy" || c.Rate.Median <= 0 || c.RateRatio.Median <= 0 || c.CPU.There.System <= 0 || (c.Trip == nil) != (name == "iperf3") {
+			t.Errorf("%s: %+v, skipped %+v", name, c, report.Skipped)
+		}
+	}
+	if !report.Complete || len(report.Peers)+len(report.Skipped) != 6 || len(report.Normalised) != len(report.Peers) {
+		t.Errorf("%+v", report)
+	}
+
+	r = tt.recv("--discard")
+	tt.compare("--methods", "copy", "--peers").want(transfer.CodeUsage, "recv --allow-peers")
+	r.want(transfer.CodeOK)
+}
+
+// What the receiver runs ends with the receiver, also when that is killed.
+func TestPeersEndWithTheReceiver(t *testing.T) {
+	tt := newTransfer(t)
+	r := tt.recv("--discard", "--allow-peers")
+	c := twoHosts[1].start(t, "bench", "bw", "--key-file", tt.key, "--op", "copy", "--duration", "50ms", "--peers", tt.addr)
+	children := func() (pids []string) {
+		list, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range list {
+			b, _ := os.ReadFile(path) // the thread may have ended
+			pids = append(pids, strings.Fields(string(b))...)
+		}
+		return pids
+	}
+	var pids []string
+	for deadline := time.Now().Add(patience); len(pids) == 0; pids = children() {
+		if time.Now().After(deadline) {
+			t.Fatal("the receiver runs nothing")
+		}
+	}
+	r.signal(syscall.SIGKILL)
+	c.want(transfer.CodeConnect)
+	for _, pid := range pids {
+		for deadline := time.Now().Add(patience); ; {
+			state, err := os.ReadFile("/proc/" + pid + "/stat")
+			if err != nil || strings.Contains(string(state), ") Z ") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the receiver was killed, and its program lives on: %s", state)
+			}
+		}
 	}
 }

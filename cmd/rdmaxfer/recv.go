@@ -12,9 +12,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rdmaxfer/rdmaxfer/compare/peertool"
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // maxTransfers bounds how many senders are served at once; the others wait.
@@ -30,6 +32,7 @@ func recvCommand() *cli.Command {
 			&cli.StringFlag{Name: "as", Usage: "land the one file or stream that comes as `FILE`, whatever the sender calls it"},
 			&cli.BoolFlag{Name: "stdout", Usage: "write the one file or stream that comes to standard output, as it comes, and end; everything else goes to standard error"},
 			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
+			&cli.BoolFlag{Name: "allow-peers", Usage: "run perftest, qperf and iperf3 for compare --peers: those programs alone, while they are measured; each listens for anybody then"},
 			keyFileFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
 			transportFlag(),
@@ -102,7 +105,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
+	r := receiver{listener: l, peers: c.Bool("allow-peers"), sink: sink, transport: transport, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -118,6 +121,7 @@ type receiver struct {
 	sink      transfer.Sink
 	transport string
 	encrypt   bool
+	peers     bool            // others' programs may be run to measure with
 	devices   *rdma.Transport // what every session's is made like
 	json      bool
 	verbose   bool
@@ -182,9 +186,15 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
 		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric},
+		Verbs:     rdma.Verbs{Memory: r.devices.Memory, Selection: r.devices.Selection},
 		TCP:       tcpfallback.Transport{},
 		Observer:  out,
 		Progress:  &out.progress,
+	}
+	if r.peers {
+		engine.Tools = peertool.Server{Rail: func(hello *wire.Hello) (wire.Candidate, uint16, error) {
+			return rdma.Rail(hello, &r.devices.Selection)
+		}}
 	}
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)

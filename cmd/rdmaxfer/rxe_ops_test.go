@@ -159,8 +159,8 @@ func TestOpsSourceChanges(t *testing.T) {
 // TestCompareOverTheDevice measures every op and method between the two hosts.
 func TestCompareOverTheDevice(t *testing.T) {
 	tt := newTransfer(t)
-	r := tt.recv("--discard")
-	tt.compare("--sizes", "64,64K", "--rounds", "1", "--duration", "100ms").want(transfer.CodeOK)
+	r := tt.recv("--discard", "--allow-peers")
+	tt.compare("--sizes", "64,64K", "--rounds", "1", "--duration", "100ms", "--peers").want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
 	ops := make(map[string]int)
@@ -175,7 +175,19 @@ func TestCompareOverTheDevice(t *testing.T) {
 			t.Errorf("%d sizes of %s", ops[m], m)
 		}
 	}
-	if !report.Complete || !report.Soft || len(report.Skipped) != 0 {
+	peers := make(map[string]int)
+	for _, c := range report.Peers {
+		peers[c.Program+" beside "+c.Beside]++
+		if c.Rate == nil || c.Rate.Median <= 0 || c.RateRatio == nil || (c.Trip == nil) != (c.Program == "iperf3") || c.Version == "" {
+			t.Errorf("%+v", c)
+		}
+	}
+	for _, p := range []string{"ib_write beside rdma write", "ib_read beside rdma read", "ib_send beside rdma send", "qperf rc beside rdma send"} {
+		if peers[p] != 2 {
+			t.Errorf("%d sizes of %s", peers[p], p)
+		}
+	}
+	if !report.Complete || !report.Soft || len(report.Skipped) != 0 || len(report.Peers) != 12 {
 		t.Errorf("%+v", report)
 	}
 }

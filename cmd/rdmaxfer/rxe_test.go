@@ -50,7 +50,7 @@ func on(t *testing.T, name string, argv ...string) string {
 // fault sets a fault and undoes it at the end of the test.
 func fault(t *testing.T, verb, undo string) {
 	t.Helper()
-	run(t, "../../testbed/faults", verb)
+	run(t, append([]string{"../../testbed/faults"}, strings.Fields(verb)...)...)
 	t.Cleanup(func() { run(t, "../../testbed/faults", undo) })
 }
 

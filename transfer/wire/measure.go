@@ -10,6 +10,9 @@ type Measure struct {
 	Extents     uint32 `cbor:"5,keyasint"` // there are; they are asked for in turn
 	Warmup      int64  `cbor:"6,keyasint"` // nanoseconds that don't count
 	Nanoseconds int64  `cbor:"7,keyasint"` // that do
+	// Interval is how far apart requests are due, nanoseconds; 0: as soon as there is room.
+	Interval int64 `cbor:"8,keyasint,omitempty"`
+	Count    bool  `cbor:"9,keyasint,omitempty"` // Work too, which costs a little
 }
 
 // Measuring says that the lane is up and warm: from now on it counts.
@@ -28,6 +31,23 @@ type Measured struct {
 	// many of them took as long.
 	Took  []int64 `cbor:"6,keyasint,omitempty"`
 	Times []int64 `cbor:"7,keyasint,omitempty"`
+	// Memory is what the receiver's process had in the end.
+	Memory Memory `cbor:"8,keyasint"`
+	Work   *Work  `cbor:"9,keyasint,omitempty"` // where it was to be counted
+}
+
+// Work is what a process did meanwhile that can be counted.
+type Work struct {
+	Crossings   int64 `cbor:"1,keyasint"` // calls into C
+	Allocations int64 `cbor:"2,keyasint"`
+	SystemCalls int64 `cbor:"3,keyasint"` // -1: not known
+}
+
+// Memory is what a process has, bytes.
+type Memory struct {
+	Anonymous int64 `cbor:"1,keyasint"`
+	Pinned    int64 `cbor:"2,keyasint"`
+	Peak      int64 `cbor:"3,keyasint"`
 }
 
 // CPU is time that processors spent, nanoseconds.
@@ -35,12 +55,22 @@ type CPU struct {
 	User   int64 `cbor:"1,keyasint"` // in the process
 	System int64 `cbor:"2,keyasint"` // in the kernel for it (getrusage(2))
 	Host   int64 `cbor:"3,keyasint"` // of the whole host that was not idle (/proc/stat)
+	// SoftIRQ is the part of that which served software interrupts.
+	SoftIRQ int64 `cbor:"4,keyasint"`
+}
+
+func (c *CPU) check() error {
+	if c.User < 0 || c.System < 0 || c.Host < 0 || c.SoftIRQ < 0 {
+		return malformed("negative time of processors")
+	}
+	return nil
 }
 
 // What a measurement may ask of a receiver.
 const (
-	MaxMeasure = 600e9   // nanoseconds of warm-up, and of what counts
-	maxTook    = 1 << 15 // different times
+	MaxMeasure  = 600e9   // nanoseconds of warm-up, and of what counts
+	MaxInterval = 1e9     // nanoseconds between requests
+	maxTook     = 1 << 15 // different times
 )
 
 func (*Measure) kind() Kind   { return kindMeasure }
@@ -53,6 +83,9 @@ func (m *Measure) check() error {
 	}
 	if m.Warmup < 0 || m.Warmup > MaxMeasure || m.Nanoseconds < 1 || m.Nanoseconds > MaxMeasure {
 		return malformed("a measurement of %d and %d ns", m.Warmup, m.Nanoseconds)
+	}
+	if m.Interval < 0 || m.Interval > MaxInterval {
+		return malformed("requests that are due every %d ns", m.Interval)
 	}
 	return texts(m.Transport, m.Op)
 }
@@ -68,8 +101,14 @@ func (m *Measured) check() error {
 			return malformed("negative times")
 		}
 	}
-	if m.Extents < 0 || m.Nanoseconds < 0 || m.CPU.User < 0 || m.CPU.System < 0 || m.CPU.Host < 0 {
+	if m.Extents < 0 || m.Nanoseconds < 0 || m.Memory.Anonymous < 0 || m.Memory.Pinned < 0 || m.Memory.Peak < 0 {
 		return malformed("a negative measurement")
+	}
+	if w := m.Work; w != nil && (w.Crossings < 0 || w.Allocations < 0 || w.SystemCalls < -1) {
+		return malformed("negative work")
+	}
+	if err := m.CPU.check(); err != nil {
+		return err
 	}
 	return texts(m.Reason)
 }

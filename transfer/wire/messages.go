@@ -32,6 +32,15 @@ const (
 	kindProbesOver
 	kindProbesSeen
 	kindPaths
+	kindRunTool
+	kindToolReady
+	kindToolDone
+	kindToolEnded
+	kindVerbs
+	kindVerbsEnd
+	kindVerbsReady
+	kindVerbsStop
+	kindVerbsOver
 )
 
 func newMessage(k Kind) Message {
@@ -96,6 +105,24 @@ func newMessage(k Kind) Message {
 		return new(ProbesSeen)
 	case kindPaths:
 		return new(Paths)
+	case kindRunTool:
+		return new(RunTool)
+	case kindToolReady:
+		return new(ToolReady)
+	case kindToolDone:
+		return new(ToolDone)
+	case kindToolEnded:
+		return new(ToolEnded)
+	case kindVerbs:
+		return new(Verbs)
+	case kindVerbsEnd:
+		return new(VerbsEnd)
+	case kindVerbsReady:
+		return new(VerbsReady)
+	case kindVerbsStop:
+		return new(VerbsStop)
+	case kindVerbsOver:
+		return new(VerbsOver)
 	}
 	return nil
 }
@@ -129,6 +156,7 @@ type Welcome struct {
 	// Prompt asks for the digest of each extent as soon as it is known: the receiver asks
 	// for no more until it has those.
 	Prompt bool `cbor:"6,keyasint,omitempty"`
+	Tools  bool `cbor:"7,keyasint,omitempty"` // RunTool is not refused
 }
 
 // QueuePair is one end of a reliable connection (ibverbs.Endpoint).

@@ -49,9 +49,9 @@ func examples() []Message {
 		&Grown{File: 1, Size: 1 << 40, End: true},
 		&Kept{File: 1, Below: 9},
 		&Hello{Version: 1, Measure: true},
-		&Measure{Transport: "rdma", Op: "write", Size: 64, Depth: 16, Extents: 17, Warmup: 1, Nanoseconds: 2},
+		&Measure{Transport: "rdma", Op: "write", Size: 64, Depth: 16, Extents: 17, Warmup: 1, Nanoseconds: 2, Interval: 3, Count: true},
 		&Measuring{Detail: "rxe_a"},
-		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3}, Took: []int64{5, 9}, Times: []int64{2, 1}},
+		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3, SoftIRQ: 4}, Took: []int64{5, 9}, Times: []int64{2, 1}, Memory: Memory{1, 2, 3}, Work: &Work{1, 2, -1}},
 		&Hello{Lanes: 1, DryRun: true, Encrypt: true},
 		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
 		&Hello{Lanes: 1, PathsOnly: true},
@@ -63,6 +63,16 @@ func examples() []Message {
 		&ProbesOver{Below: 3},
 		&ProbesSeen{Below: 3, IDs: []uint32{1, 2}},
 		&Paths{Rows: []PathRow{{Receiver: candidate, Sender: candidate, State: PathChosen, MTU: 5, Took: 7, Reason: "small packets alone"}}, Refused: refused, Reason: "none", Nanoseconds: 9},
+		&Welcome{Version: 1, ExtentSize: 1 << 20, Tools: true},
+		&RunTool{Tool: ToolIperf3, Size: 4096, Depth: 16, Iterations: 1000, Nanoseconds: 1e9, QPs: 2, Chain: 3, Signal: 4, Inline: 5, MTU: 5, Both: true, Events: true, UD: true},
+		&ToolReady{Port: 18700, Candidate: 1, GID: [16]byte{15: 1}},
+		&ToolDone{},
+		&Verbs{Op: "write", Latency: true, Both: true, Size: 64, Depth: 128, QPs: 2, Chain: 16, Signal: 100, Inline: 64, Buffers: 3, Events: true, Spin: 20, MTU: 5, Nanoseconds: 1e9},
+		&VerbsEnd{Candidate: 1, QPs: []QueuePair{{QPN: 1, MTU: 5}}, Addr: 1 << 40, RKey: 7, Detail: "rxe_a"},
+		&VerbsReady{},
+		&VerbsStop{},
+		&VerbsOver{Code: 9, Reason: "no RDMA", Messages: 1, Nanoseconds: 2, Received: 3, CPU: CPU{User: 1}},
+		&ToolEnded{Code: 2, Reason: "recv --allow-peers", CPU: CPU{User: 1, System: 2, Host: 3}},
 	}
 }
 
@@ -183,6 +193,25 @@ func TestEveryBoundHolds(t *testing.T) {
 		f(m)
 		return m
 	}
+	tool := func(f func(*RunTool)) Message {
+		m := &RunTool{Tool: 1, Size: 1, Depth: 1, Nanoseconds: 1}
+		f(m)
+		return m
+	}
+	verbs := func(f func(*Verbs)) Message {
+		m := &Verbs{Size: 1, Depth: 1, QPs: 1, Chain: 1, Signal: 1, Buffers: 1, Nanoseconds: 1}
+		f(m)
+		return m
+	}
+	pairs := func(n int, f func(*QueuePair)) Message {
+		m := &VerbsEnd{QPs: make([]QueuePair, n)}
+		for i := range m.QPs {
+			m.QPs[i].MTU = 1
+			f(&m.QPs[i])
+		}
+		return m
+	}
+	none := func(*QueuePair) {}
 	lane := func(edit func(*RDMALane)) Message {
 		l := &RDMALane{QP: QueuePair{MTU: 1}}
 		edit(l)
@@ -279,6 +308,12 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"time to measure", measure(func(m *Measure) { m.Nanoseconds = MaxMeasure }), measure(func(m *Measure) { m.Nanoseconds = MaxMeasure + 1 })},
 		{"no time to measure", measure(func(m *Measure) { m.Nanoseconds = 1 }), measure(func(m *Measure) { m.Nanoseconds = 0 })},
 		{"time to warm up", measure(func(m *Measure) { m.Warmup = MaxMeasure }), measure(func(m *Measure) { m.Warmup = MaxMeasure + 1 })},
+		{"interval", measure(func(m *Measure) { m.Interval = MaxInterval }), measure(func(m *Measure) { m.Interval = MaxInterval + 1 })},
+		{"no interval", measure(func(m *Measure) { m.Interval = 0 }), measure(func(m *Measure) { m.Interval = -1 })},
+		{"memory", &Measured{}, &Measured{Memory: Memory{Pinned: -1}}},
+		{"work", &Measured{Work: &Work{SystemCalls: -1}}, &Measured{Work: &Work{SystemCalls: -2}}},
+		{"interrupts", &Measured{}, &Measured{CPU: CPU{SoftIRQ: -1}}},
+		{"verbs' CPU", &VerbsOver{}, &VerbsOver{CPU: CPU{System: -1}}},
 		{"measured op", measure(func(m *Measure) { m.Op = "send" }), measure(func(m *Measure) { m.Op = "\x1b" })},
 		{"measured lane", &Measuring{Detail: "rxe_a"}, &Measuring{Detail: "\x00"}},
 		{"times", &Measured{Took: make([]int64, maxTook), Times: make([]int64, maxTook)}, &Measured{Took: make([]int64, maxTook+1), Times: make([]int64, maxTook+1)}},
@@ -291,6 +326,38 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"a digest too many", digests(0, 0), digests(0, 32)},
 		{"failure", &FileFailed{Reason: text(MaxText)}, &FileFailed{Reason: text(MaxText + 1)}},
 		{"receipt", &Receipt{Digest: make([]byte, 32)}, &Receipt{Digest: make([]byte, 31)}},
+		{"verbs' size", verbs(func(m *Verbs) { m.Size = MaxExtent }), verbs(func(m *Verbs) { m.Size = MaxExtent + 1 })},
+		{"verbs' depth", verbs(func(m *Verbs) { m.Depth = 4096 }), verbs(func(m *Verbs) { m.Depth = 4097 })},
+		{"verbs' queue pairs", verbs(func(m *Verbs) { m.QPs = 64 }), verbs(func(m *Verbs) { m.QPs = 65 })},
+		{"verbs a doorbell", verbs(func(m *Verbs) { m.Chain = 64 }), verbs(func(m *Verbs) { m.Chain = 65 })},
+		{"verbs a completion", verbs(func(m *Verbs) { m.Depth, m.Signal = 9, 9 }), verbs(func(m *Verbs) { m.Depth, m.Signal = 9, 10 })},
+		{"verbs inline", verbs(func(m *Verbs) { m.Inline = 1024 }), verbs(func(m *Verbs) { m.Inline = 1025 })},
+		{"verbs' buffers", verbs(func(m *Verbs) { m.Buffers = 1 << 20 }), verbs(func(m *Verbs) { m.Buffers = 1<<20 + 1 })},
+		{"verbs' MTU", verbs(func(m *Verbs) { m.MTU = 5 }), verbs(func(m *Verbs) { m.MTU = 6 })},
+		{"verbs' spin", verbs(func(m *Verbs) { m.Spin = MaxVerbsSpin }), verbs(func(m *Verbs) { m.Spin = MaxVerbsSpin + 1 })},
+		{"verbs' time", verbs(func(m *Verbs) { m.Nanoseconds = MaxVerbsTime }), verbs(func(m *Verbs) { m.Nanoseconds = MaxVerbsTime + 1 })},
+		{"verbs' op", verbs(func(m *Verbs) { m.Op = "ud" }), verbs(func(m *Verbs) { m.Op = "\x1b" })},
+		{"queue pairs", pairs(64, none), pairs(65, none)},
+		{"no queue pairs", pairs(1, none), pairs(0, none)},
+		{"one of the queue pairs", pairs(2, none), pairs(2, func(q *QueuePair) { q.QPN = 0x1000000 })},
+		{"verbs' address", &VerbsEnd{QPs: []QueuePair{{MTU: 1}}, Candidate: MaxCandidates - 1}, &VerbsEnd{QPs: []QueuePair{{MTU: 1}}, Candidate: MaxCandidates}},
+		{"verbs' messages", &VerbsOver{}, &VerbsOver{Messages: -1}},
+		{"why no verbs", &VerbsOver{Reason: text(MaxText)}, &VerbsOver{Reason: text(MaxText + 1)}},
+		{"tool", tool(func(m *RunTool) { m.Tool = toolEnd - 1 }), tool(func(m *RunTool) { m.Tool = toolEnd })},
+		{"no tool", tool(func(m *RunTool) { m.Tool = 1 }), tool(func(m *RunTool) { m.Tool = 0 })},
+		{"tool's size", tool(func(m *RunTool) { m.Size = MaxExtent }), tool(func(m *RunTool) { m.Size = MaxExtent + 1 })},
+		{"tool's depth", tool(func(m *RunTool) { m.Depth = 4096 }), tool(func(m *RunTool) { m.Depth = 4097 })},
+		{"tool's queue pairs", tool(func(m *RunTool) { m.QPs = 64 }), tool(func(m *RunTool) { m.QPs = 65 })},
+		{"tool's completions", tool(func(m *RunTool) { m.Signal = 1 }), tool(func(m *RunTool) { m.Signal = 2 })},
+		{"tool's inline", tool(func(m *RunTool) { m.Inline = 1024 }), tool(func(m *RunTool) { m.Inline = 1025 })},
+		{"tool's MTU", tool(func(m *RunTool) { m.MTU = 5 }), tool(func(m *RunTool) { m.MTU = 6 })},
+		{"tool's messages", tool(func(m *RunTool) { m.Iterations = MaxToolIterations }), tool(func(m *RunTool) { m.Iterations = MaxToolIterations + 1 })},
+		{"tool's time", tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime }), tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime + 1 })},
+		{"no time for a tool", tool(func(m *RunTool) { m.Nanoseconds = 1 }), tool(func(m *RunTool) { m.Nanoseconds = 0 })},
+		{"tool's address", &ToolReady{Port: 1, Candidate: MaxCandidates - 1}, &ToolReady{Port: 1, Candidate: MaxCandidates}},
+		{"tool's port", &ToolReady{Port: 1}, &ToolReady{}},
+		{"why no tool", &ToolEnded{Reason: text(MaxText)}, &ToolEnded{Reason: text(MaxText + 1)}},
+		{"tool's CPU", &ToolEnded{}, &ToolEnded{CPU: CPU{User: -1}}},
 		{"foreseen", &Foreseen{Here: MaxSize}, &Foreseen{Here: MaxSize + 1}},
 		{"negative foreseen", &Foreseen{}, &Foreseen{Here: -1}},
 		{"done", &Done{}, &Done{Bytes: -1}},
