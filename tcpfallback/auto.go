@@ -163,10 +163,16 @@ type autoOut struct {
 }
 
 func newAutoOut(c *copyOut, choice *Choice) *autoOut {
-	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{c}, "sendfile": &sendfileOut{c}}}
+	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "sendfile": &sendfileOut{c}}}
 }
 
 func (m *autoOut) name() string { return m.choice.String() }
+
+func (m *autoOut) release() {
+	for _, method := range m.methods {
+		method.release()
+	}
+}
 
 func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	if !src.Plain(r) {

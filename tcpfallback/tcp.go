@@ -76,6 +76,8 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 type method interface {
 	name() string
 	answer(conn net.Conn, src *transfer.Source, r wire.Request) error
+	// release gives back what the method holds of a file. It is called after the last answer.
+	release()
 }
 
 func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
@@ -104,7 +106,7 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
 		}
 		if t.Method == "mmap" {
-			return &mmapOut{newCopyOut(mode, extentSize)}, nil
+			return &mmapOut{copyOut: newCopyOut(mode, extentSize)}, nil
 		}
 		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
 	}
