@@ -58,6 +58,10 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	landing, err := oneOf(c, "landing", tcpfallback.Landings...)
+	if err != nil {
+		return err
+	}
 	encrypt, err := encryption(c)
 	if err != nil {
 		return err
@@ -100,7 +104,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, sink: sink, transport: transport, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
+	r := receiver{listener: l, sink: sink, transport: transport, landing: landing, encrypt: encrypt, memory: memory, json: c.Bool("json"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -115,6 +119,7 @@ type receiver struct {
 	listener  *transfer.Listener
 	sink      transfer.Sink
 	transport string
+	landing   string
 	encrypt   bool
 	memory    *rdma.Budget // of all sessions together
 	json      bool
@@ -179,7 +184,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
 		RDMA:      &rdma.Transport{Memory: r.memory},
-		TCP:       tcpfallback.Transport{},
+		TCP:       tcpfallback.Transport{Landing: r.landing},
 		Observer:  out,
 		Progress:  &out.progress,
 	}

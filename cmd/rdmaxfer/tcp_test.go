@@ -37,6 +37,24 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// TestLandings: whatever way the bytes take into the file, seen by the program or not.
+func TestLandings(t *testing.T) {
+	for _, landing := range []string{"auto", "copy", "splice", "mmap"} {
+		for _, verify := range []string{"blake3", "none"} {
+			t.Run(landing+" "+verify, func(t *testing.T) {
+				tt := newTransfer(t)
+				src := tt.file("src", 9*mib+1)
+				r := tt.recv("--landing", landing)
+				tt.send("--transport", "tcp", "--lanes", "2", "--verify", verify, src).want(transfer.CodeOK)
+				r.want(transfer.CodeOK)
+				if got, want := b3sum(t, filepath.Join(tt.into, "src")), b3sum(t, src); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+			})
+		}
+	}
+}
+
 // TestCompressed: what gets shorter does, what does not travels as it is, and both land
 // as they were.
 func TestCompressed(t *testing.T) {
@@ -213,6 +231,7 @@ func TestUsage(t *testing.T) {
 		code  transfer.Code
 		words string
 	}{
+		{"recv --landing zero", transfer.CodeUsage, "--landing"},
 		{"frobnicate", 2, "no command"},
 		{"send", 2, "at least two arguments"},
 		{"send --nonsense a b", 2, "nonsense"},

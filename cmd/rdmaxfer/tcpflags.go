@@ -28,6 +28,7 @@ func tcpSendFlags() []cli.Flag {
 // tcpRecvFlags are what a receiver can.
 func tcpRecvFlags() []cli.Flag {
 	return append([]cli.Flag{
+		&cli.StringFlag{Name: "landing", Value: tcpfallback.Landings[0], Usage: "how what comes over TCP gets into its file: " + strings.Join(tcpfallback.Landings, ", ")},
 		&cli.BoolFlag{Name: "encrypt", Usage: "refuse senders whose payload is clear (send without --encrypt)"},
 	}, socketFlags()...)
 }
