@@ -39,3 +39,16 @@ func TestMeasuredFeedKeepsWhatIsInFlight(t *testing.T) {
 		t.Errorf("%d landed", f.landed)
 	}
 }
+
+// TestMeasuredIsNotHashed: a digest would cost more than most of what is measured.
+func TestMeasuredIsNotHashed(t *testing.T) {
+	file, source, err := memorySource()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	defer source.Close()
+	if source.Verifying() {
+		t.Error("the sender takes digests of what it measures with")
+	}
+}
