@@ -120,7 +120,9 @@ func TestNobodyListens(t *testing.T) {
 	src := tt.file("src", 1)
 	tt.recv().signal(syscall.SIGKILL)
 	tt.receiver.wait()
-	tt.send(src).want(transfer.CodeConnect, "connecting to", "is rdmaxfer recv running there")
+	for _, args := range [][]string{{src}, {"--fast-open", src}} { // that is heard of with the first bytes then
+		tt.send(args...).want(transfer.CodeConnect, "connecting to", "is rdmaxfer recv running there")
+	}
 }
 
 func TestSourceMissing(t *testing.T) {
@@ -347,7 +349,7 @@ func TestSocketFlags(t *testing.T) {
 	src := tt.file("src", mib)
 	both := strings.Fields("-4 --send-buffer 128K --recv-buffer 64K --congestion reno --mss 1400 --dscp af11 --pacing 10Gbit/s --user-timeout 20s --notsent-lowat 128K")
 	r := tt.recv(both...)
-	tt.send(append(append(both, "--transport", "tcp", "--bind", "127.0.0.1"), src)...).want(transfer.CodeOK)
+	tt.send(append(append(both, "--transport", "tcp", "--bind", "127.0.0.1", "--fast-open"), src)...).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	for name, want := range map[string]int{"": 0, "0": 0, "63": 63, "ef": 46, "EF": 46, "le": 1, "cs7": 56, "af11": 10, "af43": 38} {
 		if got, err := dscp(name); got != want || err != nil {
