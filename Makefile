@@ -8,13 +8,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
 	ibverbs-utils rdmacm-utils perftest qperf iperf3 fio socat ncat rsync iproute2 \
 	kmod dmsetup e2fsprogs iputils-ping qemu-system-x86 busybox-static cpio \
-	util-linux procps xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
+	util-linux procps time strace xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
 
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
 .PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
-	bench-send bench-rails bench-verbs bench-tcp compare hw-report clean
+	bench-send bench-rails bench-verbs bench-tcp bench-requests compare hw-report clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -77,10 +77,18 @@ bench-verbs: build
 	$(VM) --timeout 2400 -- testbed/bench-verbs 9
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 
-# Every TCP method beside socat, ncat, an rsync daemon and iperf3, in turn, natively over
-# loopback: ROUNDS=... of MIB=... each.
+# TCP natively, over loopback and between two namespaces (as root): beside socat, ncat, an
+# rsync daemon, iperf3 and scp, in turn, and each method out with each landing in:
+# ROUNDS=... of MIB=... each.
 bench-tcp: build
-	timeout 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024)
+	for what in peers matrix; do for link in loopback veth; do \
+		timeout 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024) $$what $$link || exit; \
+	done; done
+
+# Small questions and their answers: a lane's protocol beside Go's net/http.
+bench-requests: deps
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/requests ./tcpfallback/internal/requests
+	timeout 600 bin/requests -rounds $(or $(ROUNDS),9)
 
 # The report that README shows, of the testbed: out/compare.html. Where RDMA is emulated it
 # says how that does, and shows what the report of real hosts looks like.

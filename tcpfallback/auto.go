@@ -16,14 +16,15 @@ import (
 // A connection has found its speed, and the receiver its own, when beforeTrials bytes
 // have gone by copy: less than that is no transfer to measure at. A trial is trialSize
 // bytes, of which the first trialSettles don't count: what the method before it sent is
-// still under way. Each method has trialRounds, in turn, and the median of its rates counts:
-// one may be slow for whatever else the hosts do, and one quick because buffers on the way
-// were empty.
+// still under way. Each method has trialRounds, in turn, and the second of its rates counts,
+// from the quickest on: whatever else the hosts do makes a method slow, and may do so in
+// several of its trials; one trial may be quick because buffers on the way were empty. A method
+// is out, from the second round on, when its quickest is clearly less than another's second.
 const (
 	beforeTrials = 32 << 20
-	trialSize    = 16 << 20
+	trialSize    = 12 << 20
 	trialSettles = 6 << 20
-	trialRounds  = 3
+	trialRounds  = 5
 )
 
 // lead is how many times as fast as copy a method must be. copy takes its digests of the
@@ -40,8 +41,10 @@ type Choice struct {
 	mu        sync.Mutex
 	begun     bool      // something was sent
 	ready     int64     // bytes before the first trial
-	trial     int       // its number: round by round, each method in turn
-	sent      int64     // bytes of it
+	out       []string  // methods that have no more trials
+	round     int       // of trials, each method in turn
+	turn      int       // whose it is, among those that are not out
+	sent      int64     // bytes of the trial
 	since     time.Time // the trial counts
 	counted   int64     // bytes since then
 	disturbed int
@@ -50,7 +53,7 @@ type Choice struct {
 }
 
 // trials are in this order: copy first, which is what was used before.
-func trials() []string { return Methods[1:] }
+func trials() []string { return slices.Clone(Methods[1:]) }
 
 // next is the method of the next extent.
 func (c *Choice) next() string {
@@ -62,7 +65,12 @@ func (c *Choice) next() string {
 	case c.ready < beforeTrials:
 		return "copy"
 	}
-	return trials()[c.trial%len(trials())]
+	return c.racing()[c.turn]
+}
+
+// racing are the methods that have trials. c.mu is held.
+func (c *Choice) racing() []string {
+	return slices.DeleteFunc(trials(), func(m string) bool { return slices.Contains(c.out, m) })
 }
 
 // moved says that n bytes have gone by the method that next gave, now.
@@ -76,7 +84,7 @@ func (c *Choice) moved(method string, n int, now time.Time) {
 	case c.ready < beforeTrials:
 		c.ready += int64(n)
 		return
-	case method != trials()[c.trial%len(trials())]:
+	case method != c.racing()[c.turn]:
 		return // another lane was on its way with it when the trial began
 	}
 	if c.sent += int64(n); c.sent < trialSettles {
@@ -100,7 +108,14 @@ func (c *Choice) end(method string, now time.Time) {
 	took := max(time.Nanosecond, now.Sub(c.since))
 	c.rates[method] = append(c.rates[method], float64(c.counted)/took.Seconds())
 	c.again()
-	if c.trial++; c.trial < trialRounds*len(trials()) {
+	if c.turn++; c.turn < len(c.racing()) {
+		return
+	}
+	c.turn = 0
+	if c.round++; c.round > 1 {
+		c.drop()
+	}
+	if c.round < trialRounds && len(c.racing()) > 1 {
 		return
 	}
 	c.chosen = "copy"
@@ -111,10 +126,23 @@ func (c *Choice) end(method string, now time.Time) {
 	}
 }
 
-// rate is the median of a method's trials.
+// drop drops the methods that can't win any more. c.mu is held.
+func (c *Choice) drop() {
+	best := 0.0
+	for _, m := range trials() {
+		best = max(best, c.rate(m))
+	}
+	for _, m := range c.racing() {
+		if lead*slices.Max(c.rates[m]) < best {
+			c.out = append(c.out, m)
+		}
+	}
+}
+
+// rate is the second of a method's trials, from the quickest on.
 func (c *Choice) rate(method string) float64 {
 	r := slices.Sorted(slices.Values(c.rates[method]))
-	return r[len(r)/2]
+	return r[len(r)-2]
 }
 
 func (c *Choice) again() {
@@ -148,7 +176,7 @@ func (c *Choice) String() string {
 	case c.rates == nil:
 		return c.chosen
 	}
-	others := slices.DeleteFunc(slices.Clone(trials()), func(m string) bool { return m == c.chosen })
+	others := slices.DeleteFunc(trials(), func(m string) bool { return m == c.chosen })
 	for i, m := range others {
 		others[i] = fmt.Sprintf("%s %.1f", m, c.rate(m)/1e9)
 	}
@@ -163,10 +191,16 @@ type autoOut struct {
 }
 
 func newAutoOut(c *copyOut, choice *Choice) *autoOut {
-	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{c}, "sendfile": &sendfileOut{c}}}
+	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "sendfile": &sendfileOut{c}}}
 }
 
 func (m *autoOut) name() string { return m.choice.String() }
+
+func (m *autoOut) release() {
+	for _, method := range m.methods {
+		method.release()
+	}
+}
 
 func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	if !src.Plain(r) {

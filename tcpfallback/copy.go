@@ -30,6 +30,8 @@ func newCopyOut(mode compress.Mode, extentSize int) *copyOut {
 
 func (*copyOut) name() string { return "copy" }
 
+func (*copyOut) release() {}
+
 func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	p := m.buf[:min(int(r.Length), len(m.buf))]
 	ok, err := src.Read(r, p)

@@ -17,17 +17,21 @@ import (
 // truncated meanwhile that is SIGBUS; the kernel finds the same out as EFAULT. So the
 // digest is taken from the page cache beside it, through buf. What is no range of one
 // file goes as copy does.
-type mmapOut struct{ *copyOut }
+type mmapOut struct {
+	*copyOut
+	win window
+}
 
 func (*mmapOut) name() string { return "mmap" }
+
+func (m *mmapOut) release() { m.win.unmap() }
 
 func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
 		return err
 	}
-	inPage := int(r.Offset % int64(os.Getpagesize())) // only what is measured is not aligned
-	pages, err := mapRange(file, r.Offset-int64(inPage), inPage+int(r.Length))
+	pages, err := m.win.of(file, r.Offset, int(r.Length))
 	switch {
 	case errors.Is(err, errSettled):
 		return refuse(conn, r)
@@ -37,10 +41,7 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 	case err != nil: // there are file systems that have no mappings
 		return m.byHand(conn, src, r, file, false)
 	}
-	err = m.write(conn, r, wire.StatusOK, pages[inPage:])
-	if uerr := unix.Munmap(pages); err == nil {
-		err = os.NewSyscallError("munmap", uerr)
-	}
+	err = m.write(conn, r, wire.StatusOK, pages)
 	switch {
 	case err == nil:
 		src.Reread(r, m.buf)
@@ -50,31 +51,61 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 	return err
 }
 
-// mapRange maps n bytes at off of the file, which is a page's beginning, and makes them
-// resident, so that a file that has become shorter is found out before a header promises
-// its bytes.
-func mapRange(file *os.File, off int64, n int) (pages []byte, err error) {
+// windowSize is how much of a file is mapped at a time, bytes. To map each extent by
+// itself, and to make it resident beforehand, cost as much as the copy that is saved
+// (docs/performance.md).
+const windowSize = 16 << 20
+
+// window is the range of a file that is mapped. Its zero value is none.
+type window struct {
+	file  *os.File
+	from  int64
+	pages []byte
+}
+
+// of gives n bytes at off of the file. A file that has become shorter is found out before
+// a header promises its bytes.
+func (w *window) of(file *os.File, off int64, n int) ([]byte, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	if raw.Control(func(fd uintptr) {
-		pages, err = unix.Mmap(int(fd), off, n, unix.PROT_READ, unix.MAP_SHARED)
-	}) != nil {
+	if raw.Control(func(fd uintptr) { err = w.cover(int(fd), file, off, n) }) != nil {
 		return nil, errSettled
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, err
 	}
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Madvise(pages, unix.MADV_POPULATE_READ)
+	return w.pages[off-w.from:][:n], nil
+}
+
+// cover maps what is not mapped yet, and makes sure that there is a file below all of it.
+func (w *window) cover(fd int, file *os.File, off int64, n int) error {
+	if file != w.file || off < w.from || off+int64(n) > w.from+int64(len(w.pages)) {
+		w.unmap()
+		inPage := off % int64(os.Getpagesize())
+		pages, err := unix.Mmap(fd, off-inPage, max(windowSize, int(inPage)+n), unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return os.NewSyscallError("mmap", err)
+		}
+		// Pages become resident as the socket's writes touch them; this has those of a
+		// cold file read ahead. Without it they come all the same.
+		_ = unix.Madvise(pages, unix.MADV_SEQUENTIAL)
+		w.file, w.from, w.pages = file, off-inPage, pages
 	}
-	switch err {
-	case nil, unix.EINVAL: // Linux before 5.14 lacks it: the write makes them resident
-		return pages, nil
-	case unix.EFAULT:
-		err = io.ErrUnexpectedEOF
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
 	}
-	_ = unix.Munmap(pages)
-	return nil, err
+	if off+int64(n) > st.Size {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
+
+func (w *window) unmap() {
+	if w.pages != nil {
+		_ = unix.Munmap(w.pages) // EINVAL alone, of what is no mapping
+	}
+	*w = window{}
 }

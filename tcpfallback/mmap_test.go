@@ -1,9 +1,11 @@
 package tcpfallback
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -12,34 +14,80 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// TestMapRangeOfAShorterFile: what is not there any more is found out before anybody
-// touches it.
-func TestMapRangeOfAShorterFile(t *testing.T) {
-	path, _ := file(t, 2*extent)
+// TestWindowOfAShorterFile: what is not there any more is found out before anybody
+// touches it, in a window that was mapped when it was there too.
+func TestWindowOfAShorterFile(t *testing.T) {
+	path, want := file(t, 2*extent)
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var w window
+	defer w.unmap()
+	if got, err := w.of(f, extent, extent); err != nil || !bytes.Equal(got, want[extent:]) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if got, err := w.of(f, 0, extent); err != nil || !bytes.Equal(got, want[:extent]) {
+		t.Fatalf("before what is mapped: %d bytes, %v", len(got), err)
+	}
 	if err := os.Truncate(path, extent+extent/2); err != nil {
 		t.Fatal(err)
 	}
-	pages, err := mapRange(f, 0, extent)
-	if err != nil || len(pages) != extent {
-		t.Fatalf("%d bytes, %v", len(pages), err)
+	if got, err := w.of(f, 0, extent); err != nil || !bytes.Equal(got, want[:extent]) {
+		t.Errorf("what is left: %d bytes, %v", len(got), err)
 	}
-	if err := unix.Munmap(pages); err != nil {
-		t.Error(err)
-	}
-	if _, err := mapRange(f, extent, extent); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := w.of(f, extent, extent); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half of it is gone: %v", err)
 	}
 	f.Close()
-	if _, err := mapRange(f, 0, extent); !errors.Is(err, errSettled) {
+	if _, err := w.of(f, 0, extent); !errors.Is(err, errSettled) {
 		t.Errorf("closed: %v", err)
 	}
 }
 
-// TestWriteFromAShorterFile: truncated between the mapping and the write it is an
+// TestWindowMovesOn: it holds one stretch of one file at a time, whatever is asked for.
+func TestWindowMovesOn(t *testing.T) {
+	path, want := file(t, windowSize+3*extent+5)
+	other, wanted := file(t, 2*extent)
+	var files [2]*os.File
+	for i, p := range []string{path, other} {
+		f, err := os.Open(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files[i] = f
+	}
+	var w window
+	for _, c := range []struct {
+		file   int
+		off, n int
+	}{{0, 0, extent}, {0, extent, extent}, {0, windowSize - 7, extent}, {0, windowSize + 3*extent, 5}, {1, extent, extent}, {0, extent, extent}, {1, 3, 100}} {
+		whole := [][]byte{want, wanted}[c.file]
+		got, err := w.of(files[c.file], int64(c.off), c.n)
+		if err != nil || !bytes.Equal(got, whole[c.off:][:c.n]) {
+			t.Fatalf("%+v: %d bytes, %v", c, len(got), err)
+		}
+		if len(w.pages) > windowSize {
+			t.Errorf("%+v: %d bytes are mapped", c, len(w.pages))
+		}
+	}
+	if w.unmap(); mapped(t, path)+mapped(t, other) != 0 {
+		t.Error("something is mapped still")
+	}
+}
+
+// mapped counts a file's mappings in this process.
+func mapped(t *testing.T, path string) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(b), path+"\n")
+}
+
+// TestWriteFromAShorterFile: truncated between the check and the write it is an
 // error of the write, and no signal.
 func TestWriteFromAShorterFile(t *testing.T) {
 	path, _ := file(t, extent)
@@ -48,11 +96,12 @@ func TestWriteFromAShorterFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	pages, err := mapRange(f, 0, extent)
+	var w window
+	defer w.unmap()
+	pages, err := w.of(f, 0, extent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Munmap(pages)
 	if err := os.Truncate(path, extent/2); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,10 @@ type puller struct {
 	conn   net.Conn // a *net.TCPConn or a *secured
 	depth  int
 	method string
+	// landing is how the user wants extents to land, one of Landings; way what that is for
+	// this feed.
+	landing string
+	way     landing
 
 	buf      []byte // the extent that is arriving
 	packed   []byte // the same, compressed; nil when none was
@@ -29,8 +33,14 @@ type puller struct {
 	oldestID uint32 // of inFlight[0]
 }
 
-// Describe names the method as the summary line does.
-func (p *puller) Describe() string { return describe(p.conn, p.method) }
+// Describe names the method as the summary line does, and the landing, if it is not up to
+// this lane.
+func (p *puller) Describe() string {
+	if p.landing == "auto" {
+		return describe(p.conn, p.method)
+	}
+	return describe(p.conn, p.method) + " landing=" + p.landing
+}
 
 // Close closes the connection; the sender's end sees an end.
 func (p *puller) Close() error { return p.conn.Close() }
@@ -38,6 +48,15 @@ func (p *puller) Close() error { return p.conn.Close() }
 // Pull asks and lands until the feed ends.
 func (p *puller) Pull(ctx context.Context, f transfer.Feed) error {
 	defer interrupt(ctx, p.conn)()
+	var err error
+	if p.way, err = p.wayIn(f); err != nil {
+		return err
+	}
+	defer func() {
+		if p.way != nil {
+			p.way.close()
+		}
+	}()
 	for {
 		err := p.ask(ctx, f)
 		if err == io.EOF {
@@ -95,16 +114,27 @@ func (p *puller) landOne(f transfer.Feed) error {
 	if a.ID != p.oldestID || a.Status == wire.StatusOK && int(a.Length) != e.Len || a.Status == wire.StatusCompressed && int(a.Length) >= e.Len {
 		return fmt.Errorf("%w: an answer of %d bytes to request %d, expected %d bytes to %d", wire.ErrMalformed, a.Length, a.ID, e.Len, p.oldestID)
 	}
+	if p.way != nil && a.Status == wire.StatusOK {
+		files := f.(transfer.FileFeed)
+		if file := files.Place(e); file != nil {
+			return p.place(files, e, file)
+		}
+	}
 	if err := p.read(a, p.buf[:e.Len]); err != nil {
 		return err
 	}
-	p.inFlight = append(p.inFlight[:0], p.inFlight[1:]...)
-	p.oldestID++
+	p.answered()
 	if a.Status == wire.StatusFailed {
 		f.Refuse(e)
 		return nil
 	}
 	return f.Land(e, p.buf[:e.Len])
+}
+
+// answered moves on to the next request.
+func (p *puller) answered() {
+	p.inFlight = append(p.inFlight[:0], p.inFlight[1:]...)
+	p.oldestID++
 }
 
 // read takes an answer's payload off the connection and makes b, the extent, of it.

@@ -53,25 +53,7 @@ func (f *feed) Refuse(e transfer.Extent) { f.refused = append(f.refused, e) }
 // pulled runs the receiving end against a sender that a test plays.
 func pulled(t *testing.T, ctx context.Context, f *feed, sender func(conn *net.TCPConn)) error {
 	t.Helper()
-	mine, theirs := pair(t)
-	pending, err := Transport{}.Prepare(ctx, nil, params(theirs), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	puller, err := pending.Connect(ctx, &wire.LaneAnswer{Method: "copy"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	played := make(chan struct{})
-	go func() {
-		defer close(played)
-		sender(mine)
-		mine.Close()
-	}()
-	err = puller.Pull(ctx, f)
-	puller.Close()
-	<-played
-	return err
+	return pulledInto(t, ctx, "", f, sender)
 }
 
 // takeRequest reads one.

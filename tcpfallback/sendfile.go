@@ -45,7 +45,7 @@ func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request
 // errNoSendfile says that a file system has none, and that the header was sent.
 var errNoSendfile = errors.New("no sendfile from this file system")
 
-// errSettled says that a file was closed before anything of it was sent.
+// errSettled says that a file was closed before the lane was done with it.
 var errSettled = errors.New("the file was settled meanwhile")
 
 // send writes a header and n bytes at off of the file.

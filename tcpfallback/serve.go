@@ -29,6 +29,7 @@ func describe(conn net.Conn, method string) string {
 
 // Close closes the connection.
 func (s *server) Close() error {
+	s.method.release()
 	if c, ok := s.conn.(*secured); ok {
 		return c.hangUp()
 	}

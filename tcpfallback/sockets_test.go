@@ -134,6 +134,46 @@ func TestOptionsReachLanes(t *testing.T) {
 	}
 }
 
+// TestFastOpen is set on what dials, and refused to what listens where the kernel would
+// take it and do nothing.
+func TestFastOpen(t *testing.T) {
+	k := transfer.Sockets{Control: SocketOptions{FastOpenDial: true}.Control}
+	h := newHosts(t)
+	h.sockets = k
+	path, content := file(t, extent)
+	h.push = lanesOf{seen: func(c *net.TCPConn) {
+		option{name: "fast open", get: intOption(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT), want: 1}.check(t, c, true)
+	}}
+	h.pull = Transport{}
+	if sent, received := h.send(h.l.Addr().String(), "auto", transfer.VerifyNone, path); sent != nil || received != nil {
+		t.Errorf("%v, %v", sent, received)
+	}
+	h.wantLanded(content)
+
+	for value, ok := range map[string]bool{"3\n": true, "2\n": true, "0x602\n": true, "1\n": false, "0\n": false, "\n": false} {
+		if err := mayFastOpen(value); (err == nil) != ok {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	now, err := os.ReadFile("/proc/sys/net/ipv4/tcp_fastopen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = SocketOptions{FastOpenListen: true}.set(fd, "tcp4")
+	if mayFastOpen(string(now)) != nil {
+		if transfer.CodeOf(err) != transfer.CodeUsage || !strings.Contains(err.Error(), "--fast-open: ") || !strings.Contains(err.Error(), "tcp_fastopen=3") {
+			t.Errorf("listeners can't: %v", err)
+		}
+	} else if n, gerr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN); err != nil || gerr != nil || n == 0 {
+		t.Errorf("%v, %v: %d may wait", err, gerr, n)
+	}
+}
+
 // TestBothProtocolsAreMarked where a socket may speak both.
 func TestBothProtocolsAreMarked(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -3,12 +3,13 @@
 // a secret: then both are under TLS. What it is checked against, the digests, travels in
 // the session's TLS.
 //
-// A method is how the sending end moves an extent from the file to the socket;
-// each is one file of this package. The receiving end reads into a buffer and
-// writes it at its offset (read, pwrite).
+// A method is how the sending end moves an extent from the file to the socket, a landing
+// how the receiving end moves it from there into its file; each is one file of this
+// package.
 package tcpfallback
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -27,6 +28,8 @@ type Transport struct {
 	// Method is how the sending end moves extents: one of Methods. auto finds out which
 	// is the fastest while it sends; what is compressed or encrypted goes by copy.
 	Method string
+	// Landing is how the receiving end moves them into files: one of Landings.
+	Landing string
 	// Choice is what auto has found, for all lanes that share it; nil: each for itself.
 	Choice *Choice
 	// Compress is what the sending end compresses: nothing, if it is empty.
@@ -45,8 +48,8 @@ func (Transport) Paths(context.Context, transfer.PathQuery) ([]string, *wire.Pat
 }
 
 // Prepare has nothing to make: the engine filled in the ticket.
-func (Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, _ *wire.OpenLane) (transfer.PendingPuller, error) {
-	return pending{p}, nil
+func (t Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, _ *wire.OpenLane) (transfer.PendingPuller, error) {
+	return pending{p, cmp.Or(t.Landing, Landings[0])}, nil
 }
 
 // Answer connects to the receiver.
@@ -78,6 +81,8 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 type method interface {
 	name() string
 	answer(conn net.Conn, src *transfer.Source, r wire.Request) error
+	// release gives back what the method holds of a file. It is called after the last answer.
+	release()
 }
 
 func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
@@ -106,14 +111,17 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
 		}
 		if t.Method == "mmap" {
-			return &mmapOut{newCopyOut(mode, extentSize)}, nil
+			return &mmapOut{copyOut: newCopyOut(mode, extentSize)}, nil
 		}
 		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
 	}
 	return nil, fmt.Errorf("no TCP method %q (there are %v)", t.Method, slices.Clone(Methods))
 }
 
-type pending struct{ p transfer.LaneParams }
+type pending struct {
+	p       transfer.LaneParams
+	landing string
+}
 
 // Connect waits for the sender's connection.
 func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
@@ -125,10 +133,11 @@ func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer
 		return nil, fmt.Errorf("waiting for a TCP lane: %w", err)
 	}
 	lane := &puller{
-		conn:   conn,
-		depth:  p.p.Depth,
-		buf:    make([]byte, p.p.ExtentSize),
-		method: answer.Method,
+		conn:    conn,
+		depth:   p.p.Depth,
+		buf:     make([]byte, p.p.ExtentSize),
+		method:  answer.Method,
+		landing: p.landing,
 	}
 	if p.p.Secret == nil {
 		return lane, nil

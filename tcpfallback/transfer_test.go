@@ -116,6 +116,28 @@ func (h *hosts) wantNames(want ...string) {
 	}
 }
 
+func eachLanding(t *testing.T, name string, f func(t *testing.T, landing string)) {
+	for _, l := range Landings {
+		t.Run(name+"/"+l, func(t *testing.T) { f(t, l) })
+	}
+}
+
+func TestFilesArriveByEachLanding(t *testing.T) {
+	for _, verify := range []string{transfer.VerifyBLAKE3, transfer.VerifyNone} {
+		eachLanding(t, verify, func(t *testing.T, landing string) {
+			for _, size := range []int{0, 1, extent, 9*extent + 12345} {
+				h := newHosts(t)
+				h.push, h.pull = Transport{Method: "auto"}, Transport{Landing: landing}
+				path, content := file(t, size)
+				if sent, received := h.send(h.l.Addr().String(), "", verify, path); sent != nil || received != nil {
+					t.Errorf("%d bytes: %v, %v", size, sent, received)
+				}
+				h.wantLanded(content)
+			}
+		})
+	}
+}
+
 func TestFilesArriveByEachMethod(t *testing.T) {
 	eachMethod(t, func(t *testing.T, method string) {
 		for _, verify := range []string{transfer.VerifyBLAKE3, transfer.VerifyNone} {
@@ -292,9 +314,10 @@ func TestMeddlerOnTheLanes(t *testing.T) {
 			}
 		}, transfer.CodeConnect},
 	} {
-		t.Run(name, func(t *testing.T) {
+		eachLanding(t, name, func(t *testing.T, landing string) {
 			t.Parallel() // most of it waits for broken lanes
 			h := newHosts(t)
+			h.push, h.pull = Transport{Method: "copy"}, Transport{Landing: landing}
 			p := &proxy{to: h.l.Addr().String(), lane: c.meddle()}
 			sent, received := h.send(p.start(t), "copy", transfer.VerifyBLAKE3, path)
 			p.stop()

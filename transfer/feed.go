@@ -43,8 +43,9 @@ type laneFeed struct {
 // taken is an extent that a lane has asked for.
 type taken struct {
 	Extent
-	at   time.Time
-	twin *twin // two lanes have it
+	at     time.Time
+	twin   *twin     // two lanes have it
+	placed time.Time // since when it lands without Land; no other lane has it then
 }
 
 // twin is shared by two lanes that have asked for the same extent. The first
@@ -85,7 +86,7 @@ func (f *laneFeed) take(e Extent, tw *twin) {
 	if len(f.taken) == 0 {
 		f.since = now
 	}
-	f.taken = append(f.taken, taken{e, now, tw})
+	f.taken = append(f.taken, taken{Extent: e, at: now, twin: tw})
 	f.mu.Unlock()
 	f.l.p.asks(e, now)
 }
@@ -142,12 +143,18 @@ func (f *laneFeed) patience() time.Duration {
 }
 
 // spare gives an extent that this lane has had for longer than limit, once each:
-// of several the one that was taken last, which would come last.
+// of several the one that was taken last, which would come last. One that is placed no
+// other lane can have: when it lands for too long, the lane is ended, and gives it back.
 func (f *laneFeed) spare(now time.Time, limit time.Duration) (Extent, *twin, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := len(f.taken) - 1; i >= 0; i-- {
-		if t := &f.taken[i]; t.twin == nil && now.Sub(t.at) > limit {
+		switch t := &f.taken[i]; {
+		case !t.placed.IsZero():
+			if now.Sub(t.placed) > max(limit, unknownTime) {
+				f.kill(errorf(CodeConnect, "an extent lands for longer than another lane would need for it"))
+			}
+		case t.twin == nil && now.Sub(t.at) > limit:
 			t.twin = new(twin)
 			return t.Extent, t.twin, true
 		}

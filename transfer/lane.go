@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"net"
+	"os"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -33,6 +34,23 @@ type Feed interface {
 	Land(e Extent, p []byte) error
 	// Refuse gives back an extent that the sender can't serve: its file failed.
 	Refuse(e Extent)
+}
+
+// FileFeed is a [Feed] of which an extent may land without Land: by whatever moves bytes
+// into a file that the program never sees.
+type FileFeed interface {
+	Feed
+	// Verifying reports whether digests are taken: what landed so is read again for them.
+	Verifying() bool
+	// Place gives the file in which e lands, at its own offset; nil when it is for Land
+	// to take. From then on e is this lane's alone, and its bytes are on the connection: a
+	// lane that is too slow with them is ended. Placed, Land (when nothing was written yet)
+	// or Displaced says what became of it. A lane that breaks says nothing.
+	Place(e Extent) *os.File
+	// Placed says that all of e is in the file. b is room for an extent.
+	Placed(e Extent, b []byte) error
+	// Displaced says why e could not be written. Its file fails.
+	Displaced(e Extent, err error)
 }
 
 // Puller is the receiving end of a lane that is up.

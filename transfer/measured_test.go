@@ -91,3 +91,16 @@ func TestUsageIsReadAsTheKernelWritesIt(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// TestMeasuredIsNotHashed: a digest would cost more than most of what is measured.
+func TestMeasuredIsNotHashed(t *testing.T) {
+	file, source, err := memorySource()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	defer source.Close()
+	if source.Verifying() {
+		t.Error("the sender takes digests of what it measures with")
+	}
+}

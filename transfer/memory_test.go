@@ -25,6 +25,9 @@ type memory struct {
 	// the lane by any other error. It is called from one goroutine a lane.
 	meddle func(*memAnswer) error
 	divert func(*wire.Request) // changes a request on its way
+	// place writes an answer of a path into the extent's file, instead of Land. An error is
+	// the file's; errBroken is the lane's.
+	place  func(ctx context.Context, path string, file *os.File, e Extent, p []byte) error
 	paths  []string
 	lacks  func() error            // says why there are no paths now; nil: there are
 	refuse func(path string) error // says why a lane does not come up now
@@ -135,7 +138,7 @@ func (l *memLane) Pull(ctx context.Context, f Feed) error {
 				f.Refuse(e)
 				continue
 			}
-			if err := f.Land(e, a.p); err != nil {
+			if err := l.land(ctx, f, e, a.p); err != nil {
 				return err
 			}
 		case <-l.broken:
@@ -143,6 +146,29 @@ func (l *memLane) Pull(ctx context.Context, f Feed) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+var errBroken = errors.New("the lane broke in the middle of an extent")
+
+// land lands an answer, in its file where the test wants that.
+func (l *memLane) land(ctx context.Context, f Feed, e Extent, p []byte) error {
+	files, ok := f.(FileFeed)
+	if !ok || l.m.place == nil {
+		return f.Land(e, p)
+	}
+	file := files.Place(e)
+	if file == nil {
+		return f.Land(e, p)
+	}
+	switch err := l.m.place(ctx, l.p.Path, file, e, p); err {
+	case nil:
+		return files.Placed(e, make([]byte, e.Len))
+	case errBroken:
+		return err
+	default:
+		files.Displaced(e, err)
+		return nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"os"
 	"strconv"
 	"time"
 
@@ -103,8 +104,14 @@ type soundLanding interface{ sound(extent int) }
 // Discard is the sink that keeps nothing: for measuring.
 type Discard struct{}
 
-// Begin has nothing to make room in.
-func (Discard) Begin([16]byte) (Destination, error) { return nowhere{}, nil }
+// Begin opens what swallows bytes that the program never sees.
+func (Discard) Begin([16]byte) (Destination, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, errorf(CodeLocalIO, "discarding: %w", err)
+	}
+	return nowhere{null}, nil
+}
 
 // Look sees that everything would be discarded.
 func (Discard) Look([16]byte) (Outlook, error) {
@@ -120,7 +127,8 @@ func (Discard) Durable() bool { return false }
 // Close does nothing.
 func (Discard) Close() error { return nil }
 
-type nowhere struct{}
+// nowhere is a Destination, and the Landing of each of its files. null may be nil.
+type nowhere struct{ null *os.File }
 
 func (nowhere) Check(*wire.Entry) (*Finished, error)         { return nil, nil }
 func (nowhere) Mkdir(*wire.Entry) error                      { return nil }
@@ -129,12 +137,23 @@ func (nowhere) Symlink(*wire.Entry) error                    { return nil }
 func (nowhere) HardLink(*wire.Entry) error                   { return nil }
 func (nowhere) Resume(*wire.Entry) (Landing, []Block, error) { return nil, nil, nil }
 func (nowhere) Verified(uint32, Digest)                      {}
-func (nowhere) Create(*wire.Entry) (Landing, error)          { return nowhere{}, nil }
+func (n nowhere) Create(*wire.Entry) (Landing, error)        { return n, nil }
 func (nowhere) WriteAt(p []byte, _ int64) (int, error)       { return len(p), nil }
+func (n nowhere) place() (*os.File, bool)                    { return n.null, false }
 func (nowhere) Commit(l []Whole) []error                     { return make([]error, len(l)) }
 func (nowhere) Abort()                                       {}
 func (nowhere) Leave()                                       {}
-func (nowhere) Close(bool) error                             { return nil }
+
+func (nowhere) failed(op string, err error) error {
+	return errorf(CodeLocalIO, "%s what is discarded: %w", op, err)
+}
+
+func (n nowhere) Close(bool) error {
+	if n.null == nil {
+		return nil
+	}
+	return n.null.Close()
+}
 
 // foretold is an Outlook of one function, of what has nothing to close.
 type foretold func(e *wire.Entry) error

@@ -59,6 +59,7 @@ func newSource(walk *walker) *Source {
 	return &Source{
 		walk:       walk,
 		extentSize: DefaultExtentSize,
+		verify:     digest.None, // until a session says what
 		ctx:        context.Background(),
 		failed:     func(uint32, error) {},
 		digests:    func(uint32, map[int]Digest) {},

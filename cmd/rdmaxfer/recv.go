@@ -63,6 +63,10 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	landing, err := oneOf(c, "landing", tcpfallback.Landings...)
+	if err != nil {
+		return err
+	}
 	encrypt, err := encryption(c)
 	if err != nil {
 		return err
@@ -105,7 +109,7 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, peers: c.Bool("allow-peers"), sink: sink, transport: transport, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
+	r := receiver{listener: l, peers: c.Bool("allow-peers"), sink: sink, transport: transport, landing: landing, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
 	if c.Bool("stdout") {
 		r.results = os.Stderr
 	}
@@ -120,6 +124,7 @@ type receiver struct {
 	listener  *transfer.Listener
 	sink      transfer.Sink
 	transport string
+	landing   string
 	encrypt   bool
 	peers     bool            // others' programs may be run to measure with
 	devices   *rdma.Transport // what every session's is made like
@@ -187,7 +192,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Encrypt:   r.encrypt,
 		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric},
 		Verbs:     rdma.Verbs{Memory: r.devices.Memory, Selection: r.devices.Selection},
-		TCP:       tcpfallback.Transport{},
+		TCP:       tcpfallback.Transport{Landing: r.landing},
 		Observer:  out,
 		Progress:  &out.progress,
 	}

@@ -37,6 +37,24 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// TestLandings: whatever way the bytes take into the file, seen by the program or not.
+func TestLandings(t *testing.T) {
+	for _, landing := range []string{"auto", "copy", "splice", "mmap"} {
+		for _, verify := range []string{"blake3", "none"} {
+			t.Run(landing+" "+verify, func(t *testing.T) {
+				tt := newTransfer(t)
+				src := tt.file("src", 9*mib+1)
+				r := tt.recv("--landing", landing)
+				tt.send("--transport", "tcp", "--lanes", "2", "--verify", verify, src).want(transfer.CodeOK)
+				r.want(transfer.CodeOK)
+				if got, want := b3sum(t, filepath.Join(tt.into, "src")), b3sum(t, src); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+			})
+		}
+	}
+}
+
 // TestCompressed: what gets shorter does, what does not travels as it is, and both land
 // as they were.
 func TestCompressed(t *testing.T) {
@@ -102,7 +120,9 @@ func TestNobodyListens(t *testing.T) {
 	src := tt.file("src", 1)
 	tt.recv().signal(syscall.SIGKILL)
 	tt.receiver.wait()
-	tt.send(src).want(transfer.CodeConnect, "connecting to", "is rdmaxfer recv running there")
+	for _, args := range [][]string{{src}, {"--fast-open", src}} { // that is heard of with the first bytes then
+		tt.send(args...).want(transfer.CodeConnect, "connecting to", "is rdmaxfer recv running there")
+	}
 }
 
 func TestSourceMissing(t *testing.T) {
@@ -213,6 +233,7 @@ func TestUsage(t *testing.T) {
 		code  transfer.Code
 		words string
 	}{
+		{"recv --landing zero", transfer.CodeUsage, "--landing"},
 		{"frobnicate", 2, "no command"},
 		{"send", 2, "at least two arguments"},
 		{"send --nonsense a b", 2, "nonsense"},
@@ -328,7 +349,7 @@ func TestSocketFlags(t *testing.T) {
 	src := tt.file("src", mib)
 	both := strings.Fields("-4 --send-buffer 128K --recv-buffer 64K --congestion reno --mss 1400 --dscp af11 --pacing 10Gbit/s --user-timeout 20s --notsent-lowat 128K")
 	r := tt.recv(both...)
-	tt.send(append(append(both, "--transport", "tcp", "--bind", "127.0.0.1"), src)...).want(transfer.CodeOK)
+	tt.send(append(append(both, "--transport", "tcp", "--bind", "127.0.0.1", "--fast-open"), src)...).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	for name, want := range map[string]int{"": 0, "0": 0, "63": 63, "ef": 46, "EF": 46, "le": 1, "cs7": 56, "af11": 10, "af43": 38} {
 		if got, err := dscp(name); got != want || err != nil {

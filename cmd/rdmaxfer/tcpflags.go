@@ -21,6 +21,7 @@ func tcpSendFlags() []cli.Flag {
 		&cli.StringFlag{Name: "method", Value: "auto", Usage: "how TCP moves the bytes: " + strings.Join(tcpfallback.Methods, ", ")},
 		&cli.StringFlag{Name: "compress", Value: string(compress.None), Usage: "what travels over TCP: none, zstd, or auto (where it ends sooner)"},
 		&cli.BoolFlag{Name: "encrypt", Usage: "put TLS 1.3 on the payload too, which is then sent over TCP: over RDMA it is clear"},
+		&cli.BoolFlag{Name: "fast-open", Usage: "send the first bytes together with a connection's SYN, where the receiver takes that (recv --fast-open)"},
 		&cli.StringFlag{Name: "bind", Usage: "connect from this host's `ADDRESS`"},
 	}, socketFlags()...)
 }
@@ -28,6 +29,8 @@ func tcpSendFlags() []cli.Flag {
 // tcpRecvFlags are what a receiver can.
 func tcpRecvFlags() []cli.Flag {
 	return append([]cli.Flag{
+		&cli.StringFlag{Name: "landing", Value: tcpfallback.Landings[0], Usage: "how what comes over TCP gets into its file: " + strings.Join(tcpfallback.Landings, ", ")},
+		&cli.BoolFlag{Name: "fast-open", Usage: "take bytes that come with a connection's SYN, which saves senders a round trip (send --fast-open)"},
 		&cli.BoolFlag{Name: "encrypt", Usage: "refuse senders whose payload is clear (send without --encrypt)"},
 	}, socketFlags()...)
 }
@@ -79,6 +82,8 @@ func socketFlags() []cli.Flag {
 // heard when a socket is made.
 func sockets(c *cli.Context) (transfer.Sockets, error) {
 	o := tcpfallback.SocketOptions{Congestion: c.String("congestion")}
+	o.FastOpenDial = c.Bool("fast-open") && c.Command.Name == "send"
+	o.FastOpenListen = c.Bool("fast-open") && !o.FastOpenDial
 	var k transfer.Sockets
 	switch {
 	case c.Bool("ipv4") && c.Bool("ipv6"):

@@ -1,7 +1,8 @@
 # tcp-table.pl BYTES reads lines "NAME SINK SECONDS CPU-SECONDS", one a run of so many
 # bytes, rounds in their order, and prints a table: the median rate with the 95 % interval
 # of a bootstrap, median CPU seconds a GB, and how many times as fast rdmaxfer-auto was
-# into the same sink in the same rounds; beside scp it is rdmaxfer-encrypt.
+# into the same sink in the same rounds (beside scp rdmaxfer-encrypt), and how many times
+# rdmaxfer-auto-copy was.
 use strict;
 use warnings;
 
@@ -27,11 +28,19 @@ while (<STDIN>) {
     push @{ $rate{$sink}{$name} }, $gb / $seconds;
     push @{ $cpu{$sink}{$name} }, $cpu / $gb;
 }
-print "| | sink | GB/s, median (95 %) | CPU s/GB | auto (beside scp: encrypt) is so many times as fast (95 %) |\n|---|---|---|---|---|\n";
+# ratio gives how many times as fast one was as another in the same rounds; nothing where
+# either was not there, or both are the same.
+sub ratio {
+    my ($sink, $mine, $name) = @_;
+    my ($ours, $theirs) = ($rate{$sink}{$mine}, $rate{$sink}{$name});
+    return '' if !$ours || $mine eq $name;
+    return sprintf '%.2f (%.2f to %.2f)', interval(map { $ours->[$_] / $theirs->[$_] } 0 .. $#$theirs);
+}
+
+print "| | sink | GB/s, median (95 %) | CPU s/GB | auto (beside scp: encrypt) is so many times as fast (95 %) | auto --landing copy is |\n|---|---|---|---|---|---|\n";
 for (sort { $a->[1] cmp $b->[1] } @order) {
     my ($name, $sink) = @$_;
-    my ($ours, $theirs) = ($rate{$sink}{$name eq 'scp' ? 'rdmaxfer-encrypt' : 'rdmaxfer-auto'}, $rate{$sink}{$name});
-    my @ratios = map { $ours->[$_] / $theirs->[$_] } 0 .. $#$theirs;
-    printf "| %s | %s | %.2f (%.2f to %.2f) | %.2f | %s |\n", $name =~ s/-/ /r, $sink, interval(@$theirs),
-        median(@{ $cpu{$sink}{$name} }), $name eq 'rdmaxfer-auto' ? '' : sprintf '%.2f (%.2f to %.2f)', interval(@ratios);
+    printf "| %s | %s | %.2f (%.2f to %.2f) | %.2f | %s | %s |\n", $name =~ s/-copy/ --landing copy/r =~ s/-/ /r, $sink, interval(@{ $rate{$sink}{$name} }),
+        median(@{ $cpu{$sink}{$name} }), ratio($sink, $name eq 'scp' ? 'rdmaxfer-encrypt' : 'rdmaxfer-auto', $name),
+        $name =~ /^rdmaxfer|scp/ ? '' : ratio($sink, 'rdmaxfer-auto-copy', $name);
 }
