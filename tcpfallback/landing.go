@@ -63,7 +63,10 @@ func (p *puller) wayIn(f transfer.Feed) (landing, error) {
 	case !ok || !clear:
 		return nil, nil
 	case p.landing == "auto" && !files.Verifying():
-		return newLanding("splice")
+		if l, err := newSpliceIn(); err == nil {
+			return l, nil
+		}
+		return nil, nil // no descriptors are left for a pipe
 	}
 	return newLanding(p.landing)
 }

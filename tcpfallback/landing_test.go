@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -286,4 +287,48 @@ func TestCompressedExtentsAreSeen(t *testing.T) {
 			t.Errorf("%v; placed %v, landed %d", err, f.placed, len(f.landed))
 		}
 	})
+}
+
+// TestPipesAreClosed, however a lane ends.
+func TestPipesAreClosed(t *testing.T) {
+	before := pipes(t)
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for name, c := range map[string]struct {
+		file   *os.File
+		sender func(*net.TCPConn)
+		ok     bool
+	}{
+		"well":                          {scratch(t), serveAll, true},
+		"after a file without a way in": {full, serveAll, true},
+		"by the peer":                   {scratch(t), func(*net.TCPConn) {}, false},
+	} {
+		f := newFiles(transfer.Extent{File: 1, Len: extent})
+		f.places[1] = c.file
+		if err := pulledInto(t, t.Context(), "splice", f, c.sender); (err == nil) != c.ok {
+			t.Errorf("ended %s: %v", name, err)
+		}
+		if n := pipes(t); n > before {
+			t.Errorf("ended %s: %d ends of pipes are open, %d were before", name, n, before)
+		}
+	}
+}
+
+// pipes counts the ends of pipes that this process has open.
+func pipes(t *testing.T) (n int) {
+	t.Helper()
+	const dir = "/proc/self/fd/"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(dir + e.Name()); err == nil && strings.HasPrefix(to, "pipe:") {
+			n++
+		}
+	}
+	return n
 }
