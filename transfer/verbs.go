@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,9 +79,12 @@ func (m *Meter) Verbs(ctx context.Context, v Verbs, l VerbsLoad) (*VerbsMeasurem
 		return nil, m.verbsOver(msg)
 	}
 	r := &VerbsMeasurement{Remote: Printable(theirs.Detail)}
-	ran := m.runVerbs(ctx, limit, v, l, theirs, r)
+	early, ran := m.runVerbs(ctx, limit, v, l, theirs, r)
 	if m.err != nil {
 		return nil, ran
+	}
+	if early != nil { // the receiver's end broke, and no more will come
+		return nil, m.verbsOver(early)
 	}
 	if err := m.p.s.Send(&wire.VerbsStop{}); err != nil {
 		return nil, err
@@ -113,45 +117,65 @@ func (m *Meter) verbsOver(msg wire.Message) error {
 	return m.wrong(msg)
 }
 
-// runVerbs runs this end.
-func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l VerbsLoad, theirs *wire.VerbsEnd, r *VerbsMeasurement) error {
+// runVerbs runs this end. What the receiver says of its own meanwhile ends it: early.
+func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l VerbsLoad, theirs *wire.VerbsEnd, r *VerbsMeasurement) (early wire.Message, err error) {
 	if int(theirs.Candidate) >= len(m.offered) {
-		return m.wrong(theirs)
+		return nil, m.wrong(theirs)
 	}
 	end, mine, err := v.Active(&m.offered[theirs.Candidate], l)
 	if err != nil {
-		return errorf(CodeNoRDMA, "%w", err)
+		return nil, errorf(CodeNoRDMA, "%w", err)
 	}
 	defer end.Close()
 	r.Local = mine.Detail
 	if err := end.Connect(theirs); err != nil {
-		return errorf(CodeNoRDMA, "%w", err)
+		return nil, errorf(CodeNoRDMA, "%w", err)
 	}
 	if err := m.p.s.Send(mine); err != nil {
-		return err
+		return nil, err
 	}
 	msg, err := m.event(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, ok := msg.(*wire.VerbsReady); !ok {
-		return m.wrong(msg)
+		return msg, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errorf(CodeConnect, "not finished after %v: a message was lost, or the path is dead", limit))
 	defer cancel()
 	stop := context.AfterFunc(m.p.ctx, cancel)
 	defer stop()
 	began := spent()
-	got, err := end.Run(ctx)
-	if err != nil {
-		return errorf(CodeNoRDMA, "%w", causeOf(ctx, err))
+	type outcome struct {
+		got *VerbsResult
+		err error
 	}
-	r.Here, r.VerbsResult = spent().since(began), *got
-	return nil
+	result := make(chan outcome, 1)
+	go func() {
+		got, err := end.Run(ctx)
+		result <- outcome{got, err}
+	}()
+	var out outcome
+	select {
+	case out = <-result:
+	case early = <-m.events:
+		cancel()
+		<-result
+		return early, nil
+	case m.err = <-m.ended:
+		cancel()
+		<-result
+		return nil, m.err
+	}
+	if out.err != nil {
+		return nil, errorf(CodeNoRDMA, "%w", causeOf(ctx, out.err))
+	}
+	r.Here, r.VerbsResult = spent().since(began), *out.got
+	return nil, nil
 }
 
-// serveVerbs is the receiver's end. It answers with VerbsOver, whatever happens, once the
-// sender has said VerbsStop, or when there is no end.
+// serveVerbs is the receiver's end. It answers with VerbsOver, whatever happens: once the
+// sender has said VerbsStop, or when there is no end, or that breaks.
 func (p *pull) serveVerbs(ask *wire.Verbs) *wire.VerbsOver {
 	over := new(wire.VerbsOver)
 	if err := p.runVerbs(ask, over); err != nil {
@@ -202,6 +226,9 @@ func (p *pull) runVerbs(ask *wire.Verbs, over *wire.VerbsOver) error {
 	if failed == nil {
 		go func() {
 			got, err := end.Run(serving)
+			if err != nil {
+				err = errorf(CodeNoRDMA, "%w", err)
+			}
 			if err == nil && got != nil {
 				over.Messages, over.Received, over.Nanoseconds = got.Messages, got.Received, int64(got.Elapsed)
 			}
@@ -210,8 +237,11 @@ func (p *pull) runVerbs(ask *wire.Verbs, over *wire.VerbsOver) error {
 	} else {
 		result <- failed
 	}
+	// The sender's end may never notice that this one broke: it hears of it at once.
 	select {
 	case <-p.verbsSaid:
+	case err := <-result:
+		result <- cmp.Or(err, errors.New("its end of the measurement is over before the sender said so"))
 	case <-ctx.Done():
 	}
 	over.CPU = spent().since(began).wire()

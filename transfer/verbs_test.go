@@ -13,6 +13,7 @@ import (
 // fakeVerbs has ends that do nothing but what a test says.
 type fakeVerbs struct {
 	open, connect, run error
+	breaks             bool // Run ends by itself
 	closed             chan struct{}
 }
 
@@ -27,7 +28,9 @@ func (v *fakeVerbs) Active(*wire.Candidate, VerbsLoad) (VerbsEnd, *wire.VerbsEnd
 func (v *fakeVerbs) Connect(*wire.VerbsEnd) error { return v.connect }
 
 func (v *fakeVerbs) Run(ctx context.Context) (*VerbsResult, error) {
-	<-ctx.Done()
+	if !v.breaks {
+		<-ctx.Done()
+	}
 	return &VerbsResult{Messages: 3, Elapsed: 7, Received: 4}, v.run
 }
 
@@ -55,7 +58,9 @@ func TestReceiversEndOfVerbs(t *testing.T) {
 		"measured":     {fakeVerbs{}, []wire.Message{mine, &wire.VerbsStop{}}, CodeOK, ""},
 		"it gives up":  {fakeVerbs{}, []wire.Message{&wire.VerbsStop{}}, CodeOK, ""},
 		"no path":      {fakeVerbs{connect: broken}, []wire.Message{mine, &wire.VerbsStop{}}, CodeOther, "it broke"},
-		"a lost one":   {fakeVerbs{run: broken}, []wire.Message{mine, &wire.VerbsStop{}}, CodeOther, "it broke"},
+		"a lost one":   {fakeVerbs{run: broken}, []wire.Message{mine, &wire.VerbsStop{}}, CodeNoRDMA, "it broke"},
+		"it breaks":    {fakeVerbs{run: broken, breaks: true}, []wire.Message{mine}, CodeNoRDMA, "it broke"},
+		"it is over":   {fakeVerbs{breaks: true}, []wire.Message{mine}, CodeOther, "before the sender said so"},
 		"never says":   {fakeVerbs{}, nil, CodeConnect, "not finished"},
 		"never stops":  {fakeVerbs{}, []wire.Message{mine}, CodeConnect, "not finished"},
 		"no such port": {fakeVerbs{open: broken}, nil, CodeNoRDMA, "it broke"},

@@ -4,9 +4,11 @@ package main
 
 import (
 	"maps"
+	"os"
 	"strings"
 	"testing"
 
+	"github.com/rdmaxfer/rdmaxfer/compare"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
@@ -80,6 +82,8 @@ func TestHardwareReport(t *testing.T) {
 	tt := newTransfer(t)
 	disk := t.TempDir()
 	mount(t, disk, "size=300m")
+	here := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
+	before := here()
 	r := tt.recv("--discard", "--allow-peers")
 	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy", "--rounds", "1").want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
@@ -87,13 +91,21 @@ func TestHardwareReport(t *testing.T) {
 	if report.Hardware == nil || len(report.Skipped) > 0 || len(report.Peers) != 8 || len(report.Cells) != 4 {
 		t.Fatalf("%+v", report)
 	}
+	// A namespace's /sys lacks the counters of a device that it shares; this process's has them.
+	after := here()
+	after.Since(before)
+	for _, d := range after.Devices {
+		if len(d.Ports) != 1 || d.Ports[0].Counters["sent_pkts"] == 0 || d.Ports[0].Counters["rcvd_pkts"] == 0 {
+			t.Errorf("%+v", d)
+		}
+	}
 	found := false
 	for _, d := range report.Hardware.Devices {
 		if d.Name != "rxe_b" {
 			continue
 		}
 		found = true
-		if len(d.Ports) != 1 || d.Ports[0].Counters["sent_pkts"] == 0 || !strings.Contains(d.Ports[0].State, "ACTIVE") || d.Ports[0].NetMTU != 4200 || d.Ports[0].Rate == "" {
+		if len(d.Ports) != 1 || !strings.Contains(d.Ports[0].State, "ACTIVE") || d.Ports[0].NetMTU != 4200 || d.Ports[0].Rate == "" {
 			t.Errorf("%+v", d)
 		}
 	}

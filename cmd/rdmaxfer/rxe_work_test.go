@@ -20,10 +20,10 @@ var writeWork = flag.String("work.write", "", "write what TestKnownWork counts t
 // .ci/test-rxe --work writes it anew.
 const workFile = "testdata/work.json"
 
-// moreWork is how much more than that is a failure. Between boots the same program differed
-// by a few percent; what this gate is for, a copy, a call or an allocation more for each
-// request, is more.
-const moreWork = 1.15
+// moreWork is how much more than that is a failure. Between two boots of the same program
+// most figures differed by less than 7 %; the sender's system calls of TCP by 20 % and the
+// receiver's instructions of write by 15 %, of which the higher are written down.
+const moreWork = 1.25
 
 // TestKnownWork is a gate on counted work, in a machine whose clock counts instructions: what
 // else its host does changes nothing. What got better by as much is said, and is to be
