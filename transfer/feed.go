@@ -223,10 +223,15 @@ func (f *laneFeed) Land(e Extent, b []byte) error {
 	if !f.untake(e) {
 		return nil
 	}
-	err := f.l.p.land(e, b)
-	f.bytes.Add(int64(len(b)))
+	f.count(e)
+	return f.l.p.land(e, b)
+}
+
+// count notes that an extent came over this lane: before it lands, because the last one
+// ends the transfer, and what each lane carried is told then.
+func (f *laneFeed) count(e Extent) {
+	f.bytes.Add(int64(e.Len))
 	f.l.landed.Add(1)
-	return err
 }
 
 // Refuse is [Feed].Refuse. Why, the sender owes on the control connection; the files of

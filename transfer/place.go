@@ -40,10 +40,8 @@ func (f *laneFeed) Placed(e Extent, b []byte) error {
 	if !f.untake(e) {
 		return nil
 	}
-	err := f.l.p.placed(e, b[:e.Len])
-	f.bytes.Add(int64(e.Len))
-	f.l.landed.Add(1)
-	return err
+	f.count(e)
+	return f.l.p.placed(e, b[:e.Len])
 }
 
 // Displaced is [FileFeed].Displaced.
