@@ -20,11 +20,17 @@ trap 'rm -rf -- "$scratch"' EXIT
 cd "$scratch"
 
 # inside NAME OPTION... runs lib/test-NAME.sh in a machine and counts its checks
-# as ours. Its last line says that it came to its end.
+# as ours. Its last line says that it came to its end. Two emulated machines have stood
+# still for good in one of some runs, with nothing on their consoles, and nobody knows
+# why: a time-out is said aloud and tried once more. What is the testbed's own comes again.
 inside() {
   local name=$1
   shift
   capture "$vm" --again 2 "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
+  if [[ $status == 124 ]]; then
+    echo "      $name: not finished in time, after: $(tail -n 1 <<<"$output"); once more in another machine"
+    capture "$vm" --again 2 "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
+  fi
   grep -vE '^[0-9]+ passed, [0-9]+ failed$' <<<"$output" || true
   passed=$((passed + $(grep -c '^ok  ' <<<"$output" || true)))
   failed=$((failed + $(grep -c '^FAIL  ' <<<"$output" || true)))
@@ -170,7 +176,7 @@ none_left() { [[ -z $(machines "/${1:-}") ]]; }
 
 two() {
   mkdir -p shared
-  inside two --two --out shared
+  inside two --two --timeout 240 --out shared
   capture "$vm" --two -- "$testbed/softroce" exec b -- sh -c 'echo c >/proc/sysrq-trigger' </dev/null
   check 'a panic of b ends both: 125' equals "$status" 125
   check 'a panic of b: says which' contains "$errors" 'machine b ended by itself: Kernel panic'
