@@ -83,6 +83,21 @@ func (q *CQ) Poll(wcs []WC) (int, error) {
 	return n, nil
 }
 
+// PollFor polls until there is at least one completion, or for that long, and then answers
+// 0. It is one crossing into C, and the shortest way from a completion to its poller.
+// Longer than some milliseconds it should not be: the thread is the poller's meanwhile,
+// and nothing wakes it.
+func (q *CQ) PollFor(wcs []WC, d time.Duration) (int, error) {
+	n := sysPollSpin(q.h, wcs, int64(d))
+	if n < 0 {
+		return 0, opError("ibv_poll_cq", n)
+	}
+	if q.polls++; n == 0 || q.polls%pollsAClock == 0 {
+		q.yield()
+	}
+	return n, nil
+}
+
 // A goroutine that polls for 10 ms without going through Go's scheduler is taken for
 // stuck: each time that the runtime's monitor then finds it in C it takes its P away,
 // and it looks every 20 µs (retake in runtime/proc.go). To yield costs more than a

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs/internal/fakeverbs"
 )
@@ -145,14 +146,32 @@ func TestUnknownStatusesPrintAsNumbers(t *testing.T) {
 	}
 }
 
+// TestPollForEnds: with what there is at once, without anything when its time is over.
+func TestPollForEnds(t *testing.T) {
+	_, cq := fakes()
+	wcs := make([]WC, 4)
+	fakeverbs.Reset(0, 3, 0)
+	if n, err := cq.PollFor(wcs, time.Hour); n != 3 || err != nil {
+		t.Errorf("3 completions: %d, %v", n, err)
+	}
+	began := time.Now()
+	if n, err := cq.PollFor(wcs, 2*time.Millisecond); n != 0 || err != nil {
+		t.Errorf("none: %d, %v", n, err)
+	}
+	if took := time.Since(began); took < 2*time.Millisecond {
+		t.Errorf("polled for %v of 2 ms", took)
+	}
+}
+
 func TestHotPathAllocatesNothing(t *testing.T) {
 	qp, cq := fakes()
 	fakeverbs.Reset(1<<30, 1<<30, 0)
 	sends, recvs, wcs := make([]SendWR, 16), make([]RecvWR, 16), make([]WC, 16)
 	for name, f := range map[string]func(){
-		"send": func() { qp.PostSend(sends) },
-		"recv": func() { qp.PostRecv(recvs) },
-		"poll": func() { cq.Poll(wcs) },
+		"send":     func() { qp.PostSend(sends) },
+		"recv":     func() { qp.PostRecv(recvs) },
+		"poll":     func() { cq.Poll(wcs) },
+		"poll for": func() { cq.PollFor(wcs, time.Microsecond) },
 		"local arrays": func() { // they must not escape into the heap
 			var wr [4]SendWR
 			var wc [4]WC

@@ -13,10 +13,10 @@ import (
 
 // Run measures from this end. The other one has to Serve.
 func (e *End) Run(ctx context.Context) (*Result, error) {
-	if e.Latency && !e.Events {
-		defer shortSlice()()
-	}
-	if e.Latency {
+	switch {
+	case e.yields():
+		return givingWay(func() (*Result, error) { return e.latency(ctx) })
+	case e.Latency:
 		return e.latency(ctx)
 	}
 	if e.Iterations == 0 {
@@ -39,13 +39,13 @@ func (e *End) Run(ctx context.Context) (*Result, error) {
 func (e *End) Serve(ctx context.Context) (*Result, error) {
 	end := context.AfterFunc(ctx, func() { e.stop.Store(true) })
 	defer end()
-	if e.Latency && !e.Events {
-		defer shortSlice()()
-	}
 	switch {
 	case e.Latency && e.Op != OpRead:
-		_, err := e.pingPong(ctx, false)
-		return &Result{}, err
+		answer := func() (*Result, error) { return e.pingPong(ctx, false) }
+		if e.yields() {
+			return givingWay(answer)
+		}
+		return answer()
 	case e.Latency:
 	case e.Both:
 		began := time.Now()

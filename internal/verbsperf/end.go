@@ -41,6 +41,8 @@ type Result struct {
 // End is one side.
 type End struct {
 	Config
+	software bool // the device is
+
 	dev    *ibverbs.Context
 	pd     *ibverbs.PD
 	mr     *ibverbs.MR
@@ -78,7 +80,7 @@ func Open(c Config, at Port) (e *End, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	e = &End{Config: c, wcs: make([]ibverbs.WC, 64)}
+	e = &End{Config: c, software: software(at.Device), wcs: make([]ibverbs.WC, 64)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -239,6 +241,9 @@ func (e *End) message(q *queue, n int) ibverbs.SendWR {
 	return wr
 }
 
+// look is how long a poller polls before it looks whether it shall end.
+const look = time.Millisecond
+
 // wait takes at least one completion, by polling or by events; none when the loop shall
 // end. It has no time-out, as perftest has none: one would be a timer for the kernel to
 // set each time.
@@ -251,7 +256,7 @@ func (e *End) wait(ctx context.Context) (int, error) {
 		return n, err
 	}
 	for !e.stop.Load() {
-		if n, err := e.cq.Poll(e.wcs); n > 0 || err != nil {
+		if n, err := e.cq.PollFor(e.wcs, look); n > 0 || err != nil {
 			return n, err
 		}
 	}

@@ -17,46 +17,55 @@ import (
 // longest is the longest round trip that is told from longer ones, nanoseconds.
 const longest = 600e9
 
-// lap times round trips: those after the warm-up, until there are enough.
+// lap times round trips: those after the warm-up, until there are enough. Times are since
+// began.
 type lap struct {
-	end        *End
-	trips      *hdrhistogram.Histogram
-	warm, last time.Time
-	start      time.Time
-	most       int
-	until      time.Time
-	posts      int64 // before the first that counts
+	end         *End
+	trips       *hdrhistogram.Histogram
+	began       time.Time
+	warm, until time.Duration
+	start, last time.Duration // of what is measured; start is 0 before that
+	took        time.Duration // of the trip that was not recorded yet
+	most        int
+	posts       int64 // before the first that counts
 }
 
 func (e *End) newLap() *lap {
-	now := time.Now()
-	l := &lap{end: e, trips: hdrhistogram.New(1, longest, 3), warm: now.Add(e.WarmUp), last: now, most: e.Iterations}
-	if l.most == 0 {
-		l.until = l.warm.Add(e.Duration)
-	}
-	return l
+	return &lap{end: e, trips: hdrhistogram.New(1, longest, 3), began: time.Now(), warm: e.WarmUp, until: e.WarmUp + e.Duration, most: e.Iterations}
 }
 
-// done ends a round trip, and says whether it was the last.
-func (l *lap) done() (bool, error) {
-	now := time.Now()
-	took := now.Sub(l.last)
-	l.last = now
-	if l.start.IsZero() {
-		if now.After(l.warm) {
-			l.start, l.posts = now, l.end.posts
-		}
-		return false, nil
+// done ends a round trip, and says whether it was the last. What is left to do about it is
+// record's, when the next is under way: while a kernel's thread still looks for work it need
+// not be woken, so what comes between a completion and the next post counts several times.
+func (l *lap) done() bool {
+	now := time.Since(l.began)
+	l.took, l.last = now-l.last, now
+	switch {
+	case l.start == 0:
+		return false
+	case l.most > 0:
+		return l.trips.TotalCount()+1 >= int64(l.most)
 	}
-	if err := l.trips.RecordValue(max(1, int64(took))); err != nil {
-		return true, err
+	return now >= l.until
+}
+
+// record puts the last round trip into the histogram.
+func (l *lap) record() error {
+	if l.start > 0 {
+		return l.trips.RecordValue(max(1, int64(l.took)))
 	}
-	return l.most > 0 && l.trips.TotalCount() >= int64(l.most) || l.most == 0 && !now.Before(l.until), nil
+	if l.last > l.warm {
+		l.start, l.posts = l.last, l.end.posts
+	}
+	return nil
 }
 
 func (l *lap) result() *Result {
-	return &Result{Messages: l.trips.TotalCount(), Sent: int64(l.end.queues[0].sent), Elapsed: l.last.Sub(l.start), Posts: l.end.posts - l.posts, Trips: l.trips}
+	return &Result{Messages: l.trips.TotalCount(), Sent: int64(l.end.queues[0].sent), Elapsed: l.last - l.start, Posts: l.end.posts - l.posts, Trips: l.trips}
 }
+
+// yields says whether who polls for these messages would keep them from coming.
+func (e *End) yields() bool { return e.Latency && !e.Events && e.software }
 
 // latency times whole round trips, one message at a time: of reads from the post to the
 // completion; else from a message that is posted to the one that the peer sends back.
@@ -68,15 +77,19 @@ func (e *End) latency(ctx context.Context) (*Result, error) {
 	}
 	q := e.queues[0]
 	batch := make([]ibverbs.SendWR, 1)
-	l := e.newLap()
-	for {
+	post := func() error {
 		batch[0] = e.message(q, q.sent)
 		batch[0].Flags |= ibverbs.SendSignaled
 		q.sent++
-		if _, err := q.qp.PostSend(batch); err != nil {
-			return nil, err
-		}
 		e.posts++
+		_, err := q.qp.PostSend(batch)
+		return err
+	}
+	l := e.newLap()
+	if err := post(); err != nil {
+		return nil, err
+	}
+	for {
 		n, err := e.wait(ctx)
 		if err != nil {
 			return nil, err
@@ -84,15 +97,17 @@ func (e *End) latency(ctx context.Context) (*Result, error) {
 		if n == 0 {
 			return nil, context.Cause(ctx)
 		}
-		over, err := l.done()
-		if err != nil {
-			return nil, err
-		}
 		if err := e.wcs[0].Err(); err != nil {
 			return nil, err
 		}
-		if over {
-			return l.result(), nil
+		over := l.done()
+		if !over {
+			if err := post(); err != nil {
+				return nil, err
+			}
+		}
+		if err := l.record(); over || err != nil {
+			return l.result(), err
 		}
 	}
 }
@@ -110,12 +125,12 @@ type player struct {
 func (e *End) pingPong(ctx context.Context, first bool) (*Result, error) {
 	p := &player{End: e, q: e.queues[0]}
 	l := e.newLap()
-	for {
-		if first {
-			if err := p.send(); err != nil {
-				return nil, err
-			}
+	if first {
+		if err := p.send(); err != nil {
+			return nil, err
 		}
+	}
+	for {
 		came, err := p.receive(ctx)
 		if err != nil {
 			return nil, err
@@ -124,16 +139,18 @@ func (e *End) pingPong(ctx context.Context, first bool) (*Result, error) {
 			if first {
 				return nil, context.Cause(ctx)
 			}
-			return nil, nil
+			return &Result{}, nil
 		}
-		if !first {
+		over := first && l.done()
+		if !over {
 			if err := p.send(); err != nil {
 				return nil, err
 			}
-			continue
 		}
-		if over, err := l.done(); over || err != nil {
-			return l.result(), err
+		if first {
+			if err := l.record(); over || err != nil {
+				return l.result(), err
+			}
 		}
 	}
 }
