@@ -26,6 +26,7 @@ type CQ struct {
 	depth int
 
 	events    notifier
+	hold      *hold                 // instead of events, after HoldThread
 	look      func(fd uintptr) bool // polls wcs and arms; made once, so that waiting allocates nothing
 	wcs       []WC                  // what look polls into
 	found     int                   // what it found, or -errno
@@ -116,7 +117,7 @@ func (q *CQ) yield() {
 
 // WaitPoll takes up to len(wcs) completions and waits until there is at least
 // one: it polls, spins for a moment, asks for an event (ibv_req_notify_cq), polls
-// again, and parks the goroutine in Go's netpoller.
+// again, and parks the goroutine in Go's netpoller (or see [CQ.HoldThread]).
 //
 // It answers 0 and no error after [CQ.Wake]; the context's error when that ends;
 // [ErrDeviceGone] when the device was removed.
@@ -142,6 +143,9 @@ func (q *CQ) WaitPoll(ctx context.Context, wcs []WC) (int, error) {
 // without that. The event is asked for when the netpoller already watches: one that
 // comes at once is not missed, and nothing has to be read to be sure of that.
 func (q *CQ) park(ctx context.Context, wcs []WC) (woken bool, err error) {
+	if q.hold != nil {
+		return q.block(ctx, wcs)
+	}
 	q.wcs, q.found = wcs, 0
 	err = q.events.wait(ctx, q.look)
 	q.wcs = nil
@@ -166,7 +170,11 @@ func (q *CQ) gone(err error) error {
 // Wake makes the present, or else the next, parked WaitPoll answer 0.
 func (q *CQ) Wake() {
 	q.woken.Store(true)
-	q.events.interrupt()
+	if q.hold != nil {
+		q.hold.interrupt()
+	} else {
+		q.events.interrupt()
+	}
 }
 
 // Close destroys the completion queue and its channel (ibv_destroy_cq,
@@ -180,6 +188,9 @@ func (q *CQ) Close() error {
 	})
 	if err != nil {
 		return err
+	}
+	if q.hold != nil {
+		return q.hold.close()
 	}
 	return q.events.close()
 }

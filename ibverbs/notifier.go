@@ -12,9 +12,14 @@ import (
 // notifier is a descriptor of the library in Go's netpoller: whoever waits for it
 // holds no thread. Waiting is for one goroutine at a time.
 type notifier struct {
-	file     *os.File
-	raw      syscall.RawConn
-	watching context.Context // whose end wakes the waiter
+	file *os.File
+	raw  syscall.RawConn
+	watch
+}
+
+// watch is the context whose end wakes a waiter.
+type watch struct {
+	watching context.Context
 	unwatch  func() bool
 }
 
@@ -36,7 +41,7 @@ func (n *notifier) open(fd int, name string) error {
 // wait calls take until that reports true, parked while there is nothing to read.
 // An interrupt, also one that came before, answers os.ErrDeadlineExceeded, once.
 func (n *notifier) wait(ctx context.Context, take func(fd uintptr) bool) error {
-	n.watch(ctx)
+	n.see(ctx, n)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -59,19 +64,23 @@ func (n *notifier) wait(ctx context.Context, take func(fd uintptr) bool) error {
 	return fmt.Errorf("%w (%v)", ErrDeviceGone, err)
 }
 
-// watch arranges for the end of ctx to wake the waiter. Waiting with the same
-// context again costs nothing.
-func (n *notifier) watch(ctx context.Context) {
-	if n.watching == ctx {
+// see arranges for the end of ctx to interrupt the waiter. Waiting with the same context
+// again costs nothing.
+func (w *watch) see(ctx context.Context, waiter interface{ interrupt() }) {
+	if w.watching == ctx {
 		return
 	}
-	if n.unwatch != nil {
-		n.unwatch()
-		n.unwatch = nil
-	}
-	n.watching = ctx
+	w.stop()
+	w.watching = ctx
 	if ctx.Done() != nil {
-		n.unwatch = context.AfterFunc(ctx, n.interrupt)
+		w.unwatch = context.AfterFunc(ctx, waiter.interrupt)
+	}
+}
+
+func (w *watch) stop() {
+	if w.unwatch != nil {
+		w.unwatch()
+		w.unwatch = nil
 	}
 }
 
@@ -82,8 +91,6 @@ var past = time.Unix(1, 0)
 func (n *notifier) interrupt() { _ = n.file.SetReadDeadline(past) }
 
 func (n *notifier) close() error {
-	if n.unwatch != nil {
-		n.unwatch()
-	}
+	n.stop()
 	return n.file.Close()
 }

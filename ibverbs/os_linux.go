@@ -70,6 +70,15 @@ func memlockLimit() string {
 
 func dupCloexec(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
 
+func openEventFD() (int, error) { return unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK) }
+
+// raiseEventFD makes the descriptor readable, until it is read.
+func raiseEventFD(fd int) {
+	_, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // refused only when it is readable for long
+}
+
+func closeFD(fd int) error { return unix.Close(fd) }
+
 // mapReadOnlyFile maps one page of a file that exists for that alone, shared and
 // read-only, as the page cache of a source would be.
 func mapReadOnlyFile() ([]byte, error) {

@@ -4,8 +4,10 @@
 #include "verbs.h"
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 // How many work requests are chained on the C stack at a time. A longer batch
 // is posted in several chains, still in one crossing.
@@ -174,4 +176,30 @@ int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solici
 	*armed = 1;
 	// What completed between the last poll and the request raises no event.
 	return rx_poll(cq, wc, n);
+}
+
+int rx_poll_hold(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed,
+		 int wake)
+{
+	struct pollfd fds[2] = {
+		{.fd = ((struct ibv_comp_channel *)ch)->fd, .events = POLLIN},
+		{.fd = wake, .events = POLLIN},
+	};
+
+	for (;;) {
+		int rc = rx_poll_arm(cq, ch, wc, n, solicited, armed);
+		uint64_t wakes;
+
+		if (rc != 0)
+			return rc;
+		if (poll(fds, 2, -1) < 0) {
+			if (errno != EINTR)
+				return rx_neg(errno);
+			continue;
+		}
+		if (fds[1].revents)
+			return read(wake, &wakes, sizeof(wakes)) < 0 ? rx_neg(errno) : 0;
+		if (!(fds[0].revents & POLLIN))
+			return -ENODEV;
+	}
 }

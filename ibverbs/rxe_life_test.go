@@ -284,14 +284,21 @@ func TestDeviceRemoved(t *testing.T) {
 	t.Run("in use", func(t *testing.T) {
 		s := connected(t)
 		a := s[0]
+		if err := s[1].cq.HoldThread(); err != nil {
+			t.Fatal(err)
+		}
 		waited := make(chan error)
-		go func() {
-			_, err := a.cq.WaitPoll(context.Background(), make([]WC, 1))
-			waited <- err
-		}()
+		for _, s := range s {
+			go func() {
+				_, err := s.cq.WaitPoll(context.Background(), make([]WC, 1))
+				waited <- err
+			}()
+		}
 		run(t, "rdma", "link", "delete", testDevice)
-		if err := <-waited; !errors.Is(err, ErrDeviceGone) || !strings.Contains(err.Error(), testDevice) {
-			t.Errorf("waiting: %v", err)
+		for range s {
+			if err := <-waited; !errors.Is(err, ErrDeviceGone) || !strings.Contains(err.Error(), testDevice) {
+				t.Errorf("waiting: %v", err)
+			}
 		}
 		event(t, a.pd.ctx, EventDeviceFatal)
 		wait, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -178,8 +179,27 @@ func TestFailedCompletions(t *testing.T) {
 	}
 }
 
-func TestWaitEnds(t *testing.T) {
-	a := connected(t)[0]
+// eachWait runs a test with waiters that park, and with such that hold their threads.
+func eachWait(t *testing.T, f func(t *testing.T, s [2]*side)) {
+	for _, holding := range []bool{false, true} {
+		t.Run(fmt.Sprintf("holding=%v", holding), func(t *testing.T) {
+			s := connected(t)
+			for _, s := range s {
+				if holding {
+					if err := s.cq.HoldThread(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			f(t, s)
+		})
+	}
+}
+
+func TestWaitEnds(t *testing.T) { eachWait(t, testWaitEnds) }
+
+func testWaitEnds(t *testing.T, s [2]*side) {
+	a := s[0]
 	wcs := make([]WC, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	waiting := make(chan error)
@@ -203,8 +223,9 @@ func TestWaitEnds(t *testing.T) {
 	}
 }
 
-func TestWaitingAllocatesNothing(t *testing.T) {
-	s := connected(t)
+func TestWaitingAllocatesNothing(t *testing.T) { eachWait(t, testWaitingAllocatesNothing) }
+
+func testWaitingAllocatesNothing(t *testing.T, s [2]*side) {
 	a, b := s[0], s[1]
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -15,6 +15,8 @@ package ibverbs
 #cgo nocallback rx_post_srq
 #cgo noescape rx_poll
 #cgo nocallback rx_poll
+#cgo noescape rx_poll_hold
+#cgo nocallback rx_poll_hold
 #cgo noescape rx_poll_arm
 #cgo nocallback rx_poll_arm
 #cgo noescape rx_poll_spin
@@ -306,6 +308,12 @@ func sysPollSpin(cq unsafe.Pointer, wcs []WC, spinNS int64) int {
 func sysPollArm(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool) (n int, armedNow bool) {
 	asked := cBool(armed)
 	rc := C.rx_poll_arm(C.uintptr_t(uintptr(cq)), C.uintptr_t(uintptr(ch)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), cBool(solicited), &asked)
+	return int(rc), asked != 0
+}
+
+func sysPollHold(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool, wake int) (n int, armedNow bool) {
+	asked := cBool(armed)
+	rc := C.rx_poll_hold(C.uintptr_t(uintptr(cq)), C.uintptr_t(uintptr(ch)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), cBool(solicited), &asked, C.int(wake))
 	return int(rc), asked != 0
 }
 

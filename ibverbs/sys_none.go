@@ -53,6 +53,9 @@ func sysPostSend(handle, []SendWR) (posted, rc int)       { return 0, none }
 func sysPostRecv(handle, []RecvWR) (posted, rc int)       { return 0, none }
 
 func sysPollArm(_, _ handle, _ []WC, _, _ bool) (int, bool) { return none, false }
+func sysPollHold(_, _ handle, _ []WC, _, _ bool, _ int) (int, bool) {
+	return none, false
+}
 
 func sysRegMR(handle, []byte, Access) (h handle, lkey, rkey uint32, rc int) {
 	return nil, 0, 0, none

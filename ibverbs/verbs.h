@@ -167,6 +167,10 @@ int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns);
 // rx_poll_arm takes the event if one was asked for (*armed), polls, asks for an event
 // unless one is still to come, and polls once more. *armed says whether one is.
 int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed);
+// rx_poll_hold does so again and again, and blocks for the event in between. It answers 0
+// when wake (eventfd(2)) was written to, and -ENODEV for a channel that only has an error.
+int rx_poll_hold(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed,
+		 int wake);
 
 // neg makes -errno of a failure that set errno, and never 0.
 static inline int rx_neg(int e) { return e ? -e : -EIO; }

@@ -100,6 +100,12 @@ func Open(c Config, at Port) (e *End, err error) {
 		return e, err
 	}
 	e.cq.SetSpin(c.Spin)
+	if c.Latency && c.Events { // as perftest waits
+		if err := e.cq.HoldThread(); err != nil {
+			return e, err
+		}
+		morePs()
+	}
 	for range c.QPs {
 		q := &queue{credits: ibverbs.NewSendCredits(c.Depth, c.Signal), batch: make([]ibverbs.SendWR, 0, c.Chain)}
 		e.queues = append(e.queues, q)

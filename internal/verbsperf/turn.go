@@ -33,3 +33,11 @@ func givingWay[T any](f func() (T, error)) (v T, err error) {
 	<-ended
 	return v, err
 }
+
+// morePs sees to it that a thread that blocks in C does not hold the only P: the runtime
+// takes that away at once, and again and again.
+func morePs() {
+	if runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2)
+	}
+}
