@@ -18,11 +18,13 @@ type commits struct {
 	closed bool
 }
 
-// commit is a file, a symbolic link, or a directory whose content is complete.
+// commit is a file, a symbolic link, a directory whose content is complete, or the end
+// of a batch.
 type commit struct {
-	file *inbound
-	done *Finished // it had landed before
-	dir  *inboundDir
+	file  *inbound
+	done  *Finished // it had landed before
+	dir   *inboundDir
+	batch bool // every entry has settled, and the session goes on
 }
 
 // maxGroup bounds a group: its receipts wait for all of it.
@@ -73,6 +75,8 @@ func (p *pull) commitGroup(group []commit) {
 	for _, c := range group {
 		switch {
 		case c.dir != nil:
+		case c.batch:
+			p.batchOver()
 		case c.done != nil:
 			p.committed(c.file, c.done.Digest, nil)
 		case c.file.entry.Kind == wire.Symlink:

@@ -203,7 +203,7 @@ func TestDryRunOpensNoLane(t *testing.T) {
 			bad := newHostile(t, b)
 			sent := make(chan error)
 			go func() {
-				_, err := e.over(t.Context(), a)
+				_, err := e.over(t.Context(), a, nil)
 				sent <- err
 			}()
 			if h := await[*wire.Hello](bad); !h.DryRun {

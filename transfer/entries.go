@@ -30,6 +30,7 @@ type manifest struct {
 	lost    map[uint32]Code     // the entries that failed
 	dirs    []*inboundDir       // that the next entry may be in, outermost first
 	ended   bool
+	paused  bool // until everything that came has settled
 }
 
 func newManifest() manifest {
@@ -39,7 +40,7 @@ func newManifest() manifest {
 // admit checks an entry's place in the manifest and gives the directory that it is in.
 func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
 	switch {
-	case m.ended || e.File != m.entries:
+	case m.ended || m.paused || e.File != m.entries:
 		return nil, fmt.Errorf("%w: entry %d is out of order", wire.ErrMalformed, e.File)
 	case e.File >= m.granted:
 		return nil, fmt.Errorf("%w: entry %d, and only %d may come", wire.ErrMalformed, e.File, m.granted)
@@ -247,7 +248,11 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 		p.mu.Unlock()
 		return fmt.Errorf("%w: the manifest ends with %d entries of %d", wire.ErrMalformed, p.manifest.entries, m.Files)
 	}
-	p.manifest.ended = true
+	if p.manifest.paused {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: the manifest ends again before there was a Done", wire.ErrMalformed)
+	}
+	p.manifest.ended, p.manifest.paused = !m.More, m.More
 	if m.Unsent > 0 {
 		p.failures.add(errorf(CodeLocalIO, "the sender could not send %d of its files", m.Unsent), int(m.Unsent))
 	}
@@ -260,11 +265,16 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 	return nil
 }
 
-// checkDone closes done when every entry is settled. p.mu is held.
+// checkDone closes done when every entry is settled, or has the end of a batch told
+// behind the last receipt. p.mu is held.
 func (p *pull) checkDone() {
-	if p.manifest.ended && p.open == 0 {
+	switch {
+	case p.open != 0:
+	case p.manifest.ended:
 		close(p.done)
 		p.open = -1 // once
+	case p.manifest.paused:
+		p.commits.add(commit{batch: true})
 	}
 }
 

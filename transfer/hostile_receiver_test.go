@@ -41,7 +41,7 @@ func against(t *testing.T, ctx context.Context, change func(*Sender)) *badReceiv
 	e.Sender.Observer = bad.end
 	go func() {
 		defer close(bad.over)
-		bad.end.Result, bad.end.err = e.Sender.over(ctx, a)
+		bad.end.Result, bad.end.err = e.Sender.over(ctx, a, nil)
 	}()
 	await[*wire.Hello](bad.hostile)
 	return bad

@@ -280,7 +280,7 @@ func (e *engine) run(t *testing.T, sctx, rctx context.Context) (s, r *end) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		s.Result, s.err = e.over(sctx, a)
+		s.Result, s.err = e.over(sctx, a, nil)
 	}()
 	r.Result, r.err = e.Receive(rctx, b)
 	<-sent

@@ -78,6 +78,7 @@ type pull struct {
 	result   Result
 	started  time.Time // first request
 	end      time.Time // last entry durable
+	told     Result    // of earlier batches
 	lanes    lanes
 }
 
@@ -304,9 +305,7 @@ func (p *pull) watch(ctx context.Context) {
 // could reset the connection before the last message was read.
 func (p *pull) conclude(gone <-chan struct{}) error {
 	p.finishCommits()
-	if p.end.After(p.started) && !p.started.IsZero() { // else nothing landed, or empty files alone
-		p.result.Elapsed = p.end.Sub(p.started)
-	}
+	p.result.Elapsed += p.elapsed()
 	told, _ := p.lanes.carried()
 	err := p.s.Send(&wire.Done{
 		Files:       uint32(p.result.Files),
@@ -320,6 +319,37 @@ func (p *pull) conclude(gone <-chan struct{}) error {
 	}
 	linger(gone)
 	return nil
+}
+
+// elapsed is from the first request to the last entry durable, since a batch began; 0 when
+// nothing landed, or empty files alone.
+func (p *pull) elapsed() time.Duration {
+	if p.started.IsZero() || !p.end.After(p.started) {
+		return 0
+	}
+	return p.end.Sub(p.started)
+}
+
+// batchOver tells the sender what became of a batch, and lets another begin: one that may
+// have the same paths.
+func (p *pull) batchOver() {
+	p.mu.Lock()
+	p.result.Elapsed += p.elapsed()
+	p.started = time.Time{}
+	m := &wire.Done{
+		Files:       uint32(p.result.Files - p.told.Files),
+		Bytes:       p.result.Bytes - p.told.Bytes,
+		Nanoseconds: (p.result.Elapsed - p.told.Elapsed).Nanoseconds(),
+		Resumed:     p.result.Resumed - p.told.Resumed,
+	}
+	p.told = p.result
+	clear(p.manifest.paths)
+	clear(p.manifest.lost)
+	p.manifest.paused = false
+	p.mu.Unlock()
+	if err := p.s.Send(m); err != nil {
+		p.cancel(err)
+	}
 }
 
 // finishCommits waits until everything that was ready has its name, or has failed.

@@ -50,6 +50,7 @@ type push struct {
 	cancel  context.CancelCauseFunc
 	lanes   sync.WaitGroup // and everything else that runs beside converse
 
+	client  *Client // whose sends these are; nil for a transfer of its own
 	guide   *guide
 	opened  int         // lanes; what the receiver may ask for is bounded. converse's alone
 	granted chan uint32 // how many entries may be sent
@@ -61,6 +62,8 @@ type push struct {
 	complete bool          // the whole manifest was sent
 	unsent   int           // what could not become an entry
 	failures failures
+	batch    *batch // of the client's, that is under way
+	failed   int    // entries of earlier ones
 	result   Result
 	planned  bool
 	lane     map[uint32]LaneResult         // that was opened, by its number
@@ -75,16 +78,17 @@ func (s *Sender) Send(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}
-	return s.over(ctx, session)
+	return s.over(ctx, session, nil)
 }
 
-// over runs one transfer over a session and closes that.
-func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err error) {
+// over runs one transfer, or all of a client's, over a session and closes that.
+func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ *Result, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := &push{
 		Sender:  s,
 		s:       session,
+		client:  client,
 		ctx:     ctx,
 		cancel:  cancel,
 		granted: make(chan uint32, 1),
@@ -135,7 +139,7 @@ func (s *Sender) over(ctx context.Context, session *Session) (_ *Result, err err
 	if err != nil {
 		return &p.result, err
 	}
-	p.result.Failed = p.failures.n
+	p.result.Failed = p.failed + p.failures.n
 	return &p.result, errors.Join(p.failures.sum(p.result.Files), p.removeSources())
 }
 
@@ -211,6 +215,9 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		}
 		p.settle(m.File, FileResult{Err: errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason))})
 	case *wire.Done:
+		if p.client != nil && p.batchDone(m) {
+			return false, nil
+		}
 		return true, p.done(m)
 	case *wire.Abort:
 		err = p.s.fromPeer(m)
@@ -243,6 +250,13 @@ func (p *push) list() error {
 	for {
 		found, err := p.Source.walk.next()
 		if errors.Is(err, io.EOF) {
+			more, err := p.nextBatch(n, bytes)
+			if err != nil {
+				return err
+			}
+			if more {
+				continue
+			}
 			break
 		}
 		switch {

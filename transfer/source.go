@@ -21,6 +21,7 @@ import (
 // lanes at once.
 type Source struct {
 	walk       *walker
+	name       [16]byte // of the transfer; zero: that of its paths
 	extentSize int64
 	verify     digest.Kind
 	prompt     bool         // a digest waits for no others
@@ -114,6 +115,9 @@ func (s *Source) entries() int {
 // identity is the same for the same paths of the same host: what an interrupted
 // transfer is found by when the command is given again.
 func (s *Source) identity() (id [16]byte) {
+	if s.name != id {
+		return s.name
+	}
 	h := sha256.New()
 	host, _ := os.Hostname() // without a name the paths must do
 	fmt.Fprintf(h, "%q", host)

@@ -201,7 +201,7 @@ func TestStoppedSenderHasEnded(t *testing.T) {
 			await[*wire.Abort](h)
 			b.Close()
 		}()
-		if _, err := e.over(ctx, a); err == nil {
+		if _, err := e.over(ctx, a, nil); err == nil {
 			t.Error("no error")
 		}
 		if !observer.awake {

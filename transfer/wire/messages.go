@@ -290,11 +290,13 @@ type Kept struct {
 	Below uint32 `cbor:"2,keyasint"` // an extent's number
 }
 
-// ManifestEnd says that no Entry follows, or no Measure.
+// ManifestEnd says that no Entry follows, or no Measure; with More, that none follows
+// before the receiver's Done of those that came.
 type ManifestEnd struct {
 	Files  uint32 `cbor:"1,keyasint"`           // entries, all told
 	Bytes  int64  `cbor:"2,keyasint"`           // without those of streams
 	Unsent uint32 `cbor:"3,keyasint,omitempty"` // what the sender was told to send and could not make an entry of
+	More   bool   `cbor:"4,keyasint,omitempty"` // the session goes on
 }
 
 // Digests are the sender's digests of extents that it has served: 32 bytes each,

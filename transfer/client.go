@@ -1,0 +1,182 @@
+package transfer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// Client is a session that carries many sends: one handshake, one look for paths, and the
+// lanes stay up in between. Its methods may be called from any goroutine; sends wait for
+// each other.
+type Client struct {
+	p       *push
+	opt     SourceOptions
+	cancel  context.CancelFunc
+	batches chan *batch   // closed by Close
+	ended   chan struct{} // the session is over, and result and err are there
+	result  *Result
+	err     error
+
+	sending sync.Mutex // held by Send and Close
+	closed  bool
+}
+
+// batch is what one Send sends.
+type batch struct {
+	walk   *walker
+	done   chan batchResult // sent to once
+	landed int              // files of the session, when it began
+}
+
+type batchResult struct {
+	*Result
+	err error
+}
+
+// ErrClosed says that a [Client] was closed.
+var ErrClosed = errors.New("the session was closed")
+
+// Open connects to the receiver for any number of sends. The sender's Source stays nil;
+// opt is for all of them. What ctx's end, or Close, does not end lasts.
+//
+// A session that breaks takes its transfer with it: what landed is kept by the receiver,
+// but no later session resumes it. DryRun and DeleteSource are for single transfers.
+func (s *Sender) Open(ctx context.Context, opt SourceOptions) (*Client, error) {
+	if s.DryRun || s.DeleteSource {
+		return nil, errorf(CodeUsage, "neither a dry run nor removing sources goes with a session of many sends: use Send")
+	}
+	session, err := s.Sockets.dialSession(ctx, s.Addr, s.Key)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return s.open(ctx, session, opt), nil
+}
+
+func (s *Sender) open(ctx context.Context, session *Session, opt SourceOptions) *Client {
+	own := *s
+	own.Source = newSource(&walker{opt: opt})
+	rand.Read(own.Source.name[:])
+	ctx, cancel := context.WithCancel(ctx)
+	c := &Client{opt: opt, cancel: cancel, batches: make(chan *batch), ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		defer own.Source.Close()
+		c.result, c.err = own.over(ctx, session, c)
+	}()
+	return c
+}
+
+// Send sends paths, as one transfer does, and answers when every file of them is durable
+// and has its name, or has failed. Paths that can't be sent at all are an error before
+// anything is. A path may come again in a later Send.
+//
+// When ctx ends, so does the session.
+func (c *Client) Send(ctx context.Context, paths ...string) (*Result, error) {
+	walk, err := newWalker(paths, c.opt)
+	if err != nil {
+		return nil, err
+	}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	stop := context.AfterFunc(ctx, c.cancel)
+	defer stop()
+	b := &batch{walk: walk, done: make(chan batchResult, 1)}
+	select {
+	case c.batches <- b:
+	case <-c.ended:
+		return nil, c.why(ctx)
+	}
+	select {
+	case r := <-b.done:
+		return r.Result, r.err
+	case <-c.ended:
+		return nil, c.why(ctx)
+	}
+}
+
+// why is why the session ended though nobody closed it.
+func (c *Client) why(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return causeOf(ctx, ctx.Err())
+	}
+	if c.err == nil {
+		return ErrClosed
+	}
+	return c.err
+}
+
+// Close ends the session when the present Send has ended. Its result is that of all sends
+// together, its error the session's own: what became of files was told by each Send.
+func (c *Client) Close() (*Result, error) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if !c.closed {
+		c.closed = true
+		close(c.batches)
+	}
+	<-c.ended
+	c.cancel()
+	return c.result, c.err
+}
+
+// nextBatch waits for more to send, after all that there was; false: there is nothing.
+func (p *push) nextBatch(entries uint32, bytes int64) (bool, error) {
+	if p.client == nil {
+		return false, nil
+	}
+	p.mu.Lock()
+	running := p.batch != nil
+	p.complete = running
+	p.mu.Unlock()
+	if running {
+		if err := p.s.Send(&wire.ManifestEnd{Files: entries, Bytes: bytes, More: true}); err != nil {
+			return false, err
+		}
+	}
+	select {
+	case b, more := <-p.client.batches:
+		if !more {
+			return false, nil
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		b.landed = p.landed
+		p.batch, p.complete = b, false
+		p.Source.walk = b.walk
+		return true, nil
+	case <-p.ctx.Done():
+		return false, context.Cause(p.ctx)
+	}
+}
+
+// batchDone hears that a batch is over. It answers false for the Done of the session.
+func (p *push) batchDone(m *wire.Done) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.batch
+	if b == nil {
+		return false
+	}
+	if !p.complete || p.settled != p.Source.entries() || p.landed-b.landed != int(m.Files) {
+		return false // and done says what is wrong
+	}
+	p.batch = nil
+	p.redescribe()
+	r := p.result
+	r.Files, r.Bytes, r.Resumed, r.Failed = int(m.Files), m.Bytes, m.Resumed, p.failures.n
+	r.Elapsed = time.Duration(m.Nanoseconds)
+	r.Plan.Detail = p.detail()
+	err := p.failures.sum(r.Files)
+	p.failures = failures{}
+	p.failed += r.Failed
+	b.done <- batchResult{&r, err}
+	return true
+}
