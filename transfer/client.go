@@ -14,7 +14,6 @@ import (
 // lanes stay up in between. Its methods may be called from any goroutine; sends wait for
 // each other.
 type Client struct {
-	p       *push
 	opt     SourceOptions
 	cancel  context.CancelFunc
 	batches chan *batch   // closed by Close
