@@ -40,8 +40,10 @@ test-testbed: deps
 test-rxe: deps
 	.ci/test-rxe
 
-# What takes longer: every fault and peer, other kernels, the race detector on rxe.
+# What takes longer: every fault and peer, other kernels, the race detector on rxe, and a
+# million lives of lanes.
 test-long: deps
+	$(GO) test ./transfer -run TestFates -fates=1000000 -timeout 30m
 	testbed/test.sh rest
 	.ci/test-rxe --long
 
