@@ -40,8 +40,8 @@ type VerbsOptions struct {
 }
 
 // Settle gives what was left open perftest's values: depth 128, one queue pair, one message
-// a doorbell, the same buffer over and over, and a completion for every message, or of those
-// up to 8 KiB for every hundredth.
+// a doorbell, the same buffer over and over, and a completion for every message, of those up
+// to 8 KiB for every hundredth, and where a doorbell is for several for each doorbell.
 func (o *VerbsOptions) Settle() {
 	def := func(v *int, to int) {
 		if *v == 0 {
@@ -55,6 +55,9 @@ func (o *VerbsOptions) Settle() {
 	def(&o.Depth, depth)
 	if o.Size <= 8192 && !o.Latency {
 		signal = min(100, o.Depth)
+	}
+	if o.Chain > 1 {
+		signal = min(o.Chain, o.Depth)
 	}
 	def(&o.Signal, signal)
 	def(&o.QPs, 1)

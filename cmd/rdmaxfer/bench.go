@@ -29,7 +29,7 @@ func benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "depth", Usage: "keep `N` messages in flight on each queue pair (default: 128, of a lane 16; of latency 1)"},
 			&cli.IntFlag{Name: "qps", Value: 1, Usage: "use `N` queue pairs"},
 			&cli.IntFlag{Name: "chain", Value: 1, Usage: "post up to `N` messages a doorbell"},
-			&cli.IntFlag{Name: "signal", Usage: "have a completion for every `N` messages (default: perftest's, of up to 8 KiB every hundredth, else each)"},
+			&cli.IntFlag{Name: "signal", Usage: "have a completion for every `N` messages (default: perftest's: one for each doorbell of several; of up to 8 KiB every hundredth, else each)"},
 			&cli.IntFlag{Name: "inline", Usage: "copy messages up to `BYTES` into the request, where the device can"},
 			&cli.IntFlag{Name: "buffers", Value: 1, Usage: "use the room of `N` messages in turn, a working set; 1 is the same buffer over and over"},
 			&cli.BoolFlag{Name: "events", Usage: "wait on events instead of polling"},

@@ -75,7 +75,11 @@ func iterations(l compare.PeerLoad, alone int) int {
 	if l.As != nil && l.As.Iterations > 0 {
 		n = float64(l.As.Iterations)
 	}
-	return int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
+	whole := int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
+	if l.As != nil && l.As.Chain > 1 { // perftest posts whole lists alone
+		whole = min(whole+l.As.Chain-1, most[alone]) / l.As.Chain * l.As.Chain
+	}
+	return whole
 }
 
 func perftest(m *transfer.Meter, op string, bw, lat wire.Tool, times int, normalised string) compare.Peer {

@@ -119,6 +119,15 @@ func TestServerArguments(t *testing.T) {
 	}
 }
 
+func TestPerftestPostsWholeLists(t *testing.T) {
+	for n, want := range map[float64]int{1000: 1008, 1008: 1008, 1: 32, 1e12: wire.MaxToolIterations} {
+		l := compare.PeerLoad{Depth: 16, Duration: time.Second, Expect: n, As: &compare.VerbsOptions{Chain: 16}}
+		if got := iterations(l, 0); got != want {
+			t.Errorf("%v messages in lists of 16: %d, want %d", n, got, want)
+		}
+	}
+}
+
 // serve runs qperf's listening end until the test wants no more.
 func serve(t *testing.T, ctx context.Context, done <-chan struct{}) (port uint16, ended <-chan error) {
 	t.Helper()
