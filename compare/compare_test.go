@@ -36,8 +36,11 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 		m.asked = append(m.asked, l.Interval)
 	}
 	name := l.Op
-	if l.Transport == transfer.TransportTCP {
+	switch l.Transport {
+	case transfer.TransportTCP:
 		name = "copy"
+	case transfer.TransportUDP:
+		name = "datagram"
 	}
 	rate := m.rates[name]
 	if rate == 0 {
@@ -50,7 +53,11 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 		return nil, err
 	}
 	n := int64(rate * l.Duration.Seconds() / float64(l.Size))
-	return &transfer.Measurement{Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
+	var datagrams, lost int64
+	if name == "datagram" {
+		datagrams, lost = 1000, int64(l.Size>>16) // of the larger ones some are lost
+	}
+	return &transfer.Measurement{Datagrams: datagrams, Lost: lost, Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
 		LocalMemory: transfer.Memory{Anonymous: 1, Pinned: int64(m.n), Peak: 3}, OtherMemory: transfer.Memory{Anonymous: 4, Pinned: 5, Peak: 6},
 		LocalCPU: transfer.CPU{User: l.Duration / 2}, Other: transfer.CPU{System: l.Duration}}, nil
 }
@@ -93,6 +100,53 @@ func TestTruthIsRecovered(t *testing.T) {
 				t.Errorf("%s at %v bytes a second: CPU %+v", cell.name(), want, cpu)
 			}
 		}
+	}
+}
+
+// Datagrams have a row of their own, with what was lost of them, and the verdict stays
+// about RDMA and TCP.
+func TestDatagramsStandByThemselves(t *testing.T) {
+	o := options()
+	o.Methods = append(o.Methods, Method{Transport: "udp", Name: "datagram"})
+	rates := map[string]float64{"read": 1e9, "write": 2e9, "copy": 1e9, "datagram": 9e9}
+	r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o)
+	if err != nil || len(r.Cells) != 12 || !strings.HasPrefix(r.Verdict, "At every size rdma write moves more than tcp copy: ") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		want := (*Datagrams)(nil)
+		if c.Transport == "udp" {
+			want = &Datagrams{15000, int64(15 * (c.Size >> 16))} // five rounds of three loads
+		}
+		if (want == nil) != (c.Datagrams == nil) || want != nil && *want != *c.Datagrams {
+			t.Errorf("%s at %d: %+v, want %+v", c.name(), c.Size, c.Datagrams, want)
+		}
+	}
+	var text, csv bytes.Buffer
+	if err := errors.Join(r.WriteText(&text), r.WriteCSV(&csv)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "udp datagram at 64K: 15 of 15000 datagrams did not come in time (0.1 %)"; !strings.Contains(text.String(), want) || strings.Contains(text.String(), "datagram at 4K: ") {
+		t.Errorf("%s\nwant %s", text.String(), want)
+	}
+	if !strings.Contains(csv.String(), ",15000,240\n") || !strings.Contains(csv.String(), "rxe_a,,\n") {
+		t.Errorf("%s", csv.String())
+	}
+
+	delete(rates, "copy")
+	for _, op := range []string{"read", "write"} {
+		delete(rates, op)
+	}
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || !strings.HasPrefix(r.Verdict, "Neither RDMA nor TCP was measured; at 1M udp datagram moves 8.") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if lines := r.losses(); len(lines) != 2 {
+		t.Errorf("%v", lines)
+	}
+	o.Sizes = o.Sizes[:1]
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.losses()) != 1 || r.losses()[0] != "udp: none of 15000 datagrams was lost" {
+		t.Errorf("%v, %v", r.losses(), err)
 	}
 }
 
@@ -325,8 +379,11 @@ func TestTableFitsATerminal(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 	out.Reset()
-	if err := r.Cells[0].WriteLatency(&out); err != nil || !strings.Contains(out.String(), "Percentile") {
-		t.Errorf("%v: %s", err, out.String())
+	for _, kind := range LatencyKinds {
+		out.Reset()
+		if err := r.Cells[0].WriteLatency(&out, kind); err != nil || !strings.Contains(out.String(), "Percentile") || !strings.Contains(out.String(), "Total count    =          500") {
+			t.Errorf("%s: %v: %s", kind, err, out.String())
+		}
 	}
 }
 

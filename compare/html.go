@@ -52,18 +52,22 @@ func (r *Report) WriteHTML(w io.Writer) error {
 }
 
 // Colours that tell the methods apart, on white and, turned round, on black: RDMA's are
-// cold, TCP's warm.
+// cold, TCP's warm, UDP's has none.
 var colours = map[string][]color.Color{
 	"rdma": {color.RGBA{0x1f, 0x5f, 0xbf, 255}, color.RGBA{0x17, 0xa2, 0xb8, 255}, color.RGBA{0x6f, 0x42, 0xc1, 255}},
 	"tcp":  {color.RGBA{0xd9, 0x5f, 0x02, 255}, color.RGBA{0x5b, 0x8c, 0x2a, 255}, color.RGBA{0xc0, 0x39, 0x2b, 255}},
+	"udp":  {color.RGBA{0x70, 0x70, 0x70, 255}},
 }
 
 // lineStyle is a method's own: the nth of its transport.
 func lineStyle(transport string, n int) draw.LineStyle {
 	list := colours[transport]
 	s := draw.LineStyle{Width: vg.Points(1.5), Color: list[n%len(list)]}
-	if transport == "tcp" {
+	switch transport {
+	case "tcp":
 		s.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
+	case "udp":
+		s.Dashes = []vg.Length{vg.Points(1.5), vg.Points(2)}
 	}
 	return s
 }

@@ -53,10 +53,20 @@ func (r *Report) verdict() string {
 
 // alone speaks of one transport, the other was not measured.
 func (r *Report) alone() string {
-	size := r.Cells[len(r.Cells)-1].Size
-	best, other := r.best("tcp", size), "RDMA"
-	if best == nil {
-		best, other = r.best("rdma", size), "TCP"
+	last := &r.Cells[len(r.Cells)-1]
+	size, best, other := last.Size, last, "RDMA"
+	for _, transport := range []string{"rdma", "tcp"} { // UDP only where there is neither
+		for _, at := range r.sizes() {
+			if c := r.best(transport, at); c != nil {
+				size, best = at, c
+			}
+		}
+	}
+	switch best.Transport {
+	case "rdma":
+		other = "TCP"
+	case "udp":
+		return fmt.Sprintf("Neither RDMA nor TCP was measured; at %s %s moves %s.", Size(size), best.name(), rate(best.Rate.Median))
 	}
 	why := ""
 	for _, s := range r.Skipped {

@@ -51,8 +51,9 @@ type push struct {
 	lanes   sync.WaitGroup // and everything else that runs beside converse
 
 	guide   *guide
-	opened  int         // lanes; what the receiver may ask for is bounded. converse's alone
-	granted chan uint32 // how many entries may be sent
+	udp     ServeTransport // to measure with; nil: such lanes are refused
+	opened  int            // lanes; what the receiver may ask for is bounded. converse's alone
+	granted chan uint32    // how many entries may be sent
 
 	mu       sync.Mutex
 	settled  int           // entries with a receipt, or failed

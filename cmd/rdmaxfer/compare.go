@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,14 +31,14 @@ func compareCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			keyFileFlag(),
 			&cli.StringFlag{Name: "sizes", Value: "4K,64K,1M", Usage: "measure extents of these sizes, each up to 1M: `LIST`"},
-			&cli.StringFlag{Name: "methods", Value: "rdma,tcp", Usage: "of rdma (or of it read, write, send) and tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + "): `LIST`"},
+			&cli.StringFlag{Name: "methods", Value: "rdma,tcp,udp", Usage: "of rdma (or of it read, write, send), tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + ") and udp: `LIST`"},
 			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
 			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			peersFlag(),
 			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
 			&cli.BoolFlag{Name: "count", Usage: "have counted work in the JSON: calls into C, allocations and (where root may) system calls a GiB; counting them costs a little"},
-			&cli.BoolFlag{Name: "hardware", Usage: "have this host's RDMA devices in the report, links, NUMA nodes, counters and all"},
+			&cli.BoolFlag{Name: "hardware", Usage: "have both hosts' RDMA devices in the report: links, NUMA nodes, counters, drivers and kernels"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
@@ -91,15 +92,17 @@ func runCompare(c *cli.Context) error {
 		defer remove()
 		opt.Peers = append(opt.Peers, disk...)
 	}
-	hardware := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
-	before := hardware()
+	addHardware := func(*compare.Report) {}
+	if c.Bool("hardware") {
+		if addHardware, err = bothHosts(c.Context, m); err != nil {
+			m.Close()
+			return err
+		}
+	}
 	stop := showSteps(opt)
 	report, err := compare.Run(c.Context, m, *opt)
 	stop()
-	if c.Bool("hardware") {
-		report.Hardware = hardware()
-		report.Hardware.Since(before)
-	}
+	addHardware(report)
 	m.Close()
 	report.Peer = addr
 	werr := writeReport(c, report)
@@ -110,6 +113,28 @@ func runCompare(c *cli.Context) error {
 		err = sinceBaseline(c, report, baseline)
 	}
 	return errors.Join(err, werr)
+}
+
+// hardware is what this host is.
+func hardware() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
+
+// bothHosts reads what both hosts are before anything is measured. What it answers reads it
+// again and adds it to the report, with those counters that have changed meanwhile; a
+// receiver that is gone is what it was.
+func bothHosts(ctx context.Context, m *transfer.Meter) (add func(*compare.Report), err error) {
+	hereBefore := hardware()
+	thereBefore, err := m.Hardware(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *compare.Report) {
+		r.Hardware = hardware()
+		r.Hardware.Since(hereBefore)
+		if r.There, err = m.Hardware(ctx); err != nil {
+			r.There = thereBefore
+		}
+		r.There.Since(thereBefore)
+	}, nil
 }
 
 func compareOptions(c *cli.Context) (*compare.Options, error) {
@@ -156,9 +181,9 @@ func sizes(list string, depth int) (all []int, err error) {
 func methods(list string) (all []compare.Method, err error) {
 	words := strings.Split(list, ",")
 	known := 0
-	add := func(transport, name string, tcp transfer.ServeTransport) {
+	add := func(transport, name string, serve transfer.ServeTransport) {
 		if slices.Contains(words, transport) || slices.Contains(words, name) {
-			all = append(all, compare.Method{Transport: transport, Name: name, TCP: tcp})
+			all = append(all, compare.Method{Transport: transport, Name: name, Serve: serve})
 		}
 		for _, w := range words {
 			if w == name {
@@ -172,13 +197,14 @@ func methods(list string) (all []compare.Method, err error) {
 	for _, m := range tcpfallback.Methods[1:] {
 		add(transfer.TransportTCP, m, tcpfallback.Transport{Method: m})
 	}
+	add(transfer.TransportUDP, "datagram", tcpfallback.Datagrams{})
 	for _, w := range words {
-		if w == transfer.TransportRDMA || w == transfer.TransportTCP {
+		if w == transfer.TransportRDMA || w == transfer.TransportTCP || w == transfer.TransportUDP {
 			known++
 		}
 	}
 	if known != len(words) {
-		return nil, usagef("--methods %s: of rdma, %s, tcp, %s", list, strings.Join(rdma.Ops[1:], ", "), strings.Join(tcpfallback.Methods[1:], ", "))
+		return nil, usagef("--methods %s: of rdma, %s, tcp, %s, udp", list, strings.Join(rdma.Ops[1:], ", "), strings.Join(tcpfallback.Methods[1:], ", "))
 	}
 	return all, nil
 }
@@ -270,9 +296,12 @@ func writeLatencies(dir string, r *compare.Report) error {
 	}
 	for i := range r.Cells {
 		cell := &r.Cells[i]
-		name := fmt.Sprintf("%s-%s-%s.hgrm", cell.Transport, cell.Method, compare.Size(cell.Size))
-		if err := writeFile(filepath.Join(dir, name), cell.WriteLatency); err != nil {
-			return err
+		for _, kind := range compare.LatencyKinds {
+			name := fmt.Sprintf("%s-%s-%s-%s.hgrm", cell.Transport, cell.Method, compare.Size(cell.Size), kind)
+			err := writeFile(filepath.Join(dir, name), func(w io.Writer) error { return cell.WriteLatency(w, kind) })
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
