@@ -141,12 +141,27 @@ func TestDatagramsStandByThemselves(t *testing.T) {
 	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || !strings.HasPrefix(r.Verdict, "Neither RDMA nor TCP was measured; at 1M udp datagram moves 8.") {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if lines := r.losses(); len(lines) != 2 {
+	if lines := r.Losses(); len(lines) != 2 {
 		t.Errorf("%v", lines)
 	}
 	o.Sizes = o.Sizes[:1]
-	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.losses()) != 1 || r.losses()[0] != "udp: none of 15000 datagrams was lost" {
-		t.Errorf("%v, %v", r.losses(), err)
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.Losses()) != 1 || r.Losses()[0] != "udp: none of 15000 datagrams was lost" {
+		t.Errorf("%v, %v", r.Losses(), err)
+	}
+}
+
+// With few rounds there is no 95 % interval, which is said; what has one reason is said once.
+func TestFewRoundsAndOneReason(t *testing.T) {
+	for rounds, want := range map[int]string{1: "1 round of 1 s", 5: "5 rounds of 1 s", 6: "6 rounds of 1 s"} {
+		o := options()
+		o.Rounds = rounds
+		r, err := Run(t.Context(), &truth{rates: map[string]float64{"copy": 1e9}, trip: time.Millisecond}, o)
+		if err != nil || r.Counted() != want || (r.Few() == "") != (rounds == 6) {
+			t.Errorf("%d rounds: %q, %q, %v", rounds, r.Counted(), r.Few(), err)
+		}
+		if got := r.Reasons(); len(got) != 1 || got[0] != "rdma read, rdma write were skipped: no RDMA device" {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package compare
 import (
 	"io/fs"
 	"path"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -24,7 +23,8 @@ type (
 // is left out.
 func ReadHardware(sys, proc fs.FS) *Hardware {
 	h := &Hardware{CPUs: runtime.NumCPU(), Kernel: word(proc, "sys/kernel/osrelease"), Devices: []Device{}}
-	h.RDMACore, h.Providers = loaded(proc)
+	var drivers map[string]string
+	h.RDMACore, drivers = loaded(proc)
 	if b, err := fs.ReadFile(proc, "cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
@@ -36,7 +36,13 @@ func ReadHardware(sys, proc fs.FS) *Hardware {
 	nodes, _ := fs.Glob(sys, "devices/system/node/node[0-9]*") // the pattern is good
 	h.NUMANodes = len(nodes)
 	for _, name := range names(sys, "class/infiniband", wire.MaxHardwareDevices) {
-		h.Devices = append(h.Devices, readDevice(sys, name))
+		d := readDevice(sys, name)
+		for of, library := range drivers {
+			if strings.HasPrefix(d.Driver, of) || strings.HasPrefix(d.Name, of) {
+				d.Provider = library
+			}
+		}
+		h.Devices = append(h.Devices, d)
 	}
 	return h
 }
@@ -50,25 +56,21 @@ func word(sys fs.FS, elem ...string) string {
 	return wire.ClipHardware(strings.TrimSpace(string(b)))
 }
 
-// providers are the libraries of drivers: those of them that programs may link with lie
-// beside libibverbs, the others in a directory of its name.
-var providers = regexp.MustCompile(`/lib(mlx4|mlx5|efa|hns|mana)\.so[^/]*$|/libibverbs/[^/]+\.so[^/]*$`)
-
-// loaded finds libibverbs and the drivers' libraries among what the program has mapped.
-func loaded(proc fs.FS) (core string, drivers []string) {
-	b, err := fs.ReadFile(proc, "self/maps")
-	if err != nil {
-		return "", nil
-	}
+// loaded finds libibverbs and the drivers' libraries among what the program has mapped, those
+// by what they are called after: libmlx5.so.1.24.44.0 is mlx5's, librxe-rdmav34.so rxe's.
+func loaded(proc fs.FS) (core string, drivers map[string]string) {
+	drivers = make(map[string]string)
+	b, _ := fs.ReadFile(proc, "self/maps") // without it nothing is known
 	for line := range strings.Lines(string(b)) {
 		_, file, _ := strings.Cut(line, "/") // of a mapping without a file nothing
-		file = strings.TrimSpace("/" + file)
-		name := wire.ClipHardware(path.Base(file))
+		name := wire.ClipHardware(path.Base(strings.TrimSpace(file)))
+		of, library, _ := strings.Cut(strings.TrimPrefix(name, "lib"), ".so")
+		of, _, provider := strings.Cut(of, "-rdmav")
 		switch {
-		case strings.HasPrefix(name, "libibverbs.so"):
+		case of == "ibverbs":
 			core = name
-		case providers.MatchString(file) && !slices.Contains(drivers, name) && len(drivers) < wire.MaxHardwareDevices:
-			drivers = append(drivers, name)
+		case provider, library != "" && slices.Contains([]string{"mlx4", "mlx5", "efa", "hns", "mana"}, of): // that programs may link with
+			drivers[of] = name
 		}
 	}
 	return core, drivers

@@ -32,6 +32,7 @@ func TestHardwareIsReadOfSys(t *testing.T) {
 		dev + "ports/1/hw_counters/lifespan":      file("10"),
 		"class/net/eth2/mtu":                      file("9000"),
 		"class/infiniband/broken/ports/x/state":   file("?"),
+		"class/infiniband/rxe_a/fw_ver":           file(""),
 	}
 	maps := strings.Join([]string{
 		"7f0000000000-7f0000001000 r--p 00000000 fe:00 1    /usr/lib/x86_64-linux-gnu/libibverbs.so.1.14.44.0",
@@ -48,12 +49,13 @@ func TestHardwareIsReadOfSys(t *testing.T) {
 	h := ReadHardware(sys, proc)
 	h.Since(before)
 	node := 1
-	want := &Hardware{Kernel: "7.3.4", CPUs: runtime.NumCPU(), RDMACore: "libibverbs.so.1.14.44.0", Providers: []string{"libmlx5.so.1.24.44.0", "librxe-rdmav34.so"},
+	want := &Hardware{Kernel: "7.3.4", CPUs: runtime.NumCPU(), RDMACore: "libibverbs.so.1.14.44.0",
 		Processor: "A Processor @ 3 GHz", NUMANodes: 2, Devices: []Device{
 			{Name: "broken", Ports: []Port{}},
-			{Name: "mlx5_0", Driver: "mlx5_core", Firmware: "16.35.2000", Board: "MT_0000000008", NUMANode: &node, PCIe: "16.0 GT/s PCIe x16", Ports: []Port{
+			{Name: "mlx5_0", Driver: "mlx5_core", Provider: "libmlx5.so.1.24.44.0", Firmware: "16.35.2000", Board: "MT_0000000008", NUMANode: &node, PCIe: "16.0 GT/s PCIe x16", Ports: []Port{
 				{Number: 1, State: "4: ACTIVE", LinkLayer: "Ethernet", Rate: "100 Gb/sec (4X EDR)", NetDev: "eth2", NetMTU: 9000, Counters: map[string]uint64{"port_xmit_data": 500}},
 			}},
+			{Name: "rxe_a", Provider: "librxe-rdmav34.so", Ports: []Port{}},
 		}}
 	if !reflect.DeepEqual(h, want) {
 		t.Errorf("%+v\nwant %+v", h, want)

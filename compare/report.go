@@ -2,6 +2,7 @@ package compare
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -284,6 +285,9 @@ func ReadJSON(b []byte) (*Report, error) {
 	r := new(Report)
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("not a report of rdmaxfer compare: %w", err)
+	}
+	if r.Schema == 0 {
+		return nil, errors.New("not a report of rdmaxfer compare: it has no schema")
 	}
 	if r.Schema != Schema {
 		return nil, fmt.Errorf("a report of schema %d, and this rdmaxfer has %d", r.Schema, Schema)

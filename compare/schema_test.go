@@ -47,8 +47,8 @@ func TestReportsFollowTheSchema(t *testing.T) {
 		r, _ := Run(t.Context(), m, o)
 		r.Peer = "host:18700"
 		node := -1
-		r.Hardware = &Hardware{Devices: []Device{{Name: "rxe_a", NUMANode: &node, Ports: []Port{{Number: 1, Counters: map[string]uint64{"sent_pkts": 1}}}}}}
-		r.There = &Hardware{Kernel: "7.3", CPUs: 2, Processor: "A Processor", RDMACore: "libibverbs.so.1.15.61.0", Providers: []string{"librxe-rdmav57.so"}, Devices: []Device{}}
+		r.Hardware = &Hardware{Devices: []Device{{Name: "rxe_a", Provider: "librxe-rdmav57.so", NUMANode: &node, Ports: []Port{{Number: 1, Counters: map[string]uint64{"sent_pkts": 1}}}}}}
+		r.There = &Hardware{Kernel: "7.3", CPUs: 2, Processor: "A Processor", RDMACore: "libibverbs.so.1.15.61.0", Devices: []Device{}}
 		var report bytes.Buffer
 		if err := r.WriteJSON(&report); err != nil {
 			t.Fatal(err)

@@ -64,15 +64,18 @@ func (r *Report) WriteText(w io.Writer) error {
 	if err := r.writeLatencies(w); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Rounds, r.Duration, r.Depth, r.Depth)
-	for _, line := range r.losses() {
+	fmt.Fprintf(w, "\n%s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Counted(), r.Depth, r.Depth)
+	if few := r.Few(); few != "" {
+		fmt.Fprintln(w, few)
+	}
+	for _, line := range r.Losses() {
 		fmt.Fprintln(w, line)
 	}
 	for _, n := range r.Normalised {
 		fmt.Fprintln(w, n)
 	}
-	for _, s := range r.Skipped {
-		fmt.Fprintf(w, "%s was skipped: %s\n", s.Method, s.Reason)
+	for _, line := range r.Reasons() {
+		fmt.Fprintln(w, line)
 	}
 	if !r.Complete {
 		fmt.Fprintf(w, "Incomplete: %s\n", r.Reason)
@@ -81,8 +84,44 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// losses says of datagrams how many were lost, at which size.
-func (r *Report) losses() (lines []string) {
+// Counted says how many rounds there were.
+func (r *Report) Counted() string {
+	if r.Rounds == 1 {
+		return fmt.Sprintf("1 round of %v s", r.Duration)
+	}
+	return fmt.Sprintf("%d rounds of %v s", r.Rounds, r.Duration)
+}
+
+// Few says what the intervals are when there were too few rounds for them; else it is empty.
+func (r *Report) Few() string {
+	if r.Rounds >= leastRounds {
+		return ""
+	}
+	return fmt.Sprintf("Fewer than %d rounds: the intervals are from the least to the most, and not of 95 %%.", leastRounds)
+}
+
+// Reasons says what was skipped and why, once for all that have one reason.
+func (r *Report) Reasons() (lines []string) {
+	var reasons []string
+	of := make(map[string][]string)
+	for _, s := range r.Skipped {
+		if of[s.Reason] == nil {
+			reasons = append(reasons, s.Reason)
+		}
+		of[s.Reason] = append(of[s.Reason], s.Method)
+	}
+	for _, reason := range reasons {
+		was := "was"
+		if len(of[reason]) > 1 {
+			was = "were"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s skipped: %s", strings.Join(of[reason], ", "), was, reason))
+	}
+	return lines
+}
+
+// Losses says of datagrams how many were lost, at which size.
+func (r *Report) Losses() (lines []string) {
 	var all Datagrams
 	for i := range r.Cells {
 		c := &r.Cells[i]

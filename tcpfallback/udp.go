@@ -120,7 +120,7 @@ func (p *pendingDatagrams) Close() error { return p.s.conn.Close() }
 
 // Tries of a path, each with a whole datagram.
 const (
-	tries    = 10
+	tries     = 10
 	trialTime = 200 * time.Millisecond
 )
 

@@ -100,7 +100,7 @@ func TestHardwareReport(t *testing.T) {
 	}
 	follows(t, "compare", tt.reportPath())
 	for _, h := range []*compare.Hardware{report.Hardware, report.There} {
-		if !strings.HasPrefix(h.RDMACore, "libibverbs.so.1.") || !slices.ContainsFunc(h.Providers, func(s string) bool { return strings.HasPrefix(s, "librxe") }) {
+		if !strings.HasPrefix(h.RDMACore, "libibverbs.so.1.") || slices.ContainsFunc(h.Devices, func(d compare.Device) bool { return !strings.HasPrefix(d.Provider, "librxe") }) {
 			t.Errorf("%+v", h)
 		}
 	}

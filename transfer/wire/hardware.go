@@ -14,22 +14,21 @@ type Hardware struct {
 	Processor string `json:"processor,omitempty" cbor:"3,keyasint,omitempty"`
 	NUMANodes int    `json:"numa_nodes" cbor:"4,keyasint"`
 	// RDMACore is the file of libibverbs that the program has loaded, with rdma-core's
-	// version at its end, and Providers are those of the drivers; empty where RDMA was
-	// not used.
-	RDMACore  string           `json:"rdma_core,omitempty" cbor:"5,keyasint,omitempty"`
-	Providers []string         `json:"providers,omitempty" cbor:"6,keyasint,omitempty"`
-	Devices   []HardwareDevice `json:"devices" cbor:"7,keyasint"`
+	// version at its end; empty where RDMA was not used.
+	RDMACore string           `json:"rdma_core,omitempty" cbor:"5,keyasint,omitempty"`
+	Devices  []HardwareDevice `json:"devices" cbor:"6,keyasint"`
 }
 
 // HardwareDevice is an RDMA device.
 type HardwareDevice struct {
 	Name     string         `json:"name" cbor:"1,keyasint"`
 	Driver   string         `json:"driver,omitempty" cbor:"2,keyasint,omitempty"`
-	Firmware string         `json:"firmware,omitempty" cbor:"3,keyasint,omitempty"`
-	Board    string         `json:"board,omitempty" cbor:"4,keyasint,omitempty"`
-	NUMANode *int           `json:"numa_node,omitempty" cbor:"5,keyasint,omitempty"` // -1: the kernel knows of none
-	PCIe     string         `json:"pcie,omitempty" cbor:"6,keyasint,omitempty"`      // "16.0 GT/s PCIe x16", as it is and not as it could be
-	Ports    []HardwarePort `json:"ports" cbor:"7,keyasint"`
+	Provider string         `json:"provider,omitempty" cbor:"3,keyasint,omitempty"` // the driver's library that was loaded
+	Firmware string         `json:"firmware,omitempty" cbor:"4,keyasint,omitempty"`
+	Board    string         `json:"board,omitempty" cbor:"5,keyasint,omitempty"`
+	NUMANode *int           `json:"numa_node,omitempty" cbor:"6,keyasint,omitempty"` // -1: the kernel knows of none
+	PCIe     string         `json:"pcie,omitempty" cbor:"7,keyasint,omitempty"`      // "16.0 GT/s PCIe x16", as it is and not as it could be
+	Ports    []HardwarePort `json:"ports" cbor:"8,keyasint"`
 }
 
 // HardwarePort is a port of a device.
@@ -60,10 +59,10 @@ func (*Hardware) kind() Kind    { return kindHardware }
 func (*AskHardware) check() error { return nil }
 
 func (h *Hardware) check() error {
-	if h.Devices == nil || len(h.Devices) > MaxHardwareDevices || len(h.Providers) > MaxHardwareDevices || h.CPUs < 0 || h.NUMANodes < 0 {
+	if h.Devices == nil || len(h.Devices) > MaxHardwareDevices || h.CPUs < 0 || h.NUMANodes < 0 {
 		return malformed("a host of %d devices, %d processors and %d nodes", len(h.Devices), h.CPUs, h.NUMANodes)
 	}
-	if err := shortTexts(append(slices.Clone(h.Providers), h.Kernel, h.Processor, h.RDMACore)...); err != nil {
+	if err := shortTexts(h.Kernel, h.Processor, h.RDMACore); err != nil {
 		return err
 	}
 	for i := range h.Devices {
@@ -71,7 +70,7 @@ func (h *Hardware) check() error {
 		if d.Ports == nil || len(d.Ports) > MaxHardwarePorts || d.NUMANode != nil && *d.NUMANode < -1 {
 			return malformed("a device of %d ports", len(d.Ports))
 		}
-		if err := shortTexts(d.Name, d.Driver, d.Firmware, d.Board, d.PCIe); err != nil {
+		if err := shortTexts(d.Name, d.Driver, d.Provider, d.Firmware, d.Board, d.PCIe); err != nil {
 			return err
 		}
 		for j := range d.Ports {

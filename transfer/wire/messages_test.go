@@ -84,8 +84,8 @@ func examples() []Message {
 // hardware has every field set.
 func hardware() *Hardware {
 	node := -1
-	return &Hardware{Kernel: "7.3", CPUs: 2, Processor: "A Processor", NUMANodes: 1, RDMACore: "libibverbs.so.1.15.61.0", Providers: []string{"librxe-rdmav57.so"},
-		Devices: []HardwareDevice{{Name: "rxe_a", Driver: "d", Firmware: "f", Board: "b", NUMANode: &node, PCIe: "x16", Ports: []HardwarePort{
+	return &Hardware{Kernel: "7.3", CPUs: 2, Processor: "A Processor", NUMANodes: 1, RDMACore: "libibverbs.so.1.15.61.0",
+		Devices: []HardwareDevice{{Name: "rxe_a", Driver: "d", Provider: "librxe-rdmav57.so", Firmware: "f", Board: "b", NUMANode: &node, PCIe: "x16", Ports: []HardwarePort{
 			{Number: 1, State: "4: ACTIVE", LinkLayer: "Ethernet", Rate: "10 Gb/sec", NetDev: "v_a", NetMTU: 4200, ServiceLevel: 3, Counters: map[string]uint64{"sent_pkts": 1 << 63, "a": 0}},
 		}}}}
 }
@@ -403,8 +403,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"a port's state", port(func(p *HardwarePort) { p.State = text(maxHardwareText) }), port(func(p *HardwarePort) { p.State = "\x1b" })},
 		{"a service level", port(func(p *HardwarePort) { p.ServiceLevel = 15 }), port(func(p *HardwarePort) { p.ServiceLevel = 16 })},
 		{"a processor", host(func(m *Hardware) { m.Processor = text(maxHardwareText) }), host(func(m *Hardware) { m.Processor = text(maxHardwareText + 1) })},
-		{"providers", host(func(m *Hardware) { m.Providers = make([]string, MaxHardwareDevices) }), host(func(m *Hardware) { m.Providers = make([]string, MaxHardwareDevices+1) })},
-		{"a provider", host(func(m *Hardware) { m.Providers = []string{text(maxHardwareText)} }), host(func(m *Hardware) { m.Providers = []string{text(maxHardwareText + 1)} })},
+		{"a provider", host(func(m *Hardware) { m.Devices[0].Provider = text(maxHardwareText) }), host(func(m *Hardware) { m.Devices[0].Provider = text(maxHardwareText + 1) })},
 		{"foreseen", &Foreseen{Here: MaxSize}, &Foreseen{Here: MaxSize + 1}},
 		{"negative foreseen", &Foreseen{}, &Foreseen{Here: -1}},
 		{"done", &Done{}, &Done{Bytes: -1}},
