@@ -67,7 +67,7 @@ func options() Options {
 		Methods:  []Method{{Transport: "rdma", Name: "read"}, {Transport: "rdma", Name: "write"}, {Transport: "tcp", Name: "copy"}},
 		Sizes:    []int{4096, 65536, 1 << 20},
 		Depth:    16,
-		Rounds:   5,
+		Rounds:   6,
 		Duration: time.Second,
 	}
 }
@@ -83,7 +83,7 @@ func TestTruthIsRecovered(t *testing.T) {
 		{map[string]float64{"copy": 1 << 30}, "RDMA was not measured (no RDMA device); at 1M tcp copy moves 1."},
 	} {
 		r, err := Run(t.Context(), &truth{rates: c.rates, trip: time.Millisecond}, options())
-		if err != nil || !r.Complete || r.Rounds != 5 || !strings.HasPrefix(r.Verdict, c.want) {
+		if err != nil || !r.Complete || r.Rounds != 6 || !strings.HasPrefix(r.Verdict, c.want) {
 			t.Errorf("%v: %+v, %v; want %q", c.rates, r, err, c.want)
 			continue
 		}
@@ -117,7 +117,7 @@ func TestDatagramsStandByThemselves(t *testing.T) {
 		c := &r.Cells[i]
 		want := (*Datagrams)(nil)
 		if c.Transport == "udp" {
-			want = &Datagrams{15000, int64(15 * (c.Size >> 16))} // five rounds of three loads
+			want = &Datagrams{18000, int64(18 * (c.Size >> 16))} // six rounds of three loads
 		}
 		if (want == nil) != (c.Datagrams == nil) || want != nil && *want != *c.Datagrams {
 			t.Errorf("%s at %d: %+v, want %+v", c.name(), c.Size, c.Datagrams, want)
@@ -127,10 +127,10 @@ func TestDatagramsStandByThemselves(t *testing.T) {
 	if err := errors.Join(r.WriteText(&text), r.WriteCSV(&csv)); err != nil {
 		t.Fatal(err)
 	}
-	if want := "udp datagram at 64K: 15 of 15000 datagrams did not come in time (0.1 %)"; !strings.Contains(text.String(), want) || strings.Contains(text.String(), "datagram at 4K: ") {
+	if want := "udp datagram at 64K: 18 of 18000 datagrams did not come in time (0.1 %)"; !strings.Contains(text.String(), want) || strings.Contains(text.String(), "datagram at 4K: ") {
 		t.Errorf("%s\nwant %s", text.String(), want)
 	}
-	if !strings.Contains(csv.String(), ",15000,240\n") || !strings.Contains(csv.String(), "rxe_a,,\n") {
+	if !strings.Contains(csv.String(), ",18000,288\n") || !strings.Contains(csv.String(), "rxe_a,,\n") {
 		t.Errorf("%s", csv.String())
 	}
 
@@ -145,7 +145,7 @@ func TestDatagramsStandByThemselves(t *testing.T) {
 		t.Errorf("%v", lines)
 	}
 	o.Sizes = o.Sizes[:1]
-	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.Losses()) != 1 || r.Losses()[0] != "udp: none of 15000 datagrams was lost" {
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.Losses()) != 1 || r.Losses()[0] != "udp: none of 18000 datagrams was lost" {
 		t.Errorf("%v, %v", r.Losses(), err)
 	}
 }
@@ -203,13 +203,13 @@ func TestPeersStandBesideOurs(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	for _, c := range r.Peers {
-		if c.Program != "ib_write" || c.Beside != "rdma write" || c.Version != "6.06" || c.Rate.Median != 4e9 || len(c.Rates) != 5 || c.CPU.Here.User != 1 {
+		if c.Program != "ib_write" || c.Beside != "rdma write" || c.Version != "6.06" || c.Rate.Median != 4e9 || len(c.Rates) != 6 || c.CPU.Here.User != 1 {
 			t.Errorf("%+v", c)
 		}
 		if ratio := c.RateRatio.Median; math.Abs(ratio-0.5) > 0.01 {
 			t.Errorf("our rate is %v of its, want half", ratio)
 		}
-		if ratio := c.TripRatio.Median; math.Abs(ratio-2) > 0.01 || c.Alone.Count != 5000 || math.Abs(c.Alone.at(99)-0.0005) > 1e-6 {
+		if ratio := c.TripRatio.Median; math.Abs(ratio-2) > 0.01 || c.Alone.Count != 6000 || math.Abs(c.Alone.at(99)-0.0005) > 1e-6 {
 			t.Errorf("our round trip is %v of its, want twice; %+v", ratio, c.Alone)
 		}
 	}
@@ -268,10 +268,10 @@ func TestOpenLoopAndMemory(t *testing.T) {
 		}
 	}
 	c := r.Cells[0]
-	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 500 || c.Alone.Count != 500 {
+	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 600 || c.Alone.Count != 600 {
 		t.Errorf("%+v", c.Open)
 	}
-	if c.Memory.Here != (Memory{1, 13, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
+	if c.Memory.Here != (Memory{1, 16, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
 		t.Errorf("%+v", c.Memory)
 	}
 }
@@ -279,7 +279,7 @@ func TestOpenLoopAndMemory(t *testing.T) {
 // The words have each span once.
 func TestVerdictSpansSizes(t *testing.T) {
 	cell := func(transport string, size int, rate float64) Cell {
-		return Cell{Transport: transport, Method: "m", Size: size, Rates: []float64{rate, rate * 1.01, rate * 0.99}, Rate: Interval{rate, rate * 0.99, rate * 1.01}}
+		return Cell{Transport: transport, Method: "m", Size: size, Rates: []float64{rate, rate * 1.01, rate * 0.99, rate, rate, rate}, Rate: Interval{rate, rate * 0.99, rate * 1.01}}
 	}
 	r := &Report{Complete: true, Cells: []Cell{
 		cell("rdma", 1024, 1), cell("tcp", 1024, 2),
@@ -349,7 +349,7 @@ func TestSinceABaseline(t *testing.T) {
 		changes, lacking := run(map[string]float64{"read": 1e9, "write": c.write, "copy": 1e9}).Since(before)
 		for _, change := range changes {
 			want := "same"
-			if change.Cell.Method == "write" {
+			if change.Cell.Method == "write" && change.Figure == "bandwidth" {
 				want = c.word
 			}
 			if change.Word != want {
@@ -362,6 +362,33 @@ func TestSinceABaseline(t *testing.T) {
 		if (lacking == 3) != (c.write == 0) || lacking != 0 && lacking != 3 {
 			t.Errorf("write at %v: %d lacking", c.write, lacking)
 		}
+	}
+	// Round trips count too, and the longer one is the worse; what few rounds have is not told.
+	slow, err := Run(t.Context(), &truth{rates: rates, trip: 2}, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words bytes.Buffer
+	changes, lacking := slow.Since(before)
+	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 9 || !strings.Contains(words.String(), "worse: rdma read at 4K, round trip 0.002 µs instead of 0.001 µs (2.00 times)\n") {
+		t.Errorf("%d worse, %v: %s", worse, err, words.String())
+	}
+	if changes, _ = before.Since(slow); changes[0].Word != "same" || changes[1].Word != "better" {
+		t.Errorf("%+v", changes[:2])
+	}
+	o := options()
+	o.Rounds = 3
+	few, err := Run(t.Context(), &truth{rates: rates, trip: 2}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words.Reset()
+	changes, lacking = few.Since(before)
+	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 0 || !strings.HasPrefix(words.String(), "18 can't be told from chance: that takes 4 rounds") {
+		t.Errorf("%d worse, %v: %s", worse, err, words.String())
+	}
+	if want := "At every size nothing is shown by fewer than 6 rounds (rdma / tcp 1."; !strings.HasPrefix(few.Verdict, want) {
+		t.Errorf("%q, want %q", few.Verdict, want)
 	}
 	for _, bad := range []string{"", "{}", `{"schema": 2}`, "[]"} {
 		if _, err := ReadJSON([]byte(bad)); err == nil {
@@ -396,7 +423,7 @@ func TestTableFitsATerminal(t *testing.T) {
 	out.Reset()
 	for _, kind := range LatencyKinds {
 		out.Reset()
-		if err := r.Cells[0].WriteLatency(&out, kind); err != nil || !strings.Contains(out.String(), "Percentile") || !strings.Contains(out.String(), "Total count    =          500") {
+		if err := r.Cells[0].WriteLatency(&out, kind); err != nil || !strings.Contains(out.String(), "Percentile") || !strings.Contains(out.String(), "Total count    =          600") {
 			t.Errorf("%s: %v: %s", kind, err, out.String())
 		}
 	}

@@ -10,12 +10,15 @@ type match struct {
 	size      int
 	rdma, tcp *Cell
 	ratio     Interval // of their rates, rdma ÷ tcp
+	rounds    int      // that this is of
 }
 
 // winner is the transport whose rate is higher beyond doubt; empty when the interval
-// has both.
+// has both, or is none, of too few rounds.
 func (m match) winner() string {
 	switch {
+	case m.rounds < leastRounds:
+		return ""
 	case m.ratio.Low > 1:
 		return "rdma"
 	case m.ratio.High < 1:
@@ -29,7 +32,7 @@ func (r *Report) verdict() string {
 	var matches []match
 	for _, size := range r.sizes() {
 		if rdma, tcp := r.best("rdma", size), r.best("tcp", size); rdma != nil && tcp != nil {
-			matches = append(matches, match{size, rdma, tcp, ratioOf(rdma.Rates, tcp.Rates)})
+			matches = append(matches, match{size, rdma, tcp, ratioOf(rdma.Rates, tcp.Rates), min(len(rdma.Rates), len(tcp.Rates))})
 		}
 	}
 	var words []string
@@ -109,6 +112,9 @@ func span(of []match, first, last bool) string {
 	ratio, better, worse := m.ratio, m.rdma, m.tcp
 	switch m.winner() {
 	case "":
+		if m.rounds < leastRounds {
+			return fmt.Sprintf("%s nothing is shown by fewer than %d rounds (rdma / tcp %.2f, %.2f to %.2f at %s)", where, leastRounds, ratio.Median, ratio.Low, ratio.High, Size(m.size))
+		}
 		return fmt.Sprintf("%s neither is shown to move more (rdma / tcp %.2f, %.2f to %.2f at %s)", where, ratio.Median, ratio.Low, ratio.High, Size(m.size))
 	case "tcp":
 		ratio, better, worse = ratioOf(m.tcp.Rates, m.rdma.Rates), m.tcp, m.rdma

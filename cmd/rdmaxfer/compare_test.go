@@ -65,10 +65,10 @@ func TestCompare(t *testing.T) {
 	tt := newTransfer(t)
 	r := tt.recv("--discard")
 	csv, page, hgrm := filepath.Join(tt.dir, "report.csv"), filepath.Join(tt.dir, "report.html"), filepath.Join(tt.dir, "hgrm")
-	tt.compare("--methods", "tcp,udp", "--sizes", "64K,4K", "--hardware", "--csv", csv, "--html", page, "--hgrm", hgrm).want(transfer.CodeOK)
+	tt.compare("--methods", "tcp,udp", "--sizes", "64K,4K", "--hardware", "--rounds", "4", "--csv", csv, "--html", page, "--hgrm", hgrm).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
-	if !report.Complete || report.Rounds != 2 || len(report.Skipped) != 0 || len(report.Cells) == 0 {
+	if !report.Complete || report.Rounds != 4 || len(report.Skipped) != 0 || len(report.Cells) == 0 {
 		t.Fatalf("%+v", report)
 	}
 	for _, c := range report.Cells {
@@ -76,7 +76,7 @@ func TestCompare(t *testing.T) {
 		if c.Transport == "udp" {
 			there = "datagram="
 		}
-		if c.Rate.Median <= 0 || c.Trip.Median <= 0 || len(c.Rates) != 2 || !strings.HasPrefix(c.There, there) || (c.Datagrams == nil) != (c.Transport == "tcp") {
+		if c.Rate.Median <= 0 || c.Trip.Median <= 0 || len(c.Rates) != 4 || !strings.HasPrefix(c.There, there) || (c.Datagrams == nil) != (c.Transport == "tcp") {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -112,7 +112,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = tt.recv("--discard")
-	tt.compare("--methods", "tcp", "--sizes", "4K", "--baseline", baseline).want(transfer.CodeWorse, "worse: tcp copy at 4K")
+	tt.compare("--methods", "tcp", "--sizes", "4K", "--rounds", "4", "--baseline", baseline).want(transfer.CodeWorse, "worse: tcp copy at 4K, bandwidth")
 	r.want(transfer.CodeOK)
 }
 

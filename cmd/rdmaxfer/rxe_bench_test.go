@@ -35,7 +35,7 @@ func TestBenchVerbs(t *testing.T) {
 		"lat --op ud --iters 50":                       {"messages": 50.0},
 	} {
 		words := strings.Fields(args)
-		argv := append([]string{"bench", words[0], "--json", "--key-file", tt.key, "--duration", "100ms", "--rounds", "1"}, words[1:]...)
+		argv := append([]string{"bench", words[0], "--json", "--key-file", tt.key, "--duration", "400ms", "--rounds", "1"}, words[1:]...)
 		b := twoHosts[1].start(t, append(argv, tt.addr)...)
 		e := b.want(transfer.CodeOK)
 		if err := published(t, "bench").Validate(e); err != nil {
@@ -92,7 +92,7 @@ func TestHardwareReport(t *testing.T) {
 	here := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
 	before := here()
 	r := tt.recv("--discard", "--allow-peers")
-	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy,udp", "--rounds", "1").want(transfer.CodeOK)
+	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy,udp", "--rounds", "1", "--duration", "300ms").want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
 	if report.Hardware == nil || report.There == nil || len(report.Skipped) > 0 || len(report.Peers) != 8 || len(report.Cells) != 5 {

@@ -19,14 +19,14 @@ import (
 // tolerance is how far from the truth a report may be.
 const tolerance = 0.05
 
-// truths measures every op and one method of TCP.
+// truths measures every op, one method of TCP, and datagrams.
 func (tt *transferTest) truths(args ...string) *compare.Report {
 	tt.t.Helper()
 	r := tt.recv("--discard")
-	tt.compare(append([]string{"--methods", "rdma,copy"}, args...)...).want(transfer.CodeOK)
+	tt.compare(append([]string{"--methods", "rdma,copy,udp"}, args...)...).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
-	if !report.Complete || len(report.Skipped) > 0 || len(report.Cells) != 4 {
+	if !report.Complete || len(report.Skipped) > 0 || len(report.Cells) != 5 {
 		tt.t.Fatalf("%+v", report)
 	}
 	return report
@@ -88,7 +88,7 @@ func slowed(t *testing.T, rdma bool, f func()) {
 func TestKnownTruthWinner(t *testing.T) {
 	run(t, "modprobe", "-a", "sch_prio", "sch_netem", "cls_u32")
 	tt := newTransfer(t)
-	load := []string{"--sizes", "64K", "--duration", "200ms", "--rounds", "3"}
+	load := []string{"--sizes", "64K", "--duration", "100ms", "--rounds", "6"}
 	slowed(t, true, func() {
 		if v := tt.truths(load...).Verdict; !strings.HasPrefix(v, "At 64K tcp copy moves more than rdma ") {
 			t.Errorf("RDMA was slowed: %s", v)
@@ -100,7 +100,7 @@ func TestKnownTruthWinner(t *testing.T) {
 			t.Errorf("TCP was slowed: %s", v)
 		}
 		r := tt.recv("--discard")
-		tt.compare(append([]string{"--methods", "rdma,copy", "--baseline", tt.reportPath()}, load...)...).want(transfer.CodeOK, "0 better, 4 same, 0 worse")
+		tt.compare(append([]string{"--methods", "rdma,copy,udp", "--baseline", tt.reportPath()}, load...)...).want(transfer.CodeOK, "0 better, 10 same, 0 worse")
 		r.want(transfer.CodeOK)
 	})
 }
