@@ -294,6 +294,12 @@ func TestDatagramsInAnyOrder(t *testing.T) {
 	}
 	for id := uint32(4); id > 0; id-- {
 		count := d.count(asks[id-1].bytes)
+		over := datagram(id, 0, s.tag)
+		wire.Datagram{ID: id + 100, Index: 0}.Put(over, &s.tag)
+		take(over)
+		wire.Datagram{ID: id, Index: uint32(count)}.Put(over, &s.tag)
+		take(over)
+		take(over[:wire.DatagramHeaderSize]) // nothing, behind the last
 		for index := count - 1; index >= 0; index-- {
 			forged := datagram(id, index, [wire.TagSize]byte{1})
 			clear(forged[wire.DatagramHeaderSize:])
@@ -304,11 +310,6 @@ func TestDatagramsInAnyOrder(t *testing.T) {
 			take(good)
 			take(good)
 		}
-		over := datagram(id, 0, s.tag)
-		wire.Datagram{ID: id, Index: uint32(count)}.Put(over, &s.tag)
-		take(over)
-		wire.Datagram{ID: id + 100, Index: 0}.Put(over, &s.tag)
-		take(over)
 	}
 	for _, off := range []int64{0, size} {
 		if !bytes.Equal(f.got[off], content[off:off+size]) {
