@@ -40,7 +40,7 @@ func compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
-			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, for HdrHistogram's plotters"},
+			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, alone, loaded and in an open loop, for HdrHistogram's plotters"},
 			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
 			memoryFlag(),
 		}, rdmaFlags()...),
