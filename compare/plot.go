@@ -197,7 +197,7 @@ func (label logTicks) Ticks(least, most float64) (ticks []plot.Tick) {
 			}
 			t := plot.Tick{Value: v}
 			if m == 1 || decades < 2 || m == 5 && decades < 1 {
-				t.Label = label(v)
+				t.Label = label(v) + " " // apart from the tick
 			}
 			ticks = append(ticks, t)
 		}
