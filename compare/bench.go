@@ -15,6 +15,9 @@ import (
 type Single struct {
 	Schema    int          `json:"schema"`
 	Event     string       `json:"event"` // bench
+	Level     string       `json:"level"` // lane
+	Complete  bool         `json:"complete"`
+	Reason    string       `json:"reason,omitempty"` // why it is not complete
 	Transport string       `json:"transport"`
 	Method    string       `json:"method"`
 	Here      string       `json:"here"` // what the ends of the lane ran on
@@ -25,6 +28,7 @@ type Single struct {
 	Seconds   float64      `json:"seconds"`
 	Rate      float64      `json:"bytes_per_second"`
 	Trips     Distribution `json:"round_trips"`
+	Datagrams *Datagrams   `json:"datagrams,omitempty"` // of UDP
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
 	// Peers are others' programs that measured the same, once each.
 	Peers      []PeerCell `json:"peers,omitempty"`
@@ -33,7 +37,8 @@ type Single struct {
 }
 
 // Bench measures one method at one size once, and then those of the peers that do the same:
-// with one request in flight round trips, with more of them bandwidth.
+// with one request in flight round trips, with more of them bandwidth. When an error ends
+// that of the peers, there is a report, which says that it is not complete.
 func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.Duration, peers []Peer) (*Single, error) {
 	peers = slices.DeleteFunc(peers, func(p Peer) bool { return p.Beside != method.String() && p.Beside != method.Transport })
 	r := newRun(m, Options{Methods: []Method{method}, Sizes: []int{size}, Depth: depth, Rounds: 1, Duration: d, Peers: peers})
@@ -48,17 +53,20 @@ func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.
 			peers[i].Trip = nil
 		}
 	}
-	if err := r.measurePeers(ctx, size); err != nil {
-		return nil, err
-	}
+	err = r.measurePeers(ctx, size)
 	var beside Report
-	r.finish(&beside, nil)
+	r.finish(&beside, err)
 	s := r.all[cellKey{method.String(), size}]
-	return &Single{
+	single := &Single{
+		Level: "lane", Complete: beside.Complete, Reason: beside.Reason,
 		Peers: beside.Peers, Normalised: beside.Normalised, Skipped: beside.Skipped,
 		Schema: Schema, Event: "bench", Transport: method.Transport, Method: method.Name, Here: got.Local, There: got.Remote,
 		Size: size, Depth: depth, Messages: got.Extents, Seconds: got.Elapsed.Seconds(), Rate: s.rates[0], Trips: distribution(got.Latency), CPU: costOf(s.cost),
-	}, nil
+	}
+	if got.Datagrams > 0 {
+		single.Datagrams = &Datagrams{got.Datagrams, got.Lost}
+	}
+	return single, err
 }
 
 // WriteJSON writes one object, on one line.
@@ -80,11 +88,17 @@ func (s *Single) WriteText(w io.Writer) error {
 			fmt.Fprintf(w, "%s %s: round trip:%s\n", p.Program, p.Version, p.Alone.words())
 		}
 	}
+	if s.Datagrams != nil {
+		fmt.Fprintln(w, s.Datagrams)
+	}
 	for _, n := range s.Normalised {
 		fmt.Fprintln(w, n)
 	}
 	for _, skipped := range s.Skipped {
 		fmt.Fprintf(w, "%s was skipped: %s\n", skipped.Method, skipped.Reason)
+	}
+	if !s.Complete {
+		fmt.Fprintf(w, "Incomplete: %s\n", s.Reason)
 	}
 	return nil
 }

@@ -19,9 +19,9 @@ import (
 
 // Method is one way of moving an extent.
 type Method struct {
-	Transport string                  // rdma or tcp
+	Transport string                  // rdma, tcp or udp
 	Name      string                  // of RDMA the op, of TCP the method
-	TCP       transfer.ServeTransport // that moves by it
+	Serve     transfer.ServeTransport // of what goes over sockets: that moves by it
 }
 
 func (m Method) String() string { return m.Transport + " " + m.Name }
@@ -56,6 +56,7 @@ type samples struct {
 	cost          []cost
 	work          [][2]Work       // here and there
 	here, there   transfer.Memory // the most of any measurement of bandwidth
+	datagrams     Datagrams
 }
 
 // cost is what processors spent on one measurement of bandwidth.
@@ -162,7 +163,7 @@ type cellKey struct {
 }
 
 func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*samples) (*transfer.Measurement, error) {
-	ask := transfer.Load{Transport: l.method.Transport, TCP: l.method.TCP, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration, Count: o.Count && l.depth == o.Depth && !l.open}
+	ask := transfer.Load{Transport: l.method.Transport, Serve: l.method.Serve, Size: l.size, Depth: l.depth, Warmup: o.Duration / 4, Duration: o.Duration, Count: o.Count && l.depth == o.Depth && !l.open}
 	if l.method.Transport == transfer.TransportRDMA {
 		ask.Op = l.method.Name
 	}
@@ -187,6 +188,8 @@ func measure(ctx context.Context, m meter, o Options, l load, all map[cellKey]*s
 		all[key] = s
 	}
 	s.local, s.remote = got.Local, got.Remote
+	s.datagrams.Asked += got.Datagrams
+	s.datagrams.Lost += got.Lost
 	if l.open {
 		s.open.Merge(got.Latency)
 		return got, nil

@@ -36,8 +36,11 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 		m.asked = append(m.asked, l.Interval)
 	}
 	name := l.Op
-	if l.Transport == transfer.TransportTCP {
+	switch l.Transport {
+	case transfer.TransportTCP:
 		name = "copy"
+	case transfer.TransportUDP:
+		name = "datagram"
 	}
 	rate := m.rates[name]
 	if rate == 0 {
@@ -50,7 +53,11 @@ func (m *truth) Measure(_ context.Context, l transfer.Load) (*transfer.Measureme
 		return nil, err
 	}
 	n := int64(rate * l.Duration.Seconds() / float64(l.Size))
-	return &transfer.Measurement{Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
+	var datagrams, lost int64
+	if name == "datagram" {
+		datagrams, lost = 1000, int64(l.Size>>16) // of the larger ones some are lost
+	}
+	return &transfer.Measurement{Datagrams: datagrams, Lost: lost, Local: "here", Remote: "rxe_a", Extents: n, Bytes: n * int64(l.Size), Elapsed: l.Duration, LocalTime: l.Duration, Latency: h,
 		LocalMemory: transfer.Memory{Anonymous: 1, Pinned: int64(m.n), Peak: 3}, OtherMemory: transfer.Memory{Anonymous: 4, Pinned: 5, Peak: 6},
 		LocalCPU: transfer.CPU{User: l.Duration / 2}, Other: transfer.CPU{System: l.Duration}}, nil
 }
@@ -60,7 +67,7 @@ func options() Options {
 		Methods:  []Method{{Transport: "rdma", Name: "read"}, {Transport: "rdma", Name: "write"}, {Transport: "tcp", Name: "copy"}},
 		Sizes:    []int{4096, 65536, 1 << 20},
 		Depth:    16,
-		Rounds:   5,
+		Rounds:   6,
 		Duration: time.Second,
 	}
 }
@@ -76,7 +83,7 @@ func TestTruthIsRecovered(t *testing.T) {
 		{map[string]float64{"copy": 1 << 30}, "RDMA was not measured (no RDMA device); at 1M tcp copy moves 1."},
 	} {
 		r, err := Run(t.Context(), &truth{rates: c.rates, trip: time.Millisecond}, options())
-		if err != nil || !r.Complete || r.Rounds != 5 || !strings.HasPrefix(r.Verdict, c.want) {
+		if err != nil || !r.Complete || r.Rounds != 6 || !strings.HasPrefix(r.Verdict, c.want) {
 			t.Errorf("%v: %+v, %v; want %q", c.rates, r, err, c.want)
 			continue
 		}
@@ -92,6 +99,68 @@ func TestTruthIsRecovered(t *testing.T) {
 			if cpu := cell.CPU; math.Abs(cpu.Here.User*want/1e9-0.5) > 0.02 || math.Abs(cpu.There.System*want/1e9-1) > 0.04 {
 				t.Errorf("%s at %v bytes a second: CPU %+v", cell.name(), want, cpu)
 			}
+		}
+	}
+}
+
+// Datagrams have a row of their own, with what was lost of them, and the verdict stays
+// about RDMA and TCP.
+func TestDatagramsStandByThemselves(t *testing.T) {
+	o := options()
+	o.Methods = append(o.Methods, Method{Transport: "udp", Name: "datagram"})
+	rates := map[string]float64{"read": 1e9, "write": 2e9, "copy": 1e9, "datagram": 9e9}
+	r, err := Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o)
+	if err != nil || len(r.Cells) != 12 || !strings.HasPrefix(r.Verdict, "At every size rdma write moves more than tcp copy: ") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		want := (*Datagrams)(nil)
+		if c.Transport == "udp" {
+			want = &Datagrams{18000, int64(18 * (c.Size >> 16))} // six rounds of three loads
+		}
+		if (want == nil) != (c.Datagrams == nil) || want != nil && *want != *c.Datagrams {
+			t.Errorf("%s at %d: %+v, want %+v", c.name(), c.Size, c.Datagrams, want)
+		}
+	}
+	var text, csv bytes.Buffer
+	if err := errors.Join(r.WriteText(&text), r.WriteCSV(&csv)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "udp datagram at 64K: 18 of 18000 datagrams did not come in time (0.1 %)"; !strings.Contains(text.String(), want) || strings.Contains(text.String(), "datagram at 4K: ") {
+		t.Errorf("%s\nwant %s", text.String(), want)
+	}
+	if !strings.Contains(csv.String(), ",18000,288\n") || !strings.Contains(csv.String(), "rxe_a,,\n") {
+		t.Errorf("%s", csv.String())
+	}
+
+	delete(rates, "copy")
+	for _, op := range []string{"read", "write"} {
+		delete(rates, op)
+	}
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || !strings.HasPrefix(r.Verdict, "Neither RDMA nor TCP was measured; at 1M udp datagram moves 8.") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if lines := r.Losses(); len(lines) != 2 {
+		t.Errorf("%v", lines)
+	}
+	o.Sizes = o.Sizes[:1]
+	if r, err = Run(t.Context(), &truth{rates: rates, trip: time.Millisecond}, o); err != nil || len(r.Losses()) != 1 || r.Losses()[0] != "udp: none of 18000 datagrams was lost" {
+		t.Errorf("%v, %v", r.Losses(), err)
+	}
+}
+
+// With few rounds there is no 95 % interval, which is said; what has one reason is said once.
+func TestFewRoundsAndOneReason(t *testing.T) {
+	for rounds, want := range map[int]string{1: "1 round of 1 s", 5: "5 rounds of 1 s", 6: "6 rounds of 1 s"} {
+		o := options()
+		o.Rounds = rounds
+		r, err := Run(t.Context(), &truth{rates: map[string]float64{"copy": 1e9}, trip: time.Millisecond}, o)
+		if err != nil || r.Counted() != want || (r.Few() == "") != (rounds == 6) {
+			t.Errorf("%d rounds: %q, %q, %v", rounds, r.Counted(), r.Few(), err)
+		}
+		if got := r.Reasons(); len(got) != 1 || got[0] != "rdma read, rdma write were skipped: no RDMA device" {
+			t.Errorf("%q", got)
 		}
 	}
 }
@@ -134,13 +203,13 @@ func TestPeersStandBesideOurs(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	for _, c := range r.Peers {
-		if c.Program != "ib_write" || c.Beside != "rdma write" || c.Version != "6.06" || c.Rate.Median != 4e9 || len(c.Rates) != 5 || c.CPU.Here.User != 1 {
+		if c.Program != "ib_write" || c.Beside != "rdma write" || c.Version != "6.06" || c.Rate.Median != 4e9 || len(c.Rates) != 6 || c.CPU.Here.User != 1 {
 			t.Errorf("%+v", c)
 		}
 		if ratio := c.RateRatio.Median; math.Abs(ratio-0.5) > 0.01 {
 			t.Errorf("our rate is %v of its, want half", ratio)
 		}
-		if ratio := c.TripRatio.Median; math.Abs(ratio-2) > 0.01 || c.Alone.Count != 5000 || math.Abs(c.Alone.at(99)-0.0005) > 1e-6 {
+		if ratio := c.TripRatio.Median; math.Abs(ratio-2) > 0.01 || c.Alone.Count != 6000 || math.Abs(c.Alone.at(99)-0.0005) > 1e-6 {
 			t.Errorf("our round trip is %v of its, want twice; %+v", ratio, c.Alone)
 		}
 	}
@@ -199,10 +268,10 @@ func TestOpenLoopAndMemory(t *testing.T) {
 		}
 	}
 	c := r.Cells[0]
-	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 500 || c.Alone.Count != 500 {
+	if c.Open == nil || math.Abs(c.Open.PerSecond-500) > 1 || c.Open.Trips.Count != 600 || c.Alone.Count != 600 {
 		t.Errorf("%+v", c.Open)
 	}
-	if c.Memory.Here != (Memory{1, 13, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
+	if c.Memory.Here != (Memory{1, 16, 3}) || c.Memory.There != (Memory{4, 5, 6}) {
 		t.Errorf("%+v", c.Memory)
 	}
 }
@@ -210,7 +279,7 @@ func TestOpenLoopAndMemory(t *testing.T) {
 // The words have each span once.
 func TestVerdictSpansSizes(t *testing.T) {
 	cell := func(transport string, size int, rate float64) Cell {
-		return Cell{Transport: transport, Method: "m", Size: size, Rates: []float64{rate, rate * 1.01, rate * 0.99}, Rate: Interval{rate, rate * 0.99, rate * 1.01}}
+		return Cell{Transport: transport, Method: "m", Size: size, Rates: []float64{rate, rate * 1.01, rate * 0.99, rate, rate, rate}, Rate: Interval{rate, rate * 0.99, rate * 1.01}}
 	}
 	r := &Report{Complete: true, Cells: []Cell{
 		cell("rdma", 1024, 1), cell("tcp", 1024, 2),
@@ -280,7 +349,7 @@ func TestSinceABaseline(t *testing.T) {
 		changes, lacking := run(map[string]float64{"read": 1e9, "write": c.write, "copy": 1e9}).Since(before)
 		for _, change := range changes {
 			want := "same"
-			if change.Cell.Method == "write" {
+			if change.Cell.Method == "write" && change.Figure == "bandwidth" {
 				want = c.word
 			}
 			if change.Word != want {
@@ -293,6 +362,33 @@ func TestSinceABaseline(t *testing.T) {
 		if (lacking == 3) != (c.write == 0) || lacking != 0 && lacking != 3 {
 			t.Errorf("write at %v: %d lacking", c.write, lacking)
 		}
+	}
+	// Round trips count too, and the longer one is the worse; what few rounds have is not told.
+	slow, err := Run(t.Context(), &truth{rates: rates, trip: 2}, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words bytes.Buffer
+	changes, lacking := slow.Since(before)
+	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 9 || !strings.Contains(words.String(), "worse: rdma read at 4K, round trip 0.002 µs instead of 0.001 µs (2.00 times)\n") {
+		t.Errorf("%d worse, %v: %s", worse, err, words.String())
+	}
+	if changes, _ = before.Since(slow); changes[0].Word != "same" || changes[1].Word != "better" {
+		t.Errorf("%+v", changes[:2])
+	}
+	o := options()
+	o.Rounds = 3
+	few, err := Run(t.Context(), &truth{rates: rates, trip: 2}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words.Reset()
+	changes, lacking = few.Since(before)
+	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 0 || !strings.HasPrefix(words.String(), "18 can't be told from chance: that takes 4 rounds") {
+		t.Errorf("%d worse, %v: %s", worse, err, words.String())
+	}
+	if want := "At every size nothing is shown by fewer than 6 rounds (rdma / tcp 1."; !strings.HasPrefix(few.Verdict, want) {
+		t.Errorf("%q, want %q", few.Verdict, want)
 	}
 	for _, bad := range []string{"", "{}", `{"schema": 2}`, "[]"} {
 		if _, err := ReadJSON([]byte(bad)); err == nil {
@@ -325,8 +421,11 @@ func TestTableFitsATerminal(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 	out.Reset()
-	if err := r.Cells[0].WriteLatency(&out); err != nil || !strings.Contains(out.String(), "Percentile") {
-		t.Errorf("%v: %s", err, out.String())
+	for _, kind := range LatencyKinds {
+		out.Reset()
+		if err := r.Cells[0].WriteLatency(&out, kind); err != nil || !strings.Contains(out.String(), "Percentile") || !strings.Contains(out.String(), "Total count    =          600") {
+			t.Errorf("%s: %v: %s", kind, err, out.String())
+		}
 	}
 }
 

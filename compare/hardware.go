@@ -3,60 +3,46 @@ package compare
 import (
 	"io/fs"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Hardware is what this host's RDMA runs on, as /sys has it: what somebody who reads a
-// report needs to know of a machine that is not theirs.
-type Hardware struct {
-	Processor string   `json:"processor,omitempty"`
-	NUMANodes int      `json:"numa_nodes"`
-	Devices   []Device `json:"devices"`
-}
-
-// Device is an RDMA device.
-type Device struct {
-	Name     string `json:"name"`
-	Driver   string `json:"driver,omitempty"`
-	Firmware string `json:"firmware,omitempty"`
-	Board    string `json:"board,omitempty"`
-	NUMANode *int   `json:"numa_node,omitempty"` // -1: the kernel knows of none
-	PCIe     string `json:"pcie,omitempty"`      // "16.0 GT/s PCIe x16", as it is and not as it could be
-	Ports    []Port `json:"ports"`
-}
-
-// Port is a port of a device.
-type Port struct {
-	Number    int    `json:"number"`
-	State     string `json:"state"`
-	LinkLayer string `json:"link_layer"`
-	Rate      string `json:"rate"` // "100 Gb/sec (4X EDR)"
-	NetDev    string `json:"netdev,omitempty"`
-	NetMTU    int    `json:"netdev_mtu_bytes,omitempty"` // the path MTU is in the cells
-	// ServiceLevel is what lanes, and perftest unless it is told, send with.
-	ServiceLevel int `json:"service_level"`
-	// Counters are those of the port that changed while the report was made, by how much.
-	Counters map[string]uint64 `json:"counters,omitempty"`
-}
+// Hardware is a host, Device one of its RDMA devices and Port one of that's ports, as a
+// receiver tells its own.
+type (
+	Hardware = wire.Hardware
+	Device   = wire.HardwareDevice
+	Port     = wire.HardwarePort
+)
 
 // ReadHardware reads /sys and /proc, or what a test has in their place. What is not there
 // is left out.
 func ReadHardware(sys, proc fs.FS) *Hardware {
-	h := &Hardware{Devices: []Device{}}
+	h := &Hardware{CPUs: runtime.NumCPU(), Kernel: word(proc, "sys/kernel/osrelease"), Devices: []Device{}}
+	var drivers map[string]string
+	h.RDMACore, drivers = loaded(proc)
 	if b, err := fs.ReadFile(proc, "cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				h.Processor = strings.TrimSpace(v)
+				h.Processor = wire.ClipHardware(strings.TrimSpace(v))
 				break
 			}
 		}
 	}
 	nodes, _ := fs.Glob(sys, "devices/system/node/node[0-9]*") // the pattern is good
 	h.NUMANodes = len(nodes)
-	for _, name := range names(sys, "class/infiniband") {
-		h.Devices = append(h.Devices, readDevice(sys, name))
+	for _, name := range names(sys, "class/infiniband", wire.MaxHardwareDevices) {
+		d := readDevice(sys, name)
+		for of, library := range drivers {
+			if strings.HasPrefix(d.Driver, of) || strings.HasPrefix(d.Name, of) {
+				d.Provider = library
+			}
+		}
+		h.Devices = append(h.Devices, d)
 	}
 	return h
 }
@@ -67,16 +53,36 @@ func word(sys fs.FS, elem ...string) string {
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(b))
+	return wire.ClipHardware(strings.TrimSpace(string(b)))
 }
 
-// names lists a directory; of what is not there nothing.
-func names(sys fs.FS, dir string) (list []string) {
+// loaded finds libibverbs and the drivers' libraries among what the program has mapped, those
+// by what they are called after: libmlx5.so.1.24.44.0 is mlx5's, librxe-rdmav34.so rxe's.
+func loaded(proc fs.FS) (core string, drivers map[string]string) {
+	drivers = make(map[string]string)
+	b, _ := fs.ReadFile(proc, "self/maps") // without it nothing is known
+	for line := range strings.Lines(string(b)) {
+		_, file, _ := strings.Cut(line, "/") // of a mapping without a file nothing
+		name := wire.ClipHardware(path.Base(strings.TrimSpace(file)))
+		of, library, _ := strings.Cut(strings.TrimPrefix(name, "lib"), ".so")
+		of, _, provider := strings.Cut(of, "-rdmav")
+		switch {
+		case of == "ibverbs":
+			core = name
+		case provider, library != "" && slices.Contains([]string{"mlx4", "mlx5", "efa", "hns", "mana"}, of): // that programs may link with
+			drivers[of] = name
+		}
+	}
+	return core, drivers
+}
+
+// names lists a directory, up to so many; of what is not there nothing.
+func names(sys fs.FS, dir string, most int) (list []string) {
 	entries, err := fs.ReadDir(sys, dir)
 	if err != nil {
 		return nil
 	}
-	for _, e := range entries {
+	for _, e := range entries[:min(len(entries), most)] {
 		list = append(list, e.Name())
 	}
 	return list
@@ -89,14 +95,15 @@ func readDevice(sys fs.FS, name string) Device {
 		d.NUMANode = &n
 	}
 	if speed, width := word(sys, dir, "device/current_link_speed"), word(sys, dir, "device/current_link_width"); speed != "" {
-		d.PCIe = speed + " x" + width
+		d.PCIe = wire.ClipHardware(speed + " x" + width)
 	}
-	for line := range strings.Lines(word(sys, dir, "device/uevent")) {
+	events, _ := fs.ReadFile(sys, path.Join(dir, "device/uevent")) // rxe has none
+	for line := range strings.Lines(string(events)) {
 		if driver, ok := strings.CutPrefix(strings.TrimSpace(line), "DRIVER="); ok {
-			d.Driver = driver
+			d.Driver = wire.ClipHardware(driver)
 		}
 	}
-	for _, port := range names(sys, path.Join(dir, "ports")) {
+	for _, port := range names(sys, path.Join(dir, "ports"), wire.MaxHardwarePorts) {
 		n, err := strconv.Atoi(port)
 		if err != nil {
 			continue
@@ -108,7 +115,7 @@ func readDevice(sys fs.FS, name string) Device {
 		}
 		p.NetMTU, _ = strconv.Atoi(word(sys, "class/net", p.NetDev, "mtu")) // 0: another namespace's, or none
 		for _, kind := range []string{"counters", "hw_counters"} {
-			for _, counter := range names(sys, path.Join(at, kind)) {
+			for _, counter := range names(sys, path.Join(at, kind), wire.MaxHardwareCounters/2) {
 				if v, err := strconv.ParseUint(word(sys, at, kind, counter), 10, 64); err == nil {
 					p.Counters[counter] = v
 				}
@@ -117,24 +124,4 @@ func readDevice(sys fs.FS, name string) Device {
 		d.Ports = append(d.Ports, p)
 	}
 	return d
-}
-
-// Since has of the counters those that changed since before, and by how much.
-func (h *Hardware) Since(before *Hardware) {
-	for i := range h.Devices {
-		d := &h.Devices[i]
-		was := slices.IndexFunc(before.Devices, func(b Device) bool { return b.Name == d.Name })
-		for j := range d.Ports {
-			p := &d.Ports[j]
-			for name, v := range p.Counters {
-				var then uint64
-				if was >= 0 && j < len(before.Devices[was].Ports) {
-					then = before.Devices[was].Ports[j].Counters[name]
-				}
-				if p.Counters[name] = v - then; v <= then { // "lifespan" and its like stand still
-					delete(p.Counters, name)
-				}
-			}
-		}
-	}
 }

@@ -1,20 +1,11 @@
 package compare
 
 import (
-	"bytes"
 	_ "embed"
 	"fmt"
 	"html/template"
-	"image/color"
 	"io"
-	"math"
-	"strings"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	"slices"
 )
 
 //go:embed report.html
@@ -31,7 +22,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"columns": func(c PeerCell) []string { return c.columns() },
 }).Parse(page))
 
-// WriteHTML writes a page that needs nothing else: plots and the table.
+// WriteHTML writes a page that needs nothing else: plots and tables.
 func (r *Report) WriteHTML(w io.Writer) error {
 	plots := []func() (template.HTML, error){r.plotRates, r.plotTrips, r.plotDistribution, r.plotCPU}
 	data := struct {
@@ -51,183 +42,53 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	return pageTemplate.Execute(w, data)
 }
 
-// Colours that tell the methods apart, on white and, turned round, on black: RDMA's are
-// cold, TCP's warm.
-var colours = map[string][]color.Color{
-	"rdma": {color.RGBA{0x1f, 0x5f, 0xbf, 255}, color.RGBA{0x17, 0xa2, 0xb8, 255}, color.RGBA{0x6f, 0x42, 0xc1, 255}},
-	"tcp":  {color.RGBA{0xd9, 0x5f, 0x02, 255}, color.RGBA{0x5b, 0x8c, 0x2a, 255}, color.RGBA{0xc0, 0x39, 0x2b, 255}},
+// Card is one figure of RDMA's best method and of TCP's.
+type Card struct {
+	What, RDMA, TCP string
 }
 
-// lineStyle is a method's own: the nth of its transport.
-func lineStyle(transport string, n int) draw.LineStyle {
-	list := colours[transport]
-	s := draw.LineStyle{Width: vg.Points(1.5), Color: list[n%len(list)]}
-	if transport == "tcp" {
-		s.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
-	}
-	return s
-}
-
-// curves calls f for each method with its cells, by size.
-func (r *Report) curves(f func(name string, style draw.LineStyle, cells []*Cell) error) error {
-	var names []string
-	cells := make(map[string][]*Cell)
-	for i := range r.Cells {
-		c := &r.Cells[i]
-		if cells[c.name()] == nil {
-			names = append(names, c.name())
+// Cards are what the page begins with: the largest size that both were measured at.
+func (r *Report) Cards() (list []Card) {
+	sizes := r.sizes()
+	slices.Reverse(sizes)
+	for _, size := range sizes {
+		a, b := r.best("rdma", size), r.best("tcp", size)
+		if a == nil || b == nil {
+			continue
 		}
-		cells[c.name()] = append(cells[c.name()], c)
-	}
-	nth := make(map[string]int)
-	for _, name := range names {
-		transport := cells[name][0].Transport
-		if err := f(name, lineStyle(transport, nth[transport]), cells[name]); err != nil {
-			return err
+		cpu := func(c *Cell) string {
+			return fmt.Sprintf("%.2f s/GB", c.CPU.Here.process()+c.CPU.There.process())
 		}
-		nth[transport]++
+		at := " at " + Size(size)
+		return []Card{
+			{"bandwidth" + at, rate(a.Rate.Median), rate(b.Rate.Median)},
+			{"round trip" + at, seconds(a.Trip.Median), seconds(b.Trip.Median)},
+			{"CPU of both ends" + at, cpu(a), cpu(b)},
+		}
 	}
 	return nil
 }
 
-// bySize plots a value of each cell, with the bounds that it may have, by size.
-func (r *Report) bySize(title, unit string, value func(*Cell) Interval) (template.HTML, error) {
-	p := newPlot(title, "size of an extent", unit)
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, r.sizeTicks()
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	err := r.curves(func(name string, style draw.LineStyle, cells []*Cell) error {
-		var xys plotter.XYs
-		var bars plotter.YErrors
-		for _, c := range cells {
-			if v := value(c); v.Median > 0 {
-				xys = append(xys, plotter.XY{X: float64(c.Size), Y: v.Median})
-				// A bar must stay above 0, where a logarithm ends.
-				bars = append(bars, struct{ Low, High float64 }{v.Median - max(v.Low, v.Median/100), v.High - v.Median})
-			}
-		}
-		if len(xys) == 0 {
-			return nil
-		}
-		e, err := plotter.NewYErrorBars(struct {
-			plotter.XYs
-			plotter.YErrors
-		}{xys, bars})
-		if err != nil {
-			return err
-		}
-		e.Color = style.Color
-		p.Add(e)
-		return addLine(p, name, style, xys)
-	})
-	if err != nil {
-		return "", err
-	}
-	return render(p)
+// Best says whether no other method of its size moves more.
+func (r *Report) Best(c Cell) bool {
+	return !slices.ContainsFunc(r.Cells, func(o Cell) bool { return o.Size == c.Size && o.Rate.Median > c.Rate.Median })
 }
 
-func addLine(p *plot.Plot, name string, style draw.LineStyle, xys plotter.XYs) error {
-	line, points, err := plotter.NewLinePoints(xys)
-	if err != nil {
-		return err
-	}
-	line.LineStyle = style
-	points.GlyphStyle = draw.GlyphStyle{Color: style.Color, Radius: vg.Points(2), Shape: draw.CircleGlyph{}}
-	p.Add(line, points)
-	p.Legend.Add(name, line)
-	return nil
-}
+// First says whether the nth cell is the first of its size.
+func (r *Report) First(n int) bool { return n > 0 && r.Cells[n].Size != r.Cells[n-1].Size }
 
-func (r *Report) plotRates() (template.HTML, error) {
-	return r.bySize(fmt.Sprintf("Bandwidth, %d requests in flight", r.Depth), "MiB/s", func(c *Cell) Interval {
-		return Interval{c.Rate.Median / (1 << 20), c.Rate.Low / (1 << 20), c.Rate.High / (1 << 20)}
-	})
-}
-
-func (r *Report) plotTrips() (template.HTML, error) {
-	return r.bySize("Round trip of one request alone, median", "µs", func(c *Cell) Interval {
-		return Interval{c.Trip.Median * 1e6, c.Trip.Low * 1e6, c.Trip.High * 1e6}
-	})
-}
-
-func (r *Report) plotCPU() (template.HTML, error) {
-	return r.bySize("CPU of both processes", "seconds a GB", func(c *Cell) Interval {
-		v := c.CPU.Here.process() + c.CPU.There.process()
-		return Interval{v, v, v}
-	})
-}
-
-// plotDistribution draws how long one request alone takes, at the least size: as far to
-// the right as there were times for.
-func (r *Report) plotDistribution() (template.HTML, error) {
-	least := r.Cells[0].Size
-	p := newPlot(fmt.Sprintf("Round trips of %s alone, by percentile", Size(least)), "percentile", "µs")
-	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
-	var ticks []plot.Tick
-	for _, percent := range percents {
-		ticks = append(ticks, plot.Tick{Value: beyond(percent), Label: fmt.Sprintf("%g", percent)})
-	}
-	p.X.Tick.Marker = plot.ConstantTicks(ticks)
-	err := r.curves(func(name string, style draw.LineStyle, cells []*Cell) error {
-		if cells[0].Size != least {
-			return nil
-		}
-		var xys plotter.XYs
-		for _, q := range cells[0].Alone.Percentiles {
-			xys = append(xys, plotter.XY{X: beyond(q.Percent), Y: q.Seconds * 1e6})
-		}
-		if len(xys) == 0 {
-			return nil
-		}
-		return addLine(p, name, style, xys)
-	})
-	if err != nil {
-		return "", err
-	}
-	return render(p)
-}
-
-// beyond is the place of a percentile on a logarithmic axis: one in how many is longer.
-func beyond(percent float64) float64 { return 100 / (100 - percent) }
-
-func newPlot(title, x, y string) *plot.Plot {
-	p := plot.New()
-	p.Title.Text = title
-	p.Title.Padding = vg.Points(6)
-	p.X.Label.Text, p.Y.Label.Text = x, y
-	p.BackgroundColor = color.Transparent
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.Padding = vg.Points(2)
-	p.Add(plotter.NewGrid())
-	return p
-}
-
-func (r *Report) sizeTicks() plot.Ticker {
-	var ticks []plot.Tick
-	for _, size := range r.sizes() {
-		ticks = append(ticks, plot.Tick{Value: float64(size), Label: Size(size)})
-	}
-	return plot.ConstantTicks(ticks)
-}
-
-// render makes an SVG that fits any width. An axis needs an extent, also where there is
-// one value alone.
-func render(p *plot.Plot) (template.HTML, error) {
-	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		if math.IsInf(axis.Min, 0) || math.IsInf(axis.Max, 0) {
-			axis.Min, axis.Max = 1, 10 // nothing was drawn
-		}
-		if axis.Min == axis.Max {
-			axis.Min, axis.Max = axis.Min/2, axis.Max*2
+// Hosts are the two, as far as the report has them.
+func (r *Report) Hosts() (list []struct {
+	Name string
+	*Hardware
+}) {
+	for _, h := range []struct {
+		Name string
+		*Hardware
+	}{{r.Host.Name, r.Hardware}, {r.Peer, r.There}} {
+		if h.Hardware != nil {
+			list = append(list, h)
 		}
 	}
-	p.Y.Max *= 4 // for the legend
-	c := vgsvg.New(17*vg.Centimeter, 10*vg.Centimeter)
-	p.Draw(draw.Crop(draw.New(c), 0, -vg.Centimeter/2, 0, 0)) // the last label reaches beyond the axis
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return "", err
-	}
-	_, svg, _ := strings.Cut(b.String(), "<svg ")
-	return template.HTML(`<svg role="img" aria-label="` + template.HTMLEscapeString(p.Title.Text) + `" ` + svg), nil
+	return list
 }

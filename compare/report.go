@@ -2,6 +2,7 @@ package compare
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -34,7 +35,8 @@ type Report struct {
 	Peers      []PeerCell `json:"peers,omitempty"`      // by size, then program
 	Normalised []string   `json:"normalised,omitempty"` // what was done to the peers' figures
 	Skipped    []Skipped  `json:"skipped,omitempty"`
-	Hardware   *Hardware  `json:"hardware,omitempty"` // of the host that asked
+	Hardware   *Hardware  `json:"hardware,omitempty"`       // of the host that asked
+	There      *Hardware  `json:"hardware_there,omitempty"` // of the receiver's, as that tells it
 	Verdict    string     `json:"verdict"`
 }
 
@@ -68,9 +70,17 @@ type Cell struct {
 	CPU       CPUs         `json:"cpu_seconds_per_gigabyte"`
 	Memory    Memories     `json:"memory_bytes"` // where bandwidth was measured
 	Work      *Works       `json:"work_per_gib,omitempty"`
+	Datagrams *Datagrams   `json:"datagrams,omitempty"` // of UDP
 
-	alone *hdrhistogram.Histogram
-	trips []float64 // median of each round
+	alone, loaded, open *hdrhistogram.Histogram
+	trips               []float64 // median of each round
+}
+
+// Datagrams are those of all rounds. What is lost was asked for again: it shows in round
+// trips, too.
+type Datagrams struct {
+	Asked int64 `json:"asked"`
+	Lost  int64 `json:"lost"` // did not come in time
 }
 
 // name is the method's full one.
@@ -150,12 +160,16 @@ func (run *run) finish(r *Report, err error) {
 				continue
 			}
 			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
-				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost), alone: s.alone, trips: s.trips}
+				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost),
+				alone: s.alone, loaded: s.loaded, open: s.open, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
 			c.Memory = Memories{Memory(s.here), Memory(s.there)}
 			c.Work = worksOf(s.work)
 			if s.open.TotalCount() > 0 {
 				c.Open = &OpenLoop{1 / s.interval.Seconds(), distribution(s.open)}
+			}
+			if s.datagrams.Asked > 0 {
+				c.Datagrams = &s.datagrams
 			}
 			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
 			r.Cells = append(r.Cells, c)
@@ -271,6 +285,9 @@ func ReadJSON(b []byte) (*Report, error) {
 	r := new(Report)
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("not a report of rdmaxfer compare: %w", err)
+	}
+	if r.Schema == 0 {
+		return nil, errors.New("not a report of rdmaxfer compare: it has no schema")
 	}
 	if r.Schema != Schema {
 		return nil, fmt.Errorf("a report of schema %d, and this rdmaxfer has %d", r.Schema, Schema)

@@ -14,6 +14,10 @@ type Interval struct {
 	High   float64 `json:"high"`
 }
 
+// leastRounds is how many samples there must be for a 95 % interval of their median: with
+// fewer not even the least and the most have it between them so often (1 - 2·2^-n).
+const leastRounds = 6
+
 // resamples is how often the bootstrap draws.
 const resamples = 2000
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/docker/go-units"
 )
 
@@ -63,18 +64,86 @@ func (r *Report) WriteText(w io.Writer) error {
 	if err := r.writeLatencies(w); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d rounds of %v s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Rounds, r.Duration, r.Depth, r.Depth)
+	fmt.Fprintf(w, "\n%s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Counted(), r.Depth, r.Depth)
+	if few := r.Few(); few != "" {
+		fmt.Fprintln(w, few)
+	}
+	for _, line := range r.Losses() {
+		fmt.Fprintln(w, line)
+	}
 	for _, n := range r.Normalised {
 		fmt.Fprintln(w, n)
 	}
-	for _, s := range r.Skipped {
-		fmt.Fprintf(w, "%s was skipped: %s\n", s.Method, s.Reason)
+	for _, line := range r.Reasons() {
+		fmt.Fprintln(w, line)
 	}
 	if !r.Complete {
 		fmt.Fprintf(w, "Incomplete: %s\n", r.Reason)
 	}
 	_, err := fmt.Fprintln(w, r.Verdict)
 	return err
+}
+
+// Counted says how many rounds there were.
+func (r *Report) Counted() string {
+	if r.Rounds == 1 {
+		return fmt.Sprintf("1 round of %v s", r.Duration)
+	}
+	return fmt.Sprintf("%d rounds of %v s", r.Rounds, r.Duration)
+}
+
+// Few says what the intervals are when there were too few rounds for them; else it is empty.
+func (r *Report) Few() string {
+	if r.Rounds >= leastRounds {
+		return ""
+	}
+	return fmt.Sprintf("Fewer than %d rounds: the intervals are from the least to the most, and not of 95 %%.", leastRounds)
+}
+
+// Reasons says what was skipped and why, once for all that have one reason.
+func (r *Report) Reasons() (lines []string) {
+	var reasons []string
+	of := make(map[string][]string)
+	for _, s := range r.Skipped {
+		if of[s.Reason] == nil {
+			reasons = append(reasons, s.Reason)
+		}
+		of[s.Reason] = append(of[s.Reason], s.Method)
+	}
+	for _, reason := range reasons {
+		was := "was"
+		if len(of[reason]) > 1 {
+			was = "were"
+		}
+		lines = append(lines, fmt.Sprintf("%s %s skipped: %s", strings.Join(of[reason], ", "), was, reason))
+	}
+	return lines
+}
+
+// Losses says of datagrams how many were lost, at which size.
+func (r *Report) Losses() (lines []string) {
+	var all Datagrams
+	for i := range r.Cells {
+		c := &r.Cells[i]
+		if c.Datagrams == nil {
+			continue
+		}
+		all.Asked += c.Datagrams.Asked
+		if c.Datagrams.Lost > 0 {
+			lines = append(lines, fmt.Sprintf("%s at %s: %s", c.name(), Size(c.Size), c.Datagrams))
+		}
+	}
+	if len(lines) == 0 && all.Asked > 0 {
+		lines = append(lines, "udp: "+all.String())
+	}
+	return lines
+}
+
+func (d *Datagrams) String() string {
+	if d.Lost == 0 {
+		return fmt.Sprintf("none of %d datagrams was lost", d.Asked)
+	}
+	return fmt.Sprintf("%d of %d datagrams did not come in time (%.2g %%), and were asked for again", d.Lost, d.Asked, 100*float64(d.Lost)/float64(d.Asked))
 }
 
 // writeLatencies writes a second table: round trips of one request after the other, of
@@ -123,7 +192,8 @@ func (c *PeerCell) columns() []string {
 func (r *Report) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.Write([]string{"transport", "method", "size_bytes", "bytes_per_second", "bytes_per_second_low", "bytes_per_second_high", "messages_per_second",
-		"round_trip_seconds", "round_trip_p99_seconds", "here_user_cpu_seconds_per_gb", "here_system_cpu_seconds_per_gb", "there_user_cpu_seconds_per_gb", "there_system_cpu_seconds_per_gb", "here", "there"})
+		"round_trip_seconds", "round_trip_p99_seconds", "here_user_cpu_seconds_per_gb", "here_system_cpu_seconds_per_gb", "there_user_cpu_seconds_per_gb", "there_system_cpu_seconds_per_gb", "here", "there",
+		"datagrams_asked", "datagrams_lost"})
 	number := func(v float64) string {
 		if math.IsNaN(v) {
 			return ""
@@ -132,8 +202,12 @@ func (r *Report) WriteCSV(w io.Writer) error {
 	}
 	for i := range r.Cells {
 		c := &r.Cells[i]
+		asked, lost := "", ""
+		if c.Datagrams != nil {
+			asked, lost = strconv.FormatInt(c.Datagrams.Asked, 10), strconv.FormatInt(c.Datagrams.Lost, 10)
+		}
 		out.Write([]string{c.Transport, c.Method, strconv.Itoa(c.Size), number(c.Rate.Median), number(c.Rate.Low), number(c.Rate.High), number(c.Messages),
-			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There})
+			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There, asked, lost})
 	}
 	for i := range r.Peers {
 		c := &r.Peers[i]
@@ -145,15 +219,20 @@ func (r *Report) WriteCSV(w io.Writer) error {
 			p99 = c.Alone.at(99)
 		}
 		out.Write([]string{"peer", c.Program, strconv.Itoa(c.Size), number(rate.Median), number(rate.Low), number(rate.High), number(rate.Median / float64(c.Size)),
-			number(trip), number(p99), number(cpu.Here.User), number(cpu.Here.System), number(cpu.There.User), number(cpu.There.System), c.Version, c.Version})
+			number(trip), number(p99), number(cpu.Here.User), number(cpu.Here.System), number(cpu.There.User), number(cpu.There.System), c.Version, c.Version, "", ""})
 	}
 	out.Flush()
 	return out.Error()
 }
 
-// WriteLatency writes how long one request alone takes, of one method and size, as
-// HdrHistogram's plotters read it (.hgrm), in microseconds.
-func (c *Cell) WriteLatency(w io.Writer) error {
-	_, err := c.alone.PercentilesPrint(w, 5, 1000)
+// WriteLatency writes how long round trips take, of one method and size, as HdrHistogram's
+// plotters read it (.hgrm), in microseconds. kind is alone, loaded or open.
+func (c *Cell) WriteLatency(w io.Writer, kind string) error {
+	h := map[string]*hdrhistogram.Histogram{"alone": c.alone, "loaded": c.loaded, "open": c.open}[kind]
+	_, err := h.PercentilesPrint(w, 5, 1000)
 	return err
 }
+
+// LatencyKinds are those that WriteLatency knows: of one request after the other, of all that
+// a lane has in flight, and of requests that are due at times of their own.
+var LatencyKinds = []string{"alone", "loaded", "open"}

@@ -90,6 +90,8 @@ type VerbsReport struct {
 	Schema     int           `json:"schema"`
 	Event      string        `json:"event"` // bench
 	Level      string        `json:"level"` // verbs
+	Complete   bool          `json:"complete"`
+	Reason     string        `json:"reason,omitempty"` // why it is not complete
 	Op         string        `json:"op"`
 	Test       string        `json:"test"` // bandwidth or latency
 	Here       string        `json:"here"`
@@ -132,7 +134,8 @@ type verbsMeter interface {
 }
 
 // BenchVerbs measures the verbs alone, round by round, each time followed by those of the
-// peers that do the same.
+// peers that do the same. When an error ends it, the report has the rounds before, and says
+// that it is not complete; it is nil when there were none.
 func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOptions) (*VerbsReport, error) {
 	o.Settle()
 	r := &VerbsReport{
@@ -150,13 +153,15 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 	all := make(map[string]*peerSamples)
 	merged := transfer.NewLatency()
 	var costs []cost
-	for round := range o.Rounds {
+	var failed error
+	for round := 0; round < o.Rounds && failed == nil; round++ {
 		if o.Progress != nil {
 			o.Progress(round, o.Rounds, fmt.Sprintf("round %d of %d", round+1, o.Rounds))
 		}
 		got, err := m.Verbs(ctx, v, o.load())
 		if err != nil {
-			return nil, err
+			failed = err
+			break
 		}
 		perSecond := float64(got.Messages) / got.Elapsed.Seconds()
 		rate := perSecond*float64(o.Size) + got.Back
@@ -171,10 +176,16 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 		moved := float64(got.Sent) * float64(o.Size)
 		costs = append(costs, cost{[2]float64{moved, moved}, got.Here, got.There})
 		for i := range peers {
-			if err := r.measurePeer(ctx, m, &peers[i], &o, perSecond, all); err != nil {
-				return nil, err
+			if failed = r.measurePeer(ctx, m, &peers[i], &o, perSecond, all); failed != nil {
+				break
 			}
 		}
+	}
+	if r.Rounds == 0 {
+		return nil, failed
+	}
+	if r.Complete = failed == nil; !r.Complete {
+		r.Reason = failed.Error()
 	}
 	r.CPU = costOf(costs)
 	if o.Latency {
@@ -187,7 +198,7 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 	for i := range peers {
 		r.addPeer(&peers[i], all[peers[i].Name])
 	}
-	return r, nil
+	return r, failed
 }
 
 // measurePeer measures one peer with the same settings. It is an error when the session
@@ -258,6 +269,9 @@ func (r *VerbsReport) WriteText(w io.Writer) error {
 	}
 	for _, s := range r.Skipped {
 		say("%s was skipped: %s\n", s.Method, s.Reason)
+	}
+	if !r.Complete {
+		say("Incomplete: %s\n", r.Reason)
 	}
 	return errors.Join(errs...)
 }

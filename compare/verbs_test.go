@@ -16,6 +16,7 @@ import (
 // verbsTruth is a meter that knows how fast the verbs are.
 type verbsTruth struct {
 	asked []transfer.VerbsLoad
+	dies  int // at this load; 0: never
 	err   error
 }
 
@@ -23,6 +24,9 @@ func (m *verbsTruth) Ended() error { return m.err }
 
 func (m *verbsTruth) Verbs(_ context.Context, _ transfer.Verbs, l transfer.VerbsLoad) (*transfer.VerbsMeasurement, error) {
 	m.asked = append(m.asked, l)
+	if len(m.asked) == m.dies {
+		m.err = errGone
+	}
 	if m.err != nil {
 		return nil, m.err
 	}
@@ -86,7 +90,7 @@ func TestVerbsPeersThatFail(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	m.err = gone
-	if _, err := BenchVerbs(t.Context(), m, nil, VerbsOptions{Op: "write", Size: 64}); !errors.Is(err, gone) {
-		t.Error(err)
+	if r, err := BenchVerbs(t.Context(), m, nil, VerbsOptions{Op: "write", Size: 64}); !errors.Is(err, gone) || r != nil {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

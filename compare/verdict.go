@@ -10,12 +10,15 @@ type match struct {
 	size      int
 	rdma, tcp *Cell
 	ratio     Interval // of their rates, rdma ÷ tcp
+	rounds    int      // that this is of
 }
 
 // winner is the transport whose rate is higher beyond doubt; empty when the interval
-// has both.
+// has both, or is none, of too few rounds.
 func (m match) winner() string {
 	switch {
+	case m.rounds < leastRounds:
+		return ""
 	case m.ratio.Low > 1:
 		return "rdma"
 	case m.ratio.High < 1:
@@ -29,7 +32,7 @@ func (r *Report) verdict() string {
 	var matches []match
 	for _, size := range r.sizes() {
 		if rdma, tcp := r.best("rdma", size), r.best("tcp", size); rdma != nil && tcp != nil {
-			matches = append(matches, match{size, rdma, tcp, ratioOf(rdma.Rates, tcp.Rates)})
+			matches = append(matches, match{size, rdma, tcp, ratioOf(rdma.Rates, tcp.Rates), min(len(rdma.Rates), len(tcp.Rates))})
 		}
 	}
 	var words []string
@@ -53,10 +56,20 @@ func (r *Report) verdict() string {
 
 // alone speaks of one transport, the other was not measured.
 func (r *Report) alone() string {
-	size := r.Cells[len(r.Cells)-1].Size
-	best, other := r.best("tcp", size), "RDMA"
-	if best == nil {
-		best, other = r.best("rdma", size), "TCP"
+	last := &r.Cells[len(r.Cells)-1]
+	size, best, other := last.Size, last, "RDMA"
+	for _, transport := range []string{"rdma", "tcp"} { // UDP only where there is neither
+		for _, at := range r.sizes() {
+			if c := r.best(transport, at); c != nil {
+				size, best = at, c
+			}
+		}
+	}
+	switch best.Transport {
+	case "rdma":
+		other = "TCP"
+	case "udp":
+		return fmt.Sprintf("Neither RDMA nor TCP was measured; at %s %s moves %s.", Size(size), best.name(), rate(best.Rate.Median))
 	}
 	why := ""
 	for _, s := range r.Skipped {
@@ -99,6 +112,9 @@ func span(of []match, first, last bool) string {
 	ratio, better, worse := m.ratio, m.rdma, m.tcp
 	switch m.winner() {
 	case "":
+		if m.rounds < leastRounds {
+			return fmt.Sprintf("%s nothing is shown by fewer than %d rounds (rdma / tcp %.2f, %.2f to %.2f at %s)", where, leastRounds, ratio.Median, ratio.Low, ratio.High, Size(m.size))
+		}
 		return fmt.Sprintf("%s neither is shown to move more (rdma / tcp %.2f, %.2f to %.2f at %s)", where, ratio.Median, ratio.Low, ratio.High, Size(m.size))
 	case "tcp":
 		ratio, better, worse = ratioOf(m.tcp.Rates, m.rdma.Rates), m.tcp, m.rdma

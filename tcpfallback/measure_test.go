@@ -28,7 +28,7 @@ func (h *hosts) meter(ctx context.Context) (*transfer.Meter, <-chan *transfer.Re
 			errs <- err
 			return
 		}
-		r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportAuto, RDMA: noRDMA{}, TCP: Transport{}, Observer: silent{}}
+		r := &transfer.Receiver{Listener: h.l, Sink: h.sink, Transport: transfer.TransportAuto, RDMA: noRDMA{}, TCP: Transport{}, UDP: Datagrams{}, Observer: silent{}}
 		result, err := r.Receive(ctx, s)
 		results <- result
 		errs <- err
@@ -41,7 +41,7 @@ func (h *hosts) meter(ctx context.Context) (*transfer.Meter, <-chan *transfer.Re
 }
 
 func load(size, depth int) transfer.Load {
-	return transfer.Load{Transport: transfer.TransportTCP, TCP: Transport{Method: "copy"}, Size: size, Depth: depth, Warmup: 10 * time.Millisecond, Duration: 50 * time.Millisecond}
+	return transfer.Load{Transport: transfer.TransportTCP, Serve: Transport{Method: "copy"}, Size: size, Depth: depth, Warmup: 10 * time.Millisecond, Duration: 50 * time.Millisecond}
 }
 
 func TestLoadsAreMeasured(t *testing.T) {
@@ -52,7 +52,7 @@ func TestLoadsAreMeasured(t *testing.T) {
 		for _, depth := range []int{1, 2, 3, 16} {
 			l := load(size, depth)
 			method := Methods[1+n%(len(Methods)-1)] // in turn
-			l.TCP = Transport{Method: method}
+			l.Serve = Transport{Method: method}
 			r, err := m.Measure(t.Context(), l)
 			if err != nil {
 				t.Fatalf("%s, %d in flight of %d bytes: %v", method, depth, size, err)
@@ -87,7 +87,7 @@ func TestLoadThatCannotBe(t *testing.T) {
 	}{
 		{transfer.Load{Transport: transfer.TransportRDMA, Op: "write", Size: 4096, Depth: 1, Duration: time.Millisecond}, transfer.CodeNoRDMA},
 		{transfer.Load{Transport: "pigeon", Size: 4096, Depth: 1, Duration: time.Millisecond}, transfer.CodeUsage},
-		{transfer.Load{Transport: transfer.TransportTCP, TCP: Transport{Method: "none"}, Size: 4096, Depth: 1, Duration: time.Millisecond}, transfer.CodeConnect},
+		{transfer.Load{Transport: transfer.TransportTCP, Serve: Transport{Method: "none"}, Size: 4096, Depth: 1, Duration: time.Millisecond}, transfer.CodeConnect},
 		{load(1<<20, 17), transfer.CodeUsage},
 	} {
 		if r, err := m.Measure(t.Context(), c.load); transfer.CodeOf(err) != c.code || m.Ended() != nil {
@@ -136,7 +136,7 @@ func TestDelayIsMeasured(t *testing.T) {
 	m, _, errs := h.meter(t.Context())
 	l := load(4096, 1)
 	l.Duration = 400 * time.Millisecond
-	l.TCP = slowTransport{lane, delay}
+	l.Serve = slowTransport{lane, delay}
 	r, err := m.Measure(t.Context(), l)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -88,11 +89,21 @@ type LaneParams struct {
 	// Secret is set where that connection is to be encrypted: 32 bytes that the two ends
 	// have, and nobody else.
 	Secret []byte
+	// Here and There are the two ends' addresses, as the session's connection has them. They
+	// are set for lanes of datagrams.
+	Here, There netip.Addr
+}
+
+// Lossy is a [Puller] of a lane that loses some of what it carries, and asks for it again.
+type Lossy interface {
+	// Datagrams says how many were asked for so far, and how many of those did not come in
+	// time. It is for the goroutine that pulls.
+	Datagrams() (asked, lost int64)
 }
 
 // PullTransport makes the receiving ends of lanes of one kind.
 type PullTransport interface {
-	Name() string // "rdma" or "tcp"
+	Name() string // "rdma", "tcp", or "udp" to measure with
 	// Paths lists what lanes can run on between these two hosts, the best first and
 	// one at least, by names that are good for [LaneParams].Path. An error says why
 	// there is nothing, and matches [ErrFinal] where there will be nothing. The report

@@ -103,6 +103,11 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, hello *wire.Hello,
 			params.Secret = laneSecret(open.TCP.Ticket, l.p.session, params.ID)
 		}
 	}
+	if t.Name() == TransportUDP {
+		if params.Here, params.There, err = l.p.s.addresses(); err != nil {
+			return nil, err
+		}
+	}
 	pending, err := t.Prepare(ctx, hello, params, open)
 	if err != nil {
 		return nil, err

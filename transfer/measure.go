@@ -16,9 +16,9 @@ import (
 
 // Load is what a [Meter] has a lane do.
 type Load struct {
-	Transport string         // rdma or tcp
+	Transport string         // rdma, tcp or udp
 	Op        string         // of RDMA: read, write or send
-	TCP       ServeTransport // this end of a TCP lane, which knows its method
+	Serve     ServeTransport // this end of a lane over sockets, which knows its method
 	Size      int            // of an extent, bytes
 	Depth     int            // requests in flight at the most
 	Warmup    time.Duration  // that does not count
@@ -46,6 +46,9 @@ type Measurement struct {
 	// LocalWork and OtherWork are what was counted, where it was asked for: of this process
 	// from when it began until it heard that it is over.
 	LocalWork, OtherWork *Work
+	// Datagrams is how many of those the receiver asked for, of UDP; Lost are those of them
+	// that did not come in time, and were asked for again.
+	Datagrams, Lost int64
 }
 
 // MaxInFlight is how many bytes of requests a [Load] may keep in flight.
@@ -197,7 +200,14 @@ func (m *Meter) handle(msg wire.Message) error {
 		}
 		select {
 		case l := <-m.loads: // nothing serves that could look at these
-			p.TCP = l.TCP
+			p.opened = 0            // each was asked for: a session may measure as often as it likes
+			p.TCP, p.udp = nil, nil // the receiver opens no other lane than this
+			switch l.Transport {
+			case TransportTCP:
+				p.TCP = l.Serve
+			case TransportUDP:
+				p.udp = l.Serve
+			}
 			p.welcome.ExtentSize = uint32(l.Size)
 			p.Source.extentSize = int64(l.Size)
 		default:
@@ -206,7 +216,7 @@ func (m *Meter) handle(msg wire.Message) error {
 		return p.beginLane(msg)
 	case *wire.LaneDown:
 		p.laneDown(msg.ID)
-	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded, *wire.VerbsEnd, *wire.VerbsReady, *wire.VerbsOver:
+	case *wire.Measuring, *wire.Measured, *wire.ToolReady, *wire.ToolEnded, *wire.VerbsEnd, *wire.VerbsReady, *wire.VerbsOver, *wire.Hardware:
 		if _, over := msg.(*wire.Measured); over {
 			p.endLanes()
 		}
@@ -288,6 +298,27 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 	}
 }
 
+// Hardware asks the receiver what its host is.
+func (m *Meter) Hardware(ctx context.Context) (*wire.Hardware, error) {
+	if m.err != nil {
+		return nil, m.err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errorf(CodeConnect, "the receiver lives, and has not said for too long what its host is"))
+	defer cancel()
+	if err := m.p.s.Send(&wire.AskHardware{}); err != nil {
+		return nil, err
+	}
+	msg, err := m.event(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, ok := msg.(*wire.Hardware)
+	if !ok {
+		return nil, m.wrong(msg)
+	}
+	return h, nil
+}
+
 // endLanes ends what still serves, and waits for it.
 func (p *push) endLanes() {
 	p.mu.Lock()
@@ -326,6 +357,7 @@ func (m *Meter) local() (detail string) {
 func (r *Measurement) fill(msg *wire.Measured, size int) error {
 	r.Extents = msg.Extents
 	r.Bytes = msg.Extents * int64(size)
+	r.Datagrams, r.Lost = msg.Datagrams, msg.Lost
 	r.Elapsed = time.Duration(msg.Nanoseconds)
 	r.Other = cpuOf(msg.CPU)
 	r.OtherMemory = Memory{msg.Memory.Anonymous, msg.Memory.Pinned, msg.Memory.Peak}

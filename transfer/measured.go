@@ -43,6 +43,8 @@ func (p *pull) answer(m wire.Message) wire.Message {
 		return p.runTool(ask)
 	case *wire.Verbs:
 		return p.serveVerbs(ask)
+	case *wire.AskHardware:
+		return p.hardware()
 	}
 	r := p.measure(m.(*wire.Measure))
 	if r.Code == 0 {
@@ -57,7 +59,7 @@ func (p *pull) measureMessage(m wire.Message) error {
 		return fmt.Errorf("%w: %T after the last measurement", wire.ErrMalformed, m)
 	}
 	switch m := m.(type) {
-	case *wire.Measure, *wire.RunTool, *wire.Verbs:
+	case *wire.Measure, *wire.RunTool, *wire.Verbs, *wire.AskHardware:
 		select {
 		case p.measures <- m:
 		default:
@@ -96,7 +98,7 @@ func (p *pull) measure(m *wire.Measure) *wire.Measured {
 		return &wire.Measured{Code: uint8(min(CodeOf(err), CodeNoRDMA)), Reason: wire.Clip(err.Error())}
 	}
 	r := &wire.Measured{Extents: f.landed, Nanoseconds: int64(f.end.Sub(f.start)), CPU: f.cpu.wire(),
-		Memory: wire.Memory{Anonymous: f.memory.Anonymous, Pinned: f.memory.Pinned, Peak: f.memory.Peak}, Work: f.worked}
+		Memory: wire.Memory{Anonymous: f.memory.Anonymous, Pinned: f.memory.Pinned, Peak: f.memory.Peak}, Work: f.worked, Datagrams: f.datagrams, Lost: f.lost}
 	for _, bar := range f.took.Distribution() {
 		if bar.Count > 0 {
 			r.Took = append(r.Took, bar.To)
@@ -123,7 +125,13 @@ func (p *pull) drive(m *wire.Measure, f *measuredFeed) error {
 		p.rail = "" // to be looked for again
 		return laneError(t, err)
 	}
-	f.began = func() error { return p.s.Send(&wire.Measuring{Detail: wire.Clip(ln.Describe())}) }
+	lossy, _ := ln.Puller.(Lossy)
+	f.began = func() error {
+		if lossy != nil {
+			f.datagrams, f.lost = lossy.Datagrams()
+		}
+		return p.s.Send(&wire.Measuring{Detail: wire.Clip(ln.Describe())})
+	}
 	stop := context.AfterFunc(ctx, func() { ln.feed.kill(context.Cause(ctx)) })
 	defer stop()
 	if err = ln.Pull(ln.ctx, f); err != nil {
@@ -131,9 +139,23 @@ func (p *pull) drive(m *wire.Measure, f *measuredFeed) error {
 	} else if f.refused {
 		err = errorf(CodeLocalIO, "the sender can't read its memory")
 	}
+	if lossy != nil {
+		asked, lost := lossy.Datagrams()
+		f.datagrams, f.lost = asked-f.datagrams, lost-f.lost
+	}
 	p.lanes.close(ln)
 	p.lanes.down(ln.feed.id, errors.New("measured"))
 	return err
+}
+
+// hardware is what this host tells of itself. It has nothing that is secret in it, and no
+// more of the network than what a session offers to whoever has the key: so it needs no
+// leave, as programs do.
+func (p *pull) hardware() *wire.Hardware {
+	if p.Hardware == nil {
+		return &wire.Hardware{Devices: []wire.HardwareDevice{}}
+	}
+	return p.Hardware()
 }
 
 // laneError gives an error of a lane its code.
@@ -164,6 +186,8 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 		return p.RDMA, nil
 	case m.Transport == TransportTCP && tcp:
 		return p.TCP, nil
+	case m.Transport == TransportUDP && tcp && p.UDP != nil:
+		return p.UDP, nil
 	case m.Transport == TransportRDMA:
 		return nil, errorf(CodeNoRDMA, "%s", reason)
 	}
@@ -190,6 +214,8 @@ type measuredFeed struct {
 	worked     *wire.Work
 	due        time.Time // when the next is, where they are due at times of their own
 	await      func(time.Time)
+	// datagrams were asked for while it counted, of UDP, and lost did not come in time.
+	datagrams, lost int64
 }
 
 // asked is an extent that was asked for.

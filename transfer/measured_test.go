@@ -104,3 +104,28 @@ func TestMeasuredIsNotHashed(t *testing.T) {
 		t.Error("the sender takes digests of what it measures with")
 	}
 }
+
+// Whoever has the key may know what hardware there is, without the leave that programs need,
+// as often as it asks; what the receiver was not told to tell is empty.
+func TestHardwareIsTold(t *testing.T) {
+	for name, tell := range map[string]func() *wire.Hardware{
+		"told":   func() *wire.Hardware { return &wire.Hardware{Kernel: "7.3", Devices: []wire.HardwareDevice{}} },
+		"silent": nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h, over := measuringWith(t, func(r *Receiver) { r.Hardware = tell })
+			for range 2 {
+				h.say(&wire.AskHardware{})
+				if got := await[*wire.Hardware](h); got.Devices == nil || (got.Kernel == "7.3") != (name == "told") {
+					t.Errorf("%s: %+v", name, got)
+				}
+			}
+			h.say(&wire.ManifestEnd{})
+			synctest.Wait() // it has heard that before the end
+			h.s.Close()
+			if err := <-over; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+}

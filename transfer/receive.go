@@ -37,8 +37,10 @@ type Receiver struct {
 	Encrypt   bool   // senders whose payload is clear are refused
 	RDMA      PullTransport
 	TCP       PullTransport
-	Verbs     Verbs      // to measure with; nil: there is no RDMA
-	Tools     ToolServer // runs others' programs to measure with; nil: they are refused
+	UDP       PullTransport         // to measure with; nil: there is none
+	Hardware  func() *wire.Hardware // what the host tells of itself; nil: nothing
+	Verbs     Verbs                 // to measure with; nil: there is no RDMA
+	Tools     ToolServer            // runs others' programs to measure with; nil: they are refused
 	Observer  Observer
 	Progress  *Progress
 }

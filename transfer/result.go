@@ -115,4 +115,5 @@ const (
 	TransportAuto = "auto"
 	TransportRDMA = "rdma"
 	TransportTCP  = "tcp"
+	TransportUDP  = "udp" // of measurements alone
 )

@@ -52,8 +52,9 @@ type push struct {
 
 	client  *Client // whose sends these are; nil for a transfer of its own
 	guide   *guide
-	opened  int         // lanes; what the receiver may ask for is bounded. converse's alone
-	granted chan uint32 // how many entries may be sent
+	udp     ServeTransport // to measure with; nil: such lanes are refused
+	opened  int            // lanes; what the receiver may ask for is bounded. converse's alone
+	granted chan uint32    // how many entries may be sent
 
 	mu       sync.Mutex
 	settled  int           // entries with a receipt, or failed

@@ -57,12 +57,22 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 	}
 	t := p.TCP
 	params := LaneParams{ID: open.ID, Depth: int(open.Depth), ExtentSize: int(p.welcome.ExtentSize)}
-	if open.RDMA != nil {
+	switch {
+	case open.RDMA != nil:
 		t = p.RDMA
-	} else {
+	case open.UDP != nil:
+		t = p.udp
+		var err error
+		if params.Here, params.There, err = p.s.addresses(); err != nil {
+			return nil, err
+		}
+	default:
 		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
 			return p.Sockets.dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
 		}
+	}
+	if t == nil {
+		return nil, errors.New("a lane of a transport that is not in use")
 	}
 	if open.TCP != nil && p.Encrypt {
 		params.Secret = laneSecret(open.TCP.Ticket, p.welcome.Session, open.ID)

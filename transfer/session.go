@@ -11,9 +11,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -205,6 +207,16 @@ func bind(ctx context.Context, conn net.Conn) (release func() error, err error) 
 		}
 		return conn.SetDeadline(time.Time{})
 	}, nil
+}
+
+// addresses are those of the connection's ends.
+func (s *Session) addresses() (here, there netip.Addr, err error) {
+	local, lerr := netip.ParseAddrPort(s.conn.LocalAddr().String())
+	remote, rerr := netip.ParseAddrPort(s.conn.RemoteAddr().String())
+	if err := errors.Join(lerr, rerr); err != nil {
+		return here, there, fmt.Errorf("the session's addresses: %w", err)
+	}
+	return local.Addr().Unmap(), remote.Addr().Unmap(), nil
 }
 
 func newSession(conn *tls.Conn, peer string) *Session {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -23,7 +25,7 @@ func benchCommand() *cli.Command {
 	flags := func(size string) []cli.Flag {
 		return append([]cli.Flag{
 			keyFileFlag(),
-			&cli.StringFlag{Name: "op", Value: "write", Usage: "RDMA's " + strings.Join(verbsOps, ", ") + " (SENDs of datagrams); or how a TCP lane moves the bytes: " + strings.Join(tcpfallback.Methods[1:], ", ")},
+			&cli.StringFlag{Name: "op", Value: "write", Usage: "RDMA's " + strings.Join(verbsOps, ", ") + " (SENDs of datagrams); how a TCP lane moves the bytes: " + strings.Join(tcpfallback.Methods[1:], ", ") + "; or udp, a lane of datagrams"},
 			&cli.BoolFlag{Name: "lane", Usage: "with RDMA too measure a transfer's lane, requests and all, instead of the verbs alone"},
 			&cli.StringFlag{Name: "size", Value: size, Usage: "bytes a message; of a lane, up to 1M"},
 			&cli.IntFlag{Name: "depth", Usage: "keep `N` messages in flight on each queue pair (default: 128, of a lane 16; of latency 1)"},
@@ -125,13 +127,10 @@ func benchVerbs(c *cli.Context) error {
 			return err
 		}
 		r, err := compare.BenchVerbs(c.Context, m, rdma.Verbs{Memory: memory}, o)
-		if err != nil {
+		if r == nil {
 			return err
 		}
-		if c.Bool("json") {
-			return r.WriteJSON(os.Stdout)
-		}
-		return r.WriteText(os.Stdout)
+		return errors.Join(err, writeBench(c, r))
 	})
 }
 
@@ -152,7 +151,7 @@ func withMeter(c *cli.Context, f func(*transfer.Meter) error) error {
 func benchLane(c *cli.Context) error {
 	list, err := methods(c.String("op"))
 	if err != nil || len(list) != 1 {
-		return usagef("--op %s: one of %s", c.String("op"), strings.Join(append(slices.Clone(verbsOps), tcpfallback.Methods[1:]...), ", "))
+		return usagef("--op %s: one of %s", c.String("op"), strings.Join(slices.Concat(verbsOps, tcpfallback.Methods[1:], []string{transfer.TransportUDP}), ", "))
 	}
 	depth := c.Int("depth")
 	if depth == 0 {
@@ -171,12 +170,20 @@ func benchLane(c *cli.Context) error {
 			return err
 		}
 		b, err := compare.Bench(c.Context, m, list[0], size[0], depth, c.Duration("duration"), others)
-		if err != nil {
+		if b == nil {
 			return err
 		}
-		if c.Bool("json") {
-			return b.WriteJSON(os.Stdout)
-		}
-		return b.WriteText(os.Stdout)
+		return errors.Join(err, writeBench(c, b))
 	})
+}
+
+// writeBench writes what was measured, to the end or not.
+func writeBench(c *cli.Context, report interface {
+	WriteJSON(io.Writer) error
+	WriteText(io.Writer) error
+}) error {
+	if c.Bool("json") {
+		return report.WriteJSON(os.Stdout)
+	}
+	return report.WriteText(os.Stdout)
 }

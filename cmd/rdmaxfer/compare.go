@@ -1,11 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -30,18 +29,18 @@ func compareCommand() *cli.Command {
 		Flags: append([]cli.Flag{
 			keyFileFlag(),
 			&cli.StringFlag{Name: "sizes", Value: "4K,64K,1M", Usage: "measure extents of these sizes, each up to 1M: `LIST`"},
-			&cli.StringFlag{Name: "methods", Value: "rdma,tcp", Usage: "of rdma (or of it read, write, send) and tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + "): `LIST`"},
+			&cli.StringFlag{Name: "methods", Value: "rdma,tcp,udp", Usage: "of rdma (or of it read, write, send), tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + ") and udp: `LIST`"},
 			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
 			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			peersFlag(),
 			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
 			&cli.BoolFlag{Name: "count", Usage: "have counted work in the JSON: calls into C, allocations and (where root may) system calls a GiB; counting them costs a little"},
-			&cli.BoolFlag{Name: "hardware", Usage: "have this host's RDMA devices in the report, links, NUMA nodes, counters and all"},
+			&cli.BoolFlag{Name: "hardware", Usage: "have both hosts' RDMA devices in the report: links, NUMA nodes, counters, drivers and kernels"},
 			&cli.StringFlag{Name: "json", Usage: "write the report to `FILE`; - is standard output, instead of the table"},
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
-			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, for HdrHistogram's plotters"},
+			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, alone, loaded and in an open loop, for HdrHistogram's plotters"},
 			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
 			memoryFlag(),
 		}, rdmaFlags()...),
@@ -91,15 +90,17 @@ func runCompare(c *cli.Context) error {
 		defer remove()
 		opt.Peers = append(opt.Peers, disk...)
 	}
-	hardware := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
-	before := hardware()
+	addHardware := func(*compare.Report) {}
+	if c.Bool("hardware") {
+		if addHardware, err = bothHosts(c.Context, m); err != nil {
+			m.Close()
+			return err
+		}
+	}
 	stop := showSteps(opt)
 	report, err := compare.Run(c.Context, m, *opt)
 	stop()
-	if c.Bool("hardware") {
-		report.Hardware = hardware()
-		report.Hardware.Since(before)
-	}
+	addHardware(report)
 	m.Close()
 	report.Peer = addr
 	werr := writeReport(c, report)
@@ -110,6 +111,28 @@ func runCompare(c *cli.Context) error {
 		err = sinceBaseline(c, report, baseline)
 	}
 	return errors.Join(err, werr)
+}
+
+// hardware is what this host is.
+func hardware() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
+
+// bothHosts reads what both hosts are before anything is measured. What it answers reads it
+// again and adds it to the report, with those counters that have changed meanwhile; a
+// receiver that is gone is what it was.
+func bothHosts(ctx context.Context, m *transfer.Meter) (add func(*compare.Report), err error) {
+	hereBefore := hardware()
+	thereBefore, err := m.Hardware(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *compare.Report) {
+		r.Hardware = hardware()
+		r.Hardware.Since(hereBefore)
+		if r.There, err = m.Hardware(ctx); err != nil {
+			r.There = thereBefore
+		}
+		r.There.Since(thereBefore)
+	}, nil
 }
 
 func compareOptions(c *cli.Context) (*compare.Options, error) {
@@ -156,9 +179,9 @@ func sizes(list string, depth int) (all []int, err error) {
 func methods(list string) (all []compare.Method, err error) {
 	words := strings.Split(list, ",")
 	known := 0
-	add := func(transport, name string, tcp transfer.ServeTransport) {
+	add := func(transport, name string, serve transfer.ServeTransport) {
 		if slices.Contains(words, transport) || slices.Contains(words, name) {
-			all = append(all, compare.Method{Transport: transport, Name: name, TCP: tcp})
+			all = append(all, compare.Method{Transport: transport, Name: name, Serve: serve})
 		}
 		for _, w := range words {
 			if w == name {
@@ -172,13 +195,14 @@ func methods(list string) (all []compare.Method, err error) {
 	for _, m := range tcpfallback.Methods[1:] {
 		add(transfer.TransportTCP, m, tcpfallback.Transport{Method: m})
 	}
+	add(transfer.TransportUDP, "datagram", tcpfallback.Datagrams{})
 	for _, w := range words {
-		if w == transfer.TransportRDMA || w == transfer.TransportTCP {
+		if w == transfer.TransportRDMA || w == transfer.TransportTCP || w == transfer.TransportUDP {
 			known++
 		}
 	}
 	if known != len(words) {
-		return nil, usagef("--methods %s: of rdma, %s, tcp, %s", list, strings.Join(rdma.Ops[1:], ", "), strings.Join(tcpfallback.Methods[1:], ", "))
+		return nil, usagef("--methods %s: of rdma, %s, tcp, %s, udp", list, strings.Join(rdma.Ops[1:], ", "), strings.Join(tcpfallback.Methods[1:], ", "))
 	}
 	return all, nil
 }
@@ -228,85 +252,4 @@ func showSteps(o *compare.Options) (stop func()) {
 			_ = bar.Finish()
 		}
 	}
-}
-
-func writeReport(c *cli.Context, r *compare.Report) error {
-	var errs []error
-	write := func(flag string, f func(io.Writer) error) {
-		switch path := c.String(flag); path {
-		case "":
-		case "-":
-			errs = append(errs, f(os.Stdout))
-		default:
-			errs = append(errs, writeFile(path, f))
-		}
-	}
-	write("json", r.WriteJSON)
-	write("csv", r.WriteCSV)
-	write("html", r.WriteHTML)
-	if dir := c.String("hgrm"); dir != "" {
-		errs = append(errs, writeLatencies(dir, r))
-	}
-	if c.String("json") != "-" && c.String("csv") != "-" && c.String("html") != "-" {
-		errs = append(errs, r.WriteText(os.Stdout))
-	}
-	return errors.Join(errs...)
-}
-
-func writeFile(path string, f func(io.Writer) error) error {
-	file, err := os.Create(path)
-	if err == nil {
-		err = errors.Join(f(file), file.Close())
-	}
-	if err != nil {
-		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing the report: %w", err)}
-	}
-	return nil
-}
-
-func writeLatencies(dir string, r *compare.Report) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing round trips: %w", err)}
-	}
-	for i := range r.Cells {
-		cell := &r.Cells[i]
-		name := fmt.Sprintf("%s-%s-%s.hgrm", cell.Transport, cell.Method, compare.Size(cell.Size))
-		if err := writeFile(filepath.Join(dir, name), cell.WriteLatency); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// nothing is an error when nothing could be measured.
-func nothing(r *compare.Report) error {
-	if len(r.Cells) > 0 || len(r.Skipped) == 0 {
-		return nil
-	}
-	code := transfer.CodeConnect
-	if strings.HasPrefix(r.Skipped[0].Method, transfer.TransportRDMA) {
-		code = transfer.CodeNoRDMA
-	}
-	return &transfer.Error{Code: code, Err: fmt.Errorf("nothing was measured; %s: %s", r.Skipped[0].Method, r.Skipped[0].Reason)}
-}
-
-func readBaseline(path string) (*compare.Report, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("--baseline: %w", err)}
-	}
-	r, err := compare.ReadJSON(b)
-	if err != nil {
-		return nil, usagef("--baseline %s: %v", path, err)
-	}
-	return r, nil
-}
-
-func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
-	changes, lacking := r.Since(before)
-	worse, err := compare.WriteChanges(os.Stderr, changes, lacking)
-	if worse > 0 {
-		return &transfer.Error{Code: transfer.CodeWorse, Err: fmt.Errorf("%d of %d are worse than in %s", worse, len(changes), c.String("baseline"))}
-	}
-	return err
 }

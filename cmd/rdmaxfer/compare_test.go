@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/rdmaxfer/rdmaxfer/compare"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -63,18 +65,31 @@ func TestCompare(t *testing.T) {
 	tt := newTransfer(t)
 	r := tt.recv("--discard")
 	csv, page, hgrm := filepath.Join(tt.dir, "report.csv"), filepath.Join(tt.dir, "report.html"), filepath.Join(tt.dir, "hgrm")
-	tt.compare("--methods", "tcp", "--sizes", "64K,4K", "--csv", csv, "--html", page, "--hgrm", hgrm).want(transfer.CodeOK)
+	tt.compare("--methods", "tcp,udp", "--sizes", "64K,4K", "--hardware", "--rounds", "4", "--csv", csv, "--html", page, "--hgrm", hgrm).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
-	if !report.Complete || report.Rounds != 2 || len(report.Skipped) != 0 || len(report.Cells) == 0 {
+	if !report.Complete || report.Rounds != 4 || len(report.Skipped) != 0 || len(report.Cells) == 0 {
 		t.Fatalf("%+v", report)
 	}
 	for _, c := range report.Cells {
-		if c.Transport != "tcp" || c.Rate.Median <= 0 || c.Trip.Median <= 0 || len(c.Rates) != 2 || c.There != "method="+c.Method {
+		there := "method=" + c.Method
+		if c.Transport == "udp" {
+			there = "datagram="
+		}
+		if c.Rate.Median <= 0 || c.Trip.Median <= 0 || len(c.Rates) != 4 || !strings.HasPrefix(c.There, there) || (c.Datagrams == nil) != (c.Transport == "tcp") {
 			t.Errorf("%+v", c)
 		}
 	}
-	if list, err := filepath.Glob(filepath.Join(hgrm, "tcp-*-4K.hgrm")); err != nil || len(list) != len(report.Cells)/2 {
+	if last := report.Cells[len(report.Cells)-1]; last.Transport != "udp" {
+		t.Errorf("%+v", last)
+	}
+	for _, h := range []*compare.Hardware{report.Hardware, report.There} { // they are one host
+		if h == nil || h.Kernel != report.Host.Kernel || h.CPUs != report.Host.CPUs || h.NUMANodes < 1 {
+			t.Errorf("%+v", h)
+		}
+	}
+	follows(t, "compare", tt.reportPath())
+	if list, err := filepath.Glob(filepath.Join(hgrm, "*-4K-*.hgrm")); err != nil || len(list) != 3*len(report.Cells)/2 {
 		t.Errorf("%v, %v", list, err)
 	}
 	for _, path := range []string{csv, page} {
@@ -97,7 +112,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = tt.recv("--discard")
-	tt.compare("--methods", "tcp", "--sizes", "4K", "--baseline", baseline).want(transfer.CodeWorse, "worse: tcp copy at 4K")
+	tt.compare("--methods", "tcp", "--sizes", "4K", "--rounds", "4", "--baseline", baseline).want(transfer.CodeWorse, "worse: tcp copy at 4K, bandwidth")
 	r.want(transfer.CodeOK)
 }
 
@@ -112,17 +127,52 @@ func TestCompareInterrupted(t *testing.T) {
 	if r := tt.report(); r.Complete || r.Reason == "" || r.Rounds < 1 || len(r.Cells) != 1 {
 		t.Errorf("%+v", r)
 	}
+	follows(t, "compare", tt.reportPath())
 }
 
 func TestBench(t *testing.T) {
-	tt := newTransfer(t)
-	r := tt.recv("--discard")
-	b := twoHosts[1].start(t, "bench", "lat", "--key-file", tt.key, "--op", "copy", "--size", "100", "--duration", "50ms", "--json", tt.addr)
-	e := b.await("bench")
-	b.want(transfer.CodeOK)
-	r.want(transfer.CodeOK)
-	if e["size_bytes"] != 100.0 || e["depth"] != 1.0 || e["messages"].(float64) < 1 || e["transport"] != "tcp" {
-		t.Errorf("%v", e)
+	for op, transport := range map[string]string{"copy": "tcp", "udp": "udp"} {
+		tt := newTransfer(t)
+		r := tt.recv("--discard")
+		b := twoHosts[1].start(t, "bench", "lat", "--key-file", tt.key, "--op", op, "--size", "100", "--duration", "50ms", "--json", tt.addr)
+		e := b.await("bench")
+		b.want(transfer.CodeOK)
+		r.want(transfer.CodeOK)
+		if e["size_bytes"] != 100.0 || e["depth"] != 1.0 || e["messages"].(float64) < 1 || e["transport"] != transport {
+			t.Errorf("%v", e)
+		}
+		if err := published(t, "bench").Validate(e); err != nil {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+}
+
+// published is one of the schemas in docs.
+func published(t *testing.T, name string) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	s, err := c.Compile("../../docs/" + name + ".schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// follows checks a file against a published schema.
+func follows(t *testing.T, name, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := jsonschema.UnmarshalJSON(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := published(t, name).Validate(v); err != nil {
+		t.Errorf("%s: %v", path, err)
 	}
 }
 

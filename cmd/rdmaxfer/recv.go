@@ -193,6 +193,8 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric},
 		Verbs:     rdma.Verbs{Memory: r.devices.Memory, Selection: r.devices.Selection},
 		TCP:       tcpfallback.Transport{Landing: r.landing},
+		UDP:       tcpfallback.Datagrams{},
+		Hardware:  hardware,
 		Observer:  out,
 		Progress:  &out.progress,
 	}

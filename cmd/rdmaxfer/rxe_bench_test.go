@@ -5,6 +5,7 @@ package main
 import (
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,9 +35,12 @@ func TestBenchVerbs(t *testing.T) {
 		"lat --op ud --iters 50":                       {"messages": 50.0},
 	} {
 		words := strings.Fields(args)
-		argv := append([]string{"bench", words[0], "--json", "--key-file", tt.key, "--duration", "100ms", "--rounds", "1"}, words[1:]...)
+		argv := append([]string{"bench", words[0], "--json", "--key-file", tt.key, "--duration", "400ms", "--rounds", "1"}, words[1:]...)
 		b := twoHosts[1].start(t, append(argv, tt.addr)...)
 		e := b.want(transfer.CodeOK)
+		if err := published(t, "bench").Validate(e); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
 		for field, value := range want {
 			if e[field] != value {
 				t.Errorf("%s: %s is %v, want %v", args, field, e[field], value)
@@ -63,6 +67,9 @@ func TestBenchVerbs(t *testing.T) {
 	if peers, _ := e["peers"].([]any); len(peers) != 1 || e["skipped"] != nil {
 		t.Errorf("%v", e)
 	}
+	if err := published(t, "bench").Validate(e); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestBenchVerbsCut: a path that dies is an error, and the receiver serves the next.
@@ -85,11 +92,20 @@ func TestHardwareReport(t *testing.T) {
 	here := func() *compare.Hardware { return compare.ReadHardware(os.DirFS("/sys"), os.DirFS("/proc")) }
 	before := here()
 	r := tt.recv("--discard", "--allow-peers")
-	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy", "--rounds", "1").want(transfer.CodeOK)
+	tt.compare("--peers", "--hardware", "--fio", disk, "--sizes", "4K", "--methods", "rdma,copy,udp", "--rounds", "1", "--duration", "300ms").want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
-	if report.Hardware == nil || len(report.Skipped) > 0 || len(report.Peers) != 8 || len(report.Cells) != 4 {
+	if report.Hardware == nil || report.There == nil || len(report.Skipped) > 0 || len(report.Peers) != 8 || len(report.Cells) != 5 {
 		t.Fatalf("%+v", report)
+	}
+	follows(t, "compare", tt.reportPath())
+	for _, h := range []*compare.Hardware{report.Hardware, report.There} {
+		if !strings.HasPrefix(h.RDMACore, "libibverbs.so.1.") || slices.ContainsFunc(h.Devices, func(d compare.Device) bool { return !strings.HasPrefix(d.Provider, "librxe") }) {
+			t.Errorf("%+v", h)
+		}
+	}
+	if c := report.Cells[4]; c.Transport != "udp" || c.Datagrams == nil || c.Datagrams.Asked == 0 {
+		t.Errorf("%+v", c)
 	}
 	// A namespace's /sys lacks the counters of a device that it shares; this process's has them.
 	after := here()
@@ -99,18 +115,16 @@ func TestHardwareReport(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	found := false
-	for _, d := range report.Hardware.Devices {
-		if d.Name != "rxe_b" {
+	for name, h := range map[string]*compare.Hardware{"rxe_b": report.Hardware, "rxe_a": report.There} {
+		n := slices.IndexFunc(h.Devices, func(d compare.Device) bool { return d.Name == name })
+		if n < 0 {
+			t.Errorf("no %s: %+v", name, h)
 			continue
 		}
-		found = true
+		d := h.Devices[n]
 		if len(d.Ports) != 1 || !strings.Contains(d.Ports[0].State, "ACTIVE") || d.Ports[0].NetMTU != 4200 || d.Ports[0].Rate == "" {
 			t.Errorf("%+v", d)
 		}
-	}
-	if !found {
-		t.Errorf("%+v", report.Hardware)
 	}
 	for _, c := range report.Cells {
 		if c.Transport == "rdma" && (c.Memory.Here.Pinned == 0 || c.Memory.There.Pinned == 0) || c.Memory.Here.Peak == 0 || c.Open == nil || c.Open.Trips.Count == 0 {

@@ -19,14 +19,15 @@ import (
 // tolerance is how far from the truth a report may be.
 const tolerance = 0.05
 
-// truths measures every op and one method of TCP.
-func (tt *transferTest) truths(args ...string) *compare.Report {
+// truths measures so many methods: every op, one method of TCP, and the fifth is datagrams.
+func (tt *transferTest) truths(methods int, args ...string) *compare.Report {
 	tt.t.Helper()
 	r := tt.recv("--discard")
-	tt.compare(append([]string{"--methods", "rdma,copy"}, args...)...).want(transfer.CodeOK)
+	list := map[int]string{4: "rdma,copy", 5: "rdma,copy,udp"}[methods]
+	tt.compare(append([]string{"--methods", list}, args...)...).want(transfer.CodeOK)
 	r.want(transfer.CodeOK)
 	report := tt.report()
-	if !report.Complete || len(report.Skipped) > 0 || len(report.Cells) != 4 {
+	if !report.Complete || len(report.Skipped) > 0 || len(report.Cells) != methods {
 		tt.t.Fatalf("%+v", report)
 	}
 	return report
@@ -44,9 +45,9 @@ func within(t *testing.T, what string, got, want float64) {
 func TestKnownTruthDelay(t *testing.T) {
 	tt := newTransfer(t)
 	load := []string{"--sizes", "64", "--duration", "100ms"}
-	before := tt.truths(load...)
+	before := tt.truths(5, load...)
 	fault(t, "delay 1ms", "netem-off")
-	after := tt.truths(load...)
+	after := tt.truths(5, load...)
 	for i, c := range after.Cells {
 		want := 2e-3
 		if c.Method == "read" {
@@ -60,9 +61,9 @@ func TestKnownTruthDelay(t *testing.T) {
 func TestKnownTruthRate(t *testing.T) {
 	tt := newTransfer(t)
 	load := []string{"--sizes", "64K", "--duration", "300ms"}
-	before := tt.truths(load...)
+	before := tt.truths(5, load...)
 	fault(t, "rate 160mbit", "netem-off")
-	after := tt.truths(load...)
+	after := tt.truths(5, load...)
 	for i, c := range after.Cells {
 		within(t, c.Transport+" "+c.Method, c.Rate.Median, 20e6)
 		if free := before.Cells[i].Rate.Median; free < 40e6 {
@@ -88,19 +89,19 @@ func slowed(t *testing.T, rdma bool, f func()) {
 func TestKnownTruthWinner(t *testing.T) {
 	run(t, "modprobe", "-a", "sch_prio", "sch_netem", "cls_u32")
 	tt := newTransfer(t)
-	load := []string{"--sizes", "64K", "--duration", "200ms", "--rounds", "3"}
+	load := []string{"--sizes", "64K", "--duration", "100ms", "--rounds", "6"}
 	slowed(t, true, func() {
-		if v := tt.truths(load...).Verdict; !strings.HasPrefix(v, "At 64K tcp copy moves more than rdma ") {
+		if v := tt.truths(4, load...).Verdict; !strings.HasPrefix(v, "At 64K tcp copy moves more than rdma ") {
 			t.Errorf("RDMA was slowed: %s", v)
 		}
 	})
 	slowed(t, false, func() {
-		v := tt.truths(load...).Verdict
+		v := tt.truths(4, load...).Verdict
 		if !strings.HasPrefix(v, "At 64K rdma ") || !strings.Contains(v, " moves more than tcp copy: ") {
 			t.Errorf("TCP was slowed: %s", v)
 		}
 		r := tt.recv("--discard")
-		tt.compare(append([]string{"--methods", "rdma,copy", "--baseline", tt.reportPath()}, load...)...).want(transfer.CodeOK, "0 better, 4 same, 0 worse")
+		tt.compare(append([]string{"--methods", "rdma,copy", "--baseline", tt.reportPath()}, load...)...).want(transfer.CodeOK, "0 better, 8 same, 0 worse")
 		r.want(transfer.CodeOK)
 	})
 }

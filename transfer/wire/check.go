@@ -36,8 +36,17 @@ func (l *RDMALane) check() error {
 }
 
 func (m *OpenLane) check() error {
-	if (m.RDMA == nil) == (m.TCP == nil) {
+	n := 0
+	for _, is := range []bool{m.RDMA != nil, m.TCP != nil, m.UDP != nil} {
+		if is {
+			n++
+		}
+	}
+	if n != 1 {
 		return malformed("a lane that is not of one transport")
+	}
+	if err := m.UDP.check(); err != nil {
+		return err
 	}
 	if m.Depth < 1 || m.Depth > 1024 {
 		return malformed("a lane of depth %d", m.Depth)
@@ -50,6 +59,9 @@ func (m *OpenLane) check() error {
 
 func (m *LaneAnswer) check() error {
 	if err := m.RDMA.check(); err != nil {
+		return err
+	}
+	if err := m.UDP.check(); err != nil {
 		return err
 	}
 	return texts(m.Reason, m.Method)

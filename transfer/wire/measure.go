@@ -3,7 +3,7 @@ package wire
 // Measure asks the receiver to pull extents for a while, and to forget them: how fast a
 // lane is. Messages of this file are for sessions whose Hello says so.
 type Measure struct {
-	Transport   string `cbor:"1,keyasint"` // rdma, tcp
+	Transport   string `cbor:"1,keyasint"` // rdma, tcp, udp
 	Op          string `cbor:"2,keyasint"` // of RDMA: read, write, send
 	Size        uint32 `cbor:"3,keyasint"` // of an extent, bytes
 	Depth       uint16 `cbor:"4,keyasint"` // requests in flight
@@ -34,6 +34,10 @@ type Measured struct {
 	// Memory is what the receiver's process had in the end.
 	Memory Memory `cbor:"8,keyasint"`
 	Work   *Work  `cbor:"9,keyasint,omitempty"` // where it was to be counted
+	// Datagrams is how many were asked for, of UDP, and Lost how many of them did not come
+	// in time.
+	Datagrams int64 `cbor:"10,keyasint,omitempty"`
+	Lost      int64 `cbor:"11,keyasint,omitempty"`
 }
 
 // Work is what a process did meanwhile that can be counted.
@@ -100,6 +104,9 @@ func (m *Measured) check() error {
 		if m.Took[i] < 0 || m.Times[i] < 0 {
 			return malformed("negative times")
 		}
+	}
+	if m.Lost < 0 || m.Lost > m.Datagrams {
+		return malformed("%d of %d datagrams lost", m.Lost, m.Datagrams)
 	}
 	if m.Extents < 0 || m.Nanoseconds < 0 || m.Memory.Anonymous < 0 || m.Memory.Pinned < 0 || m.Memory.Peak < 0 {
 		return malformed("a negative measurement")

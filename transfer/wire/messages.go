@@ -41,6 +41,8 @@ const (
 	kindVerbsReady
 	kindVerbsStop
 	kindVerbsOver
+	kindAskHardware
+	kindHardware
 )
 
 func newMessage(k Kind) Message {
@@ -123,6 +125,10 @@ func newMessage(k Kind) Message {
 		return new(VerbsStop)
 	case kindVerbsOver:
 		return new(VerbsOver)
+	case kindAskHardware:
+		return new(AskHardware)
+	case kindHardware:
+		return new(Hardware)
 	}
 	return nil
 }
@@ -188,13 +194,14 @@ type TCPLane struct {
 	Method string   `cbor:"2,keyasint"` // asked of the sender; auto, copy, sendfile
 }
 
-// OpenLane is the receiver's wish for one more lane. Exactly one of RDMA and TCP
+// OpenLane is the receiver's wish for one more lane. Exactly one of RDMA, TCP and UDP
 // is set.
 type OpenLane struct {
 	ID    uint32    `cbor:"1,keyasint"`
 	Depth uint16    `cbor:"2,keyasint"` // requests in flight at the most
 	RDMA  *RDMALane `cbor:"3,keyasint,omitempty"`
 	TCP   *TCPLane  `cbor:"4,keyasint,omitempty"`
+	UDP   *UDPLane  `cbor:"5,keyasint,omitempty"` // to measure with, and for nothing else
 }
 
 // LaneAnswer says that the sender's end is ready, or why not.
@@ -203,6 +210,7 @@ type LaneAnswer struct {
 	Reason string    `cbor:"2,keyasint,omitempty"` // set: there is no such lane
 	RDMA   *RDMALane `cbor:"3,keyasint,omitempty"`
 	Method string    `cbor:"4,keyasint,omitempty"` // TCP: the method that is used
+	UDP    *UDPLane  `cbor:"5,keyasint,omitempty"`
 }
 
 // LaneDown says that a lane ended, and why.

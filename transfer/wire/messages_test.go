@@ -73,7 +73,21 @@ func examples() []Message {
 		&VerbsStop{},
 		&VerbsOver{Code: 9, Reason: "no RDMA", Messages: 1, Nanoseconds: 2, Received: 3, CPU: CPU{User: 1}},
 		&ToolEnded{Code: 2, Reason: "recv --allow-peers", CPU: CPU{User: 1, System: 2, Host: 3}},
+		&OpenLane{ID: 3, Depth: 1, UDP: &UDPLane{Port: 1, Tag: [TagSize]byte{15: 1}}},
+		&LaneAnswer{ID: 3, UDP: &UDPLane{Port: 1, Tag: [TagSize]byte{15: 1}, Payload: 1472}},
+		&Measured{Datagrams: 9, Lost: 3},
+		&AskHardware{},
+		hardware(),
 	}
+}
+
+// hardware has every field set.
+func hardware() *Hardware {
+	node := -1
+	return &Hardware{Kernel: "7.3", CPUs: 2, Processor: "A Processor", NUMANodes: 1, RDMACore: "libibverbs.so.1.15.61.0",
+		Devices: []HardwareDevice{{Name: "rxe_a", Driver: "d", Provider: "librxe-rdmav57.so", Firmware: "f", Board: "b", NUMANode: &node, PCIe: "x16", Ports: []HardwarePort{
+			{Number: 1, State: "4: ACTIVE", LinkLayer: "Ethernet", Rate: "10 Gb/sec", NetDev: "v_a", NetMTU: 4200, ServiceLevel: 3, Counters: map[string]uint64{"sent_pkts": 1 << 63, "a": 0}},
+		}}}}
 }
 
 func TestEveryMessageComesBackAsItWas(t *testing.T) {
@@ -234,6 +248,22 @@ func TestEveryBoundHolds(t *testing.T) {
 		edit(&m.Rows[0])
 		return m
 	}
+	host := func(f func(*Hardware)) Message {
+		m := hardware()
+		f(m)
+		return m
+	}
+	port := func(f func(*HardwarePort)) Message {
+		return host(func(m *Hardware) { f(&m.Devices[0].Ports[0]) })
+	}
+	counters := func(n int) map[string]uint64 {
+		m := make(map[string]uint64)
+		for i := range n {
+			m[strings.Repeat("c", i%9)+string(rune('a'+i%26))+strings.Repeat("d", i/26)] = 1
+		}
+		return m
+	}
+	datagrams := func(l UDPLane) Message { return &LaneAnswer{UDP: &l} }
 	digests := func(n, bytes int) Message { return &Digests{Extents: make([]uint32, n), Sums: make([]byte, bytes)} }
 	for _, c := range []struct {
 		name     string
@@ -358,6 +388,22 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"tool's port", &ToolReady{Port: 1}, &ToolReady{}},
 		{"why no tool", &ToolEnded{Reason: text(MaxText)}, &ToolEnded{Reason: text(MaxText + 1)}},
 		{"tool's CPU", &ToolEnded{}, &ToolEnded{CPU: CPU{User: -1}}},
+		{"no port for datagrams", datagrams(UDPLane{Port: 1}), datagrams(UDPLane{})},
+		{"small datagrams", datagrams(UDPLane{Port: 1, Payload: MinDatagram}), datagrams(UDPLane{Port: 1, Payload: MinDatagram - 1})},
+		{"large datagrams", datagrams(UDPLane{Port: 1, Payload: MaxDatagram}), datagrams(UDPLane{Port: 1, Payload: MaxDatagram + 1})},
+		{"a lane of two kinds", &OpenLane{Depth: 1, UDP: &UDPLane{Port: 1}}, &OpenLane{Depth: 1, UDP: &UDPLane{Port: 1}, TCP: &TCPLane{}}},
+		{"a lane of datagrams", &OpenLane{Depth: 1, UDP: &UDPLane{Port: 1}}, &OpenLane{Depth: 1, UDP: &UDPLane{}}},
+		{"lost datagrams", &Measured{Datagrams: 1, Lost: 1}, &Measured{Datagrams: 1, Lost: 2}},
+		{"less than none lost", &Measured{}, &Measured{Lost: -1}},
+		{"devices", host(func(m *Hardware) { m.Devices = make([]HardwareDevice, 1); m.Devices[0].Ports = []HardwarePort{} }), host(func(m *Hardware) { m.Devices = make([]HardwareDevice, MaxHardwareDevices+1) })},
+		{"no list of devices", host(func(m *Hardware) { m.Devices = []HardwareDevice{} }), host(func(m *Hardware) { m.Devices = nil })},
+		{"ports", host(func(m *Hardware) { m.Devices[0].Ports = make([]HardwarePort, MaxHardwarePorts) }), host(func(m *Hardware) { m.Devices[0].Ports = make([]HardwarePort, MaxHardwarePorts+1) })},
+		{"counters", port(func(p *HardwarePort) { p.Counters = counters(MaxHardwareCounters) }), port(func(p *HardwarePort) { p.Counters = counters(MaxHardwareCounters + 1) })},
+		{"a counter's name", port(func(p *HardwarePort) { p.Counters = map[string]uint64{text(maxHardwareText): 1} }), port(func(p *HardwarePort) { p.Counters = map[string]uint64{text(maxHardwareText + 1): 1} })},
+		{"a port's state", port(func(p *HardwarePort) { p.State = text(maxHardwareText) }), port(func(p *HardwarePort) { p.State = "\x1b" })},
+		{"a service level", port(func(p *HardwarePort) { p.ServiceLevel = 15 }), port(func(p *HardwarePort) { p.ServiceLevel = 16 })},
+		{"a processor", host(func(m *Hardware) { m.Processor = text(maxHardwareText) }), host(func(m *Hardware) { m.Processor = text(maxHardwareText + 1) })},
+		{"a provider", host(func(m *Hardware) { m.Devices[0].Provider = text(maxHardwareText) }), host(func(m *Hardware) { m.Devices[0].Provider = text(maxHardwareText + 1) })},
 		{"foreseen", &Foreseen{Here: MaxSize}, &Foreseen{Here: MaxSize + 1}},
 		{"negative foreseen", &Foreseen{}, &Foreseen{Here: -1}},
 		{"done", &Done{}, &Done{Bytes: -1}},
