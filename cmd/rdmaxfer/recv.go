@@ -43,7 +43,7 @@ func recvCommand() *cli.Command {
 			memoryFlag(),
 			jsonFlag(),
 			verboseFlag(),
-		}, slices.Concat(rdmaFlags(), tcpRecvFlags())...),
+		}, slices.Concat(storageRecvFlags(), rdmaFlags(), tcpRecvFlags())...),
 		OnUsageError: onUsageError,
 		Action:       recv,
 	}
