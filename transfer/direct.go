@@ -18,9 +18,8 @@ type Direct string
 // [Storage] says why.
 const (
 	DirectNever Direct = "never"
-	// DirectAuto is, of a source, for extents of which something is not in the page
-	// cache, on the file systems whose windows are known (see [OpenWindow]) but tmpfs; of
-	// a sink it is never.
+	// DirectAuto is, of a source, for extents of which something was not in the page
+	// cache when their file was opened, on local file systems; of a sink it is never.
 	DirectAuto   Direct = "auto"
 	DirectAlways Direct = "always"
 )
