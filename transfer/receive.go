@@ -130,7 +130,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		err = p.failures.sum(p.result.Files)
 	}
 	p.result.Failed = p.failures.n
-	p.result.Plan = p.lanes.plan
+	p.result.Plan = p.lanes.used()
 	_, p.result.Lanes = p.lanes.carried()
 	return &p.result, err
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
 )
 
 // storageSendFlags are what a sender can say about how it reads its files.
@@ -19,6 +22,7 @@ func storageRecvFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "direct", Value: string(transfer.DirectNever), Usage: "write files past the page cache (O_DIRECT): never, or always (where the file system can)"},
 		&cli.BoolFlag{Name: "keep-cache", Usage: "keep nothing of what lands in the page cache: write it to the disk as it comes, and drop it"},
+		&cli.StringFlag{Name: "sink", Value: rdma.SinkAuto, Usage: "where RDMA lands the bytes: " + strings.Join(rdma.Sinks, ", ") + " (ring is memory of its own, mapped the file's pages, where device and file system allow that)"},
 		&cli.BoolFlag{Name: "readback", Usage: "read each file from the disk again, and compare, before it gets its name"},
 	}
 }
