@@ -116,8 +116,7 @@ swap_table() {
 }
 
 # set_table N makes the upper device's table: of a disk that corrupts one of dm-flakey,
-# which does it all the time and sees to it that what is in memory stays as it is (Linux
-# 6.4), else of its bad ranges. A bad range is one
+# which does it all the time, else of its bad ranges. A bad range is one
 # of dm-delay without a delay, which takes a device each for reads, writes and
 # flushes: of dm-flakey, flushes would fail too, and with them every fsync.
 set_table() {
@@ -167,10 +166,20 @@ write_errors_off() {
   set_table "$n"
 }
 
+# corrupts_disks_alone RELEASE: from Linux 6.5 on dm-flakey corrupts a copy (tried: 6.1
+# doesn't).
+corrupts_disks_alone() {
+  local major minor
+  IFS=.- read -r major minor _ <<<"$1"
+  ((major > 6 || (major == 6 && minor >= 5)))
+}
+
 # corrupt_writes DIR
 corrupt_writes() {
   local n
   n=$(disk_of "$1") || exit
+  corrupts_disks_alone "$(uname -r)" ||
+    die 1 "corrupt-writes: Linux $(uname -r) would corrupt what is in memory, too" "mend: Linux 6.5 or later"
   [[ ! -s $faults/disk/$n/bad ]] || die 1 "corrupt-writes: $1 has blocks that can't be written" "mend: testbed/faults write-errors-off $1"
   load_modules dm_flakey
   : >"$faults/disk/$n/rotten"
