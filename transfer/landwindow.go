@@ -26,9 +26,13 @@ type LandingWindow struct {
 func OpenLandingWindow(file *os.File, off int64, n int, onDemand bool) (*LandingWindow, error) {
 	w := new(LandingWindow)
 	err := control(file, func(fd int) error {
+		var st unix.Stat_t
 		var fs unix.Statfs_t
-		if err := unix.Fstatfs(fd, &fs); err != nil {
-			return os.NewSyscallError("fstatfs", err)
+		if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err != nil {
+			return os.NewSyscallError("fstat", err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG { // what is discarded goes to /dev/null
+			return fmt.Errorf("%w: it is no regular file", ErrNoWindow)
 		}
 		if w.OnDemand = fs.Type != unix.TMPFS_MAGIC; w.OnDemand && (!onDemand || windowed[int64(fs.Type)] == "") {
 			return fmt.Errorf("%w: a file system of type %#x, and a device that does not page", ErrNoWindow, fs.Type)
