@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -63,17 +64,49 @@ func (tt *transferTest) ext4(t *testing.T) {
 	t.Cleanup(func() { run(t, "../../testbed/faults", "smallfs-off", dir) })
 }
 
-// TestReadbackOfABadDisk: what its disk makes of a file is found before it has its name.
-func TestReadbackOfABadDisk(t *testing.T) {
+// TestBadDisks: what a disk does not take, or makes of a file, is found before that has its
+// name, also when its pages have gone to the disk, and been dropped, long before the sync.
+func TestBadDisks(t *testing.T) {
 	tt := newTransfer(t)
-	src := tt.file("src", 3*mib+7)
+	src := tt.file("src", 36*mib)
 	run(t, "../../testbed/faults", "disk", tt.into, "64M")
 	t.Cleanup(func() { run(t, "../../testbed/faults", "disk-off", tt.into) })
-	r := tt.recv("--readback")
-	run(t, "../../testbed/faults", "corrupt-writes", tt.into)
-	tt.send("--transport", "tcp", src).want(transfer.CodeIntegrity, "read back", "is not what landed")
-	r.want(transfer.CodeIntegrity, "is not what landed")
-	if _, err := os.Stat(filepath.Join(tt.into, "src")); err == nil {
-		t.Error("it has its name")
+	fails := func(code transfer.Code, words, option string) {
+		t.Helper()
+		r := tt.recv(option)
+		tt.send("--transport", "tcp", "--verify", "xxh3", src).want(code, words)
+		r.want(code, words)
+		if _, err := os.Stat(filepath.Join(tt.into, "src")); err == nil {
+			t.Errorf("with %s it has its name", option)
+		}
 	}
+	for _, blocks := range tt.roomFor(40 * mib) {
+		run(t, "../../testbed/faults", "write-errors", tt.into, blocks[0], blocks[1])
+	}
+	fails(transfer.CodeLocalIO, "input/output error", "--keep-cache")
+	run(t, "../../testbed/faults", "write-errors-off", tt.into)
+	run(t, "../../testbed/faults", "corrupt-writes", tt.into)
+	fails(transfer.CodeIntegrity, "is not what landed", "--readback")
+}
+
+// roomFor gives the blocks of the destination, firsts and counts, that a file of so many
+// bytes takes; one of much the same size must take some of them.
+func (tt *transferTest) roomFor(size int) (list [][2]string) {
+	tt.t.Helper()
+	path := filepath.Join(tt.into, "room")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		tt.t.Fatal(err)
+	}
+	run(tt.t, "sync", path)
+	for _, m := range regexp.MustCompile(`(?m)^ *\d+: .*: +(\d+)\.\. *\d+: +(\d+):`).FindAllStringSubmatch(run(tt.t, "filefrag", "-v", path), -1) {
+		list = append(list, [2]string{m[1], m[2]})
+	}
+	if len(list) == 0 {
+		tt.t.Fatal("filefrag tells no blocks")
+	}
+	if err := os.Remove(path); err != nil {
+		tt.t.Fatal(err)
+	}
+	run(tt.t, "sync", "-f", tt.into)
+	return list
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -43,6 +44,32 @@ func TestStorageIsReported(t *testing.T) {
 				t.Errorf("%s is not what was sent", p)
 			}
 		}
+	}
+}
+
+// TestDirectResumes: what was written past the page cache is in the ledger when it is
+// durable, and is not sent again.
+func TestDirectResumes(t *testing.T) {
+	tt := newTransfer(t)
+	tt.dir, tt.into = t.TempDir(), t.TempDir()
+	src := tt.file("src", 100*mib+5)
+	storage := []string{"--direct", "always", "--keep-cache", "--readback"}
+	r := tt.recv(storage...)
+	s := tt.send("--transport", "tcp", "--limit", "40M", src)
+	tt.ledger()
+	r.signal(syscall.SIGKILL)
+	r.wait()
+	s.wait()
+	tt.partsLeft()
+
+	r = tt.recv(storage...)
+	sum := tt.send("--transport", "tcp", "--direct", "auto", src).want(transfer.CodeOK)
+	r.want(transfer.CodeOK)
+	if resumed := sum["resumed_bytes"].(float64); resumed < 16*mib || resumed > 100*mib {
+		t.Errorf("%v bytes had landed before", resumed)
+	}
+	if b3sum(t, filepath.Join(tt.into, "src")) != b3sum(t, src) {
+		t.Error("it is not what was sent")
 	}
 }
 
