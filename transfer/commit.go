@@ -84,7 +84,7 @@ func (p *pull) commitGroup(group []commit) {
 		case c.file.entry.Kind == wire.HardLink:
 			p.committed(c.file, nil, p.link(&c.file.entry))
 		default:
-			w := Whole{Landing: c.file.landing}
+			w := Whole{Landing: c.file.landing, Kind: p.verify}
 			if p.verify != digest.None {
 				sum, err := c.file.digest()
 				if err != nil { // a bug: everything was verified

@@ -26,6 +26,14 @@ type Directory struct {
 	// NoSync leaves it to the kernel when what landed reaches the disk: a power cut may
 	// then lose files that were reported as landed.
 	NoSync bool
+	// Direct says when files are written past the page cache; empty for never. Small
+	// files, and what of a file is no whole block, are written through it.
+	Direct Direct
+	// KeepCache leaves the page cache as it was: what landed is written to the disk as it
+	// comes, and dropped.
+	KeepCache bool
+	// Readback takes the digest of each file again from its disk before it gets its name.
+	Readback bool
 }
 
 // OpenDirectory makes a sink of a directory that exists and is writable.
@@ -43,6 +51,9 @@ func OpenDirectory(path string, o Overwrite) (*Directory, error) {
 
 // Describe names the directory.
 func (d *Directory) Describe() string { return "into " + d.root.Name() }
+
+// readsBack reports whether nothing may land whose digest nobody knows.
+func (d *Directory) readsBack() bool { return d.Readback }
 
 // Durable is what NoSync takes away.
 func (d *Directory) Durable() bool { return !d.NoSync }
@@ -76,6 +87,7 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 		}
 		return nil, err
 	}
+	s.store.asked, s.store.keep = d.Direct, d.KeepCache
 	s.pending = make(map[*part][]Block)
 	s.stop = make(chan struct{})
 	s.checking.Go(s.checkpoints)

@@ -27,7 +27,7 @@ type laneFeed struct {
 	id        uint32
 	path      string
 	transport string
-	detail    string
+	puller    Puller
 	opened    time.Time
 	kill      context.CancelCauseFunc
 
@@ -38,6 +38,7 @@ type laneFeed struct {
 	taken   []taken
 	since   time.Time     // of the last progress, while something is taken
 	typical time.Duration // from taking an extent to its bytes; 0 when none came yet
+	detail  string        // what the lane ran on, once it has ended
 }
 
 // taken is an extent that a lane has asked for.
@@ -78,6 +79,24 @@ func (t *twin) lose() bool {
 	last := t.lost && !t.landed
 	t.lost = true
 	return last
+}
+
+// describe names what the lane runs on, or ran on: it may find out what is best while it
+// does.
+func (f *laneFeed) describe() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.puller != nil {
+		return f.puller.Describe()
+	}
+	return f.detail
+}
+
+// ended keeps that when the lane goes.
+func (f *laneFeed) ended() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.detail, f.puller = f.puller.Describe(), nil
 }
 
 func (f *laneFeed) take(e Extent, tw *twin) {

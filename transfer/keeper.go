@@ -423,19 +423,17 @@ func (k *keeper) openMissing(g *group) {
 func (k *keeper) announce(g *group, reason string) {
 	plan := Plan{Transport: g.Name(), Lanes: len(g.up), Reason: reason}
 	m := &wire.Plan{Transport: plan.Transport, Reason: wire.Clip(reason)}
-	var details []string
 	for _, f := range g.up {
-		details = append(details, f.detail)
 		m.Lanes = append(m.Lanes, f.id)
 	}
-	plan.Detail = joinDetails(details)
+	plan.Detail = describeAll(g.up)
 	old := k.told
 	if old.Transport == plan.Transport && old.Lanes == plan.Lanes && (old.Reason != "" || reason == "") {
 		return
 	}
 	k.told = plan
 	k.l.mu.Lock()
-	k.l.plan = plan
+	k.l.plan, k.l.planned = plan, slices.Clone(g.up)
 	k.l.mu.Unlock()
 	k.l.p.mu.Lock()
 	k.l.p.Observer.Planned(plan)

@@ -32,6 +32,7 @@ type lanes struct {
 	up      map[uint32]*laneFeed
 	ever    []*laneFeed // every lane that came up, in that order
 	plan    Plan
+	planned []*laneFeed // that plan speaks of
 }
 
 func (l *lanes) init(p *pull) {
@@ -83,7 +84,7 @@ func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, pa
 		return nil, causeOf(l.p.ctx, err)
 	}
 	lctx, kill := context.WithCancelCause(l.p.ctx)
-	feed := &laneFeed{l: l, id: id, path: params.Path, transport: t.Name(), detail: puller.Describe(), opened: time.Now(), kill: kill}
+	feed := &laneFeed{l: l, id: id, path: params.Path, transport: t.Name(), puller: puller, opened: time.Now(), kill: kill}
 	l.mu.Lock()
 	l.up[id] = feed
 	l.ever = append(l.ever, feed)
@@ -173,6 +174,7 @@ func (l *lanes) run(ln *lane) error {
 // close frees what a lane holds. Its Pull has returned, or was never called.
 func (l *lanes) close(ln *lane) {
 	ln.feed.kill(nil)
+	ln.feed.ended()
 	// Every byte that was asked for has landed or goes back: what can't be freed is
 	// of no consequence to the transfer.
 	_ = ln.Close()
@@ -201,6 +203,25 @@ func (l *lanes) checkStalled(now time.Time) {
 	}
 }
 
+// used is the plan, with what its lanes turned out to run on.
+func (l *lanes) used() Plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	plan := l.plan
+	if len(l.planned) > 0 {
+		plan.Detail = describeAll(l.planned)
+	}
+	return plan
+}
+
+func describeAll(feeds []*laneFeed) string {
+	var details []string
+	for _, f := range feeds {
+		details = append(details, f.describe())
+	}
+	return joinDetails(details)
+}
+
 // wait returns when every lane has ended.
 func (l *lanes) wait() { l.running.Wait() }
 
@@ -211,7 +232,7 @@ func (l *lanes) carried() (told []wire.LaneBytes, results []LaneResult) {
 	for _, f := range l.ever {
 		if n := f.bytes.Load(); n > 0 {
 			told = append(told, wire.LaneBytes{ID: f.id, Bytes: n})
-			results = append(results, LaneResult{Transport: f.transport, Detail: f.detail, Bytes: n})
+			results = append(results, LaneResult{Transport: f.transport, Detail: f.describe(), Bytes: n})
 		}
 	}
 	return told, results

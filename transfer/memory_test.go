@@ -198,7 +198,7 @@ func (s memServer) Serve(ctx context.Context, src *Source) error {
 		select {
 		case r := <-s.requests:
 			s.m.divert(&r)
-			p := make([]byte, r.Length)
+			p := make([]byte, DefaultExtentSize)[:r.Length]
 			ok, err := src.Read(r, p)
 			if err != nil {
 				return err

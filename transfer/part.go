@@ -25,10 +25,13 @@ type part struct {
 
 	recorded bool // the ledger knows that it was finished, or given up; s.mu guards it
 
-	mu   sync.Mutex
-	file *os.File // nil when a small file was written whole
-	done bool     // it has its name, or is gone
-	bad  error    // a sync failed: what was written may be lost
+	mu     sync.Mutex
+	file   *os.File    // nil when a small file was written whole
+	direct *directFile // the same, past the page cache; nil when there is none, or none yet
+	tried  bool        // to open that
+	done   bool        // it has its name, or is gone
+	bad    error       // a sync failed: what was written may be lost
+	behind behind
 }
 
 const partSuffix = ".part"
@@ -118,9 +121,9 @@ func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 		return len(b), nil // nobody wants it any more
 	}
 	if p.e.Sparse {
-		n, err = writeSparse(file, b, off)
+		n, err = p.writeSparse(file, b, off)
 	} else {
-		n, err = file.WriteAt(b, off)
+		n, err = p.write(file, b, off)
 	}
 	if err != nil {
 		return n, p.failed("writing", err)
@@ -151,7 +154,7 @@ const hole = 4096
 
 // writeSparse writes what is not zero, and makes holes of the rest: what lay there may
 // have arrived damaged before. The file has its length.
-func writeSparse(f *os.File, b []byte, off int64) (int, error) {
+func (p *part) writeSparse(f *os.File, b []byte, off int64) (int, error) {
 	for at := 0; at < len(b); {
 		empty := zero(b[at:page(b, off, at)])
 		end := at
@@ -159,7 +162,7 @@ func writeSparse(f *os.File, b []byte, off int64) (int, error) {
 			end = page(b, off, end)
 		}
 		if !empty || punch(f, off+int64(at), int64(end-at)) != nil {
-			if n, err := f.WriteAt(b[at:end], off+int64(at)); err != nil {
+			if n, err := p.write(f, b[at:end], off+int64(at)); err != nil {
 				return at + n, err
 			}
 		}
@@ -207,6 +210,9 @@ func (p *part) closeFile() {
 		p.file.Close()
 		p.file = nil
 	}
+	p.direct.close()
+	p.direct = nil
+	p.behind.close()
 }
 
 // Verified leaves it to the next checkpoint to write down that a block has landed.

@@ -213,6 +213,9 @@ func (d *piped) sound(extent int) {
 // Verified says nothing new: sound has said it of every extent.
 func (d *piped) Verified(uint32, Digest) {}
 
+// Storage has nothing to say: a pipe is not on a disk.
+func (*piped) Storage() Storage { return Storage{} }
+
 // Commit waits until everything is written. The sender has vouched for all of it; of a
 // small file this is the first word.
 func (d *piped) Commit(list []Whole) []error {

@@ -13,6 +13,8 @@ import (
 // failed is the error of a write that failed.
 type placeable interface {
 	place() (file *os.File, readable bool)
+	// wrote says that n bytes at off were.
+	wrote(off, n int64) error
 	failed(op string, err error) error
 }
 
@@ -77,8 +79,8 @@ func (p *pull) placed(e Extent, b []byte) error {
 		return nil
 	}
 	var node *digest.Node
+	file, l := p.placeOf(e)
 	if p.verify != digest.None {
-		file, l := p.placeOf(e)
 		if l == nil {
 			return nil // it was given up
 		}
@@ -89,15 +91,22 @@ func (p *pull) placed(e Extent, b []byte) error {
 		n := p.verify.Extent(b, e.Off)
 		node = &n
 	}
+	if l != nil {
+		if err := l.wrote(e.Off, int64(e.Len)); err != nil {
+			p.fail(e.File, l.failed("writing", err), true)
+			return nil
+		}
+	}
 	if p.Progress != nil {
 		p.Progress.Moved.Add(int64(e.Len))
 	}
 	return p.landed(f, int(e.Off/p.sched.extentSize), node)
 }
 
-// place is for extents alone whose every byte is written: a file with holes is not.
+// place is for extents alone whose every byte is written, by whatever way: neither a file
+// with holes is, nor one that is written past the page cache.
 func (p *part) place() (*os.File, bool) {
-	if p.e.Sparse {
+	if p.e.Sparse || p.s.store.asked == DirectAlways {
 		return nil, false
 	}
 	file, err := p.open()

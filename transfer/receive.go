@@ -121,6 +121,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	p.finishCommits()
 	p.abandon()
 	if p.dest != nil {
+		p.result.Storage = p.dest.Storage()
 		if cerr := p.dest.Close(err != nil || p.failures.passing); cerr != nil && err == nil {
 			err = cerr
 		}
@@ -132,7 +133,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		err = p.failures.sum(p.result.Files)
 	}
 	p.result.Failed = p.failures.n
-	p.result.Plan = p.lanes.plan
+	p.result.Plan = p.lanes.used()
 	_, p.result.Lanes = p.lanes.carried()
 	return &p.result, err
 }
@@ -224,6 +225,9 @@ func (p *pull) greet() error {
 	verify, err := digest.Parse(hello.Verify)
 	if err != nil {
 		return errorf(CodeUsage, "the sender wants --verify %s, which this receiver does not have", Printable(hello.Verify))
+	}
+	if d, ok := p.Sink.(interface{ readsBack() bool }); ok && d.readsBack() && verify == digest.None && !hello.Measure && !hello.PathsOnly {
+		return errorf(CodeUsage, "this receiver reads back what has landed (recv --readback), and the sender takes no digests that it could be compared with: send without --verify none")
 	}
 	p.hello = hello
 	p.verify = verify

@@ -51,6 +51,7 @@ type Result struct {
 	Plan      Plan         // the last
 	Lanes     []LaneResult // that bytes landed over, in the order in which they came up
 	Verify    string
+	Storage   Storage // what this end did
 	// Measured is how many loads were measured, where the session was for that.
 	Measured int
 }

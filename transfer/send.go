@@ -137,6 +137,7 @@ func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ 
 	<-gone // it starts lanes
 	p.lanes.Wait()
 	p.guide.end()
+	p.result.Storage = p.Source.Storage()
 	if err != nil {
 		return &p.result, err
 	}

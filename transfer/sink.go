@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -44,6 +45,8 @@ type Destination interface {
 	Create(e *wire.Entry) (Landing, error)
 	// Commit makes files durable, together, and gives them their names.
 	Commit([]Whole) []error
+	// Storage says how files were written so far.
+	Storage() Storage
 	// Close ends the transfer. What did not land is kept for another try, or goes.
 	Close(keep bool) error
 }
@@ -78,6 +81,7 @@ type Block struct {
 type Whole struct {
 	Landing
 	Digest *Digest // nil when nothing is verified
+	Kind   digest.Kind
 }
 
 // Landing is one file on its way in. WriteAt may be called from several goroutines;
@@ -140,6 +144,8 @@ func (nowhere) Verified(uint32, Digest)                      {}
 func (n nowhere) Create(*wire.Entry) (Landing, error)        { return n, nil }
 func (nowhere) WriteAt(p []byte, _ int64) (int, error)       { return len(p), nil }
 func (n nowhere) place() (*os.File, bool)                    { return n.null, false }
+func (nowhere) wrote(int64, int64) error                     { return nil }
+func (nowhere) Storage() Storage                             { return Storage{} }
 func (nowhere) Commit(l []Whole) []error                     { return make([]error, len(l)) }
 func (nowhere) Abort()                                       {}
 func (nowhere) Leave()                                       {}

@@ -27,6 +27,7 @@ type Source struct {
 	prompt     bool         // a digest waits for no others
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
 	limit      *limit.Limiter
+	store      storage
 	ctx        context.Context // ends the waits for it
 	// What the engine hears. failed: a file is given up. digests: of extents that
 	// have left. vouched: packed files were read whole and have not changed.
@@ -53,7 +54,9 @@ func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSource(walk), nil
+	s := newSource(walk)
+	s.store.asked, s.store.keep = opt.Direct, opt.KeepCache
+	return s, nil
 }
 
 func newSource(walk *walker) *Source {
@@ -73,7 +76,7 @@ func newSource(walk *walker) *Source {
 func (s *Source) add(found *found, stream *stream) *sourceFile {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := newSourceFile(found)
+	f := newSourceFile(found, &s.store)
 	f.stream = stream
 	f.entry.File = s.next
 	s.next++
@@ -223,9 +226,12 @@ func (s *Source) lookup(r wire.Request) (*sourceFile, error) {
 	return f, nil
 }
 
-// Read fills p with the bytes that r asks for (pread; p has r's length). It
-// answers false when a file has failed: the receiver hears why on the control
-// connection. An error is the peer's fault and ends the lane.
+// Read fills p with the bytes that r asks for (pread; p has r's length). What p has room
+// for behind that, up to a multiple of the storage's blocks, may be written too: with
+// [DirectAlways] and [DirectAuto] a file's end comes with the rest of its block, and p
+// must be aligned to that, or the bytes come through the page cache. It answers false when
+// a file has failed: the receiver hears why on the control connection. An error is the
+// peer's fault and ends the lane.
 func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
 	if r.Count > 0 {
 		return s.readPack(r, p)
@@ -295,10 +301,11 @@ func (s *Source) File(r wire.Request) (*os.File, error) {
 }
 
 // Plain reports whether r asks for a range of a file that File gives; the rest is
-// for Read.
+// for Read: packs and streams, and files that are read past the page cache, or are not to
+// stay in it.
 func (s *Source) Plain(r wire.Request) bool {
 	f, err := s.file(r.File)
-	return r.Count == 0 && (f == nil || err != nil || f.entry.Kind == wire.File)
+	return r.Count == 0 && (f == nil || err != nil || f.plain())
 }
 
 // Reread takes the digest of r's bytes for a lane that never saw them. p is room

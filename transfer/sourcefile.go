@@ -20,9 +20,12 @@ type sourceFile struct {
 	stamp  stamp
 	linked bool    // the file has other names
 	stream *stream // of a Stream
+	store  *storage
 
 	mu       sync.Mutex
 	file     *os.File         // of a file that travels in ranges, once it was asked for
+	direct   *directFile      // the same, past the page cache; nil when it is read through it
+	found    residency        // of the file, before it was read; it stays as it is
 	err      error            // set: the file is given up
 	have     map[int]Digest   // digests that were not sent yet
 	unhashed map[int]struct{} // extents that were read, and their digests not taken
@@ -30,8 +33,8 @@ type sourceFile struct {
 	landed   int              // how often the receiver said so; its converse's alone
 }
 
-func newSourceFile(found *found) *sourceFile {
-	f := &sourceFile{path: found.path, entry: found.entry, stamp: found.stamp, linked: found.linked}
+func newSourceFile(found *found, store *storage) *sourceFile {
+	f := &sourceFile{path: found.path, entry: found.entry, stamp: found.stamp, linked: found.linked, store: store}
 	f.allHere.L = &f.mu
 	return f
 }
@@ -42,9 +45,14 @@ func (f *sourceFile) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.file != nil {
+		if f.store.keep {
+			f.restore(f.file, 0, f.entry.Size)
+		}
 		f.file.Close()
 		f.file = nil
 	}
+	f.direct.close()
+	f.direct = nil
 }
 
 // fail sets why a file is given up. It answers false when it was before.
@@ -91,6 +99,11 @@ func (f *sourceFile) open() (*os.File, error) {
 		return nil, err
 	}
 	f.file = file
+	if err := f.prepare(); err != nil {
+		f.file = nil
+		file.Close()
+		return nil, err
+	}
 	return file, nil
 }
 
@@ -103,7 +116,7 @@ func (f *sourceFile) readAt(p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.ReadAt(p, off); err != nil {
+	if err := f.read(file, p, off); err != nil {
 		return f.readError(err, off+int64(len(p)))
 	}
 	return nil
@@ -123,17 +136,8 @@ func (f *sourceFile) readWhole(p []byte) error {
 		return errorf(CodeLocalIO, "source: %w", &os.PathError{Op: "open", Path: f.path, Err: err})
 	}
 	defer unix.Close(fd)
-	for done := 0; done < len(p); {
-		n, err := unix.Pread(fd, p[done:], int64(done))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return f.readError(err, int64(len(p)))
-		case n == 0:
-			return f.readError(io.ErrUnexpectedEOF, int64(len(p)))
-		default:
-			done += n
-		}
+	if err := f.readSmall(fd, p); err != nil {
+		return f.readError(err, int64(len(p)))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

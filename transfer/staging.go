@@ -27,6 +27,7 @@ type staging struct {
 	root *os.Root // nil in a dry run, when there is none
 	dir  *os.File // the same directory: its lock, its descriptor for renameat2 and fsync
 
+	store    storage
 	ledger   *ledger.Ledger
 	checking sync.WaitGroup
 	stop     chan struct{} // ends it
@@ -38,6 +39,9 @@ type staging struct {
 }
 
 func (s *staging) path(name string) string { return s.d.path(name) }
+
+// Storage says how files were written so far.
+func (s *staging) Storage() Storage { return s.store.Storage() }
 
 func (s *staging) release() {
 	s.dir.Close()
@@ -204,6 +208,9 @@ func (s *staging) Commit(list []Whole) []error {
 		errs[i] = parts[i].finish()
 	}
 	s.each(parts, errs, s.syncParts)
+	if len(list) > 0 {
+		s.settled(parts, errs, list[0].Kind)
+	}
 	s.each(parts, errs, s.record)
 	dirs := make(map[string]bool)
 	for i, p := range parts {

@@ -31,6 +31,12 @@ type SourceOptions struct {
 	// Owner, XAttrs and ACLs send what the receiver may have no right to set: whose
 	// a file or directory is, its user.* attributes, its access control lists.
 	Owner, XAttrs, ACLs bool
+	// Direct says when files are read past the page cache; empty for never. Small files,
+	// which travel in packs, are read through it.
+	Direct Direct
+	// KeepCache leaves the page cache as it was found: what was not in it before it was
+	// read is dropped from it again.
+	KeepCache bool
 	// Stdin is what "-" reads; nil for the process's.
 	Stdin io.Reader
 	// StdinName is what "-" lands as; empty for "stdin".

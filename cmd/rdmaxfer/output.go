@@ -170,6 +170,10 @@ func (o *output) summary(r *transfer.Result, err error) error {
 		"dry_run": r.DryRun,
 		"verify":  r.Verify, "ok": err == nil, "code": exitCode(err),
 	}
+	if s := r.Storage; s.Asked != "" {
+		fields["direct"], fields["direct_bytes"], fields["cached_bytes"], fields["direct_refused"] = s.Asked, s.Direct, s.Cached, s.Refused
+		fields["readback_bytes"], fields["readback_seconds"] = s.Readback, s.Reading.Seconds()
+	}
 	if err != nil {
 		fields["error"] = err.Error()
 	}
@@ -207,6 +211,7 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 		describePlan(r.Plan),
 		verified,
 	}
+	line = append(line, storageWords(r.Storage)...)
 	if r.Resumed > 0 {
 		line = append(line, iec(float64(r.Resumed))+" had landed before")
 	}
@@ -214,6 +219,21 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 		line = append(line, fmt.Sprintf("%d failed", r.Failed))
 	}
 	return strings.Join(line, " · ")
+}
+
+// storageWords say what was asked of this end's storage, and came of it.
+func storageWords(s transfer.Storage) (line []string) {
+	if s.Asked == transfer.DirectAlways || s.Asked == transfer.DirectAuto {
+		direct := fmt.Sprintf("%s of %s direct", iec(float64(s.Direct)), iec(float64(s.Direct+s.Cached)))
+		if s.Refused != "" {
+			direct += " (" + s.Refused + ")"
+		}
+		line = append(line, direct)
+	}
+	if s.Readback > 0 {
+		line = append(line, fmt.Sprintf("%s read back in %.1f s", iec(float64(s.Readback)), s.Reading.Seconds()))
+	}
+	return line
 }
 
 // iec prints bytes with one decimal and a binary unit.

@@ -43,7 +43,7 @@ func recvCommand() *cli.Command {
 			memoryFlag(),
 			jsonFlag(),
 			verboseFlag(),
-		}, slices.Concat(rdmaFlags(), tcpRecvFlags())...),
+		}, slices.Concat(storageRecvFlags(), rdmaFlags(), tcpRecvFlags())...),
 		OnUsageError: onUsageError,
 		Action:       recv,
 	}
@@ -73,6 +73,9 @@ func recv(c *cli.Context) error {
 	}
 	devices, err := newRDMA(c)
 	if err != nil {
+		return err
+	}
+	if devices.Sink, err = oneOf(c, "sink", rdma.Sinks...); err != nil {
 		return err
 	}
 	if transport == transfer.TransportRDMA {
@@ -190,7 +193,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Sink:      r.sink,
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
-		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric},
+		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric, Sink: r.devices.Sink},
 		Verbs:     rdma.Verbs{Memory: r.devices.Memory, Selection: r.devices.Selection},
 		TCP:       tcpfallback.Transport{Landing: r.landing},
 		UDP:       tcpfallback.Datagrams{},

@@ -37,7 +37,7 @@ func sendCommand() *cli.Command {
 			memoryFlag(),
 			jsonFlag(),
 			verboseFlag(),
-		}, slices.Concat(rdmaFlags(), tcpSendFlags(), filterFlags(rules))...),
+		}, slices.Concat(storageSendFlags(), rdmaFlags(), tcpSendFlags(), filterFlags(rules))...),
 		OnUsageError: onUsageError,
 		Action:       func(c *cli.Context) error { return send(c, rules) },
 	}
@@ -63,6 +63,9 @@ func send(c *cli.Context, rules *filter.Rules) error {
 		ACLs:      c.Bool("acls"),
 		StdinName: c.String("name"),
 		Skip:      rules.Skip,
+	}
+	if err := sourceStorage(c, &opt); err != nil {
+		return err
 	}
 	if sender.Source, err = transfer.OpenSource(args[:len(args)-1], opt); err != nil {
 		return err

@@ -29,8 +29,11 @@ func openSink(ctx context.Context, c *cli.Context) (transfer.Sink, error) {
 	case n > 1:
 		return nil, usagef("--into, --as, --stdout and --discard: only one of them")
 	case c.Bool("discard"):
-		return transfer.Discard{}, nil
+		return transfer.Discard{}, sinkStorage(c, nil)
 	case c.Bool("stdout"):
+		if err := sinkStorage(c, nil); err != nil {
+			return nil, err
+		}
 		return openStdout(ctx, c)
 	case c.IsSet("as"):
 		f, err := transfer.OpenNamed(c.String("as"), transfer.Overwrite(o))
@@ -38,14 +41,14 @@ func openSink(ctx context.Context, c *cli.Context) (transfer.Sink, error) {
 			return nil, err
 		}
 		f.NoSync = c.Bool("no-sync")
-		return f, nil
+		return f, sinkStorage(c, f.Directory)
 	}
 	d, err := transfer.OpenDirectory(c.String("into"), transfer.Overwrite(o))
 	if err != nil {
 		return nil, err
 	}
 	d.NoSync = c.Bool("no-sync")
-	return d, nil
+	return d, sinkStorage(c, d)
 }
 
 // openStdout is for the bytes alone: their reader could not tell them from anything else.

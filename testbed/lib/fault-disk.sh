@@ -9,6 +9,7 @@
 #   dir    where it is mounted      size   its bytes
 #   work   directory of its images  made   there if we made DIR
 #   bad    ranges of bad blocks     cuts   how often the power was cut
+#   rotten there if what is written gets wrong bytes
 # The device's names carry the number of cuts: a program that still holds a file
 # keeps the old one, which goes when the program lets go.
 
@@ -101,7 +102,7 @@ raise_disk() {
   # What is not synced would be committed every 5 s: here it is lost, and not
   # kept by luck.
   mount -t ext4 -o commit=3600 "$(node "$name")" "$(<"$home/dir")" || return
-  [[ ! -s $home/bad ]] || set_table "$1"
+  [[ ! -s $home/bad && ! -e $home/rotten ]] || set_table "$1"
 }
 
 # swap_table NAME reads the device's new table. No lock of the file system: that
@@ -114,13 +115,18 @@ swap_table() {
   dmsetup resume "$1"
 }
 
-# set_table N makes the upper device's table of its bad ranges. A bad range is one
+# set_table N makes the upper device's table: of a disk that corrupts one of dm-flakey,
+# which does it all the time, else of its bad ranges. A bad range is one
 # of dm-delay without a delay, which takes a device each for reads, writes and
 # flushes: of dm-flakey, flushes would fail too, and with them every fsync.
 set_table() {
   local home=$faults/disk/$1 name lower bad='' at=0 block count end size
   name=$(disk_name "$1") size=$(($(<"$home/size") / 512))
   lower=$(node "$name-log")
+  if [[ -e $home/rotten ]]; then
+    echo "0 $size flakey $lower 0 0 86400 5 corrupt_bio_byte 1000 w 255 0" | swap_table "$name"
+    return
+  fi
   if [[ -s $home/bad ]]; then
     node "$name-bad" >/dev/null || dmsetup create "$name-bad" --table "0 $size error"
     bad=$(node "$name-bad")
@@ -148,6 +154,7 @@ write_errors() {
     usage_error "write-errors: a block and a count of blocks, not '$block' '$count'"
   (((block + count) * disk_block <= $(<"$home/size"))) ||
     usage_error "write-errors: $1 has $(($(<"$home/size") / disk_block)) blocks of $disk_block bytes, from 0"
+  [[ ! -e $home/rotten ]] || die 1 "write-errors: $1 corrupts what is written" "mend: testbed/faults corrupt-writes-off $1"
   echo "$block $count" >>"$home/bad"
   set_table "$n"
 }
@@ -156,6 +163,33 @@ write_errors_off() {
   local n
   n=$(disk_of "$1") || exit
   : >"$faults/disk/$n/bad"
+  set_table "$n"
+}
+
+# corrupts_disks_alone RELEASE: from Linux 6.5 on dm-flakey corrupts a copy (tried: 6.1
+# doesn't).
+corrupts_disks_alone() {
+  local major minor
+  IFS=.- read -r major minor _ <<<"$1"
+  ((major > 6 || (major == 6 && minor >= 5)))
+}
+
+# corrupt_writes DIR
+corrupt_writes() {
+  local n
+  n=$(disk_of "$1") || exit
+  corrupts_disks_alone "$(uname -r)" ||
+    die 1 "corrupt-writes: Linux $(uname -r) would corrupt what is in memory, too" "mend: Linux 6.5 or later"
+  [[ ! -s $faults/disk/$n/bad ]] || die 1 "corrupt-writes: $1 has blocks that can't be written" "mend: testbed/faults write-errors-off $1"
+  load_modules dm_flakey
+  : >"$faults/disk/$n/rotten"
+  set_table "$n"
+}
+
+corrupt_writes_off() {
+  local n
+  n=$(disk_of "$1") || exit
+  rm -f -- "$faults/disk/$n/rotten"
   set_table "$n"
 }
 
@@ -268,6 +302,7 @@ files_status() {
   for home in "$faults"/disk/*; do
     [[ -e $home/dir ]] || continue
     echo "disk: $(<"$home/dir"), $(numfmt --to=iec "$(<"$home/size")") on $(node "$(disk_name "${home##*/}")"), $(<"$home/cuts") power cuts"
+    [[ ! -e $home/rotten ]] || echo "disk: $(<"$home/dir"), writes are corrupted"
     while read -r block count; do echo "disk: $(<"$home/dir"), writes to $count blocks from $block fail"; done <"$home/bad"
   done
 }

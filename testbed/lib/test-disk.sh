@@ -88,6 +88,27 @@ bad_blocks() {
   check 'write-errors-off: writes pass' equals "$status" 0
 }
 
+corrupted() {
+  local d=$1
+  capture "$faults" corrupt-writes "$d"
+  case $(uname -r) in
+    [1-5].* | 6.[0-4].*)
+      check 'corrupt-writes: not on an old kernel' contains "$status $errors" 'mend: Linux 6.5'
+      return
+      ;;
+  esac
+  check 'corrupt-writes' equals "$status $errors" '0 '
+  check 'corrupt-writes: it is in force' contains "$("$faults" status)" "disk: $d, writes are corrupted"
+  dd if=/dev/zero of="$d/rotten" bs=64k count=4 conv=fsync status=none
+  check 'corrupt-writes: memory has what was written' cmp -n 262144 /dev/zero "$d/rotten"
+  echo 1 >/proc/sys/vm/drop_caches
+  check 'corrupt-writes: the disk has something else' fails cmp -n 262144 /dev/zero "$d/rotten"
+  "$faults" corrupt-writes-off "$d"
+  dd if=/dev/zero of="$d/sound" bs=64k count=4 conv=fsync status=none
+  echo 1 >/proc/sys/vm/drop_caches
+  check 'corrupt-writes-off: no more of it' cmp -n 262144 /dev/zero "$d/sound"
+}
+
 # refused WORD ARG...: status 2, and a word of what was wrong.
 refused() {
   local word=$1
@@ -118,6 +139,7 @@ disks() {
   check 'disk: ext4 is there' equals "$(stat -f -c %T "$d")" ext2/ext3
   power_cuts "$d"
   bad_blocks "$d"
+  corrupted "$d"
   disk_refusals "$d"
   exec {held}<"$d/synced"
   capture "$faults" disk-off "$d"

@@ -34,6 +34,7 @@ type puller struct {
 	asked   []request // by the low half of the request's ID
 	free    []int     // indices of asked
 	moved   bool      // something was asked for since the last probe
+	sink    *mapped   // nil: the ring alone
 	arrived []arrival // to be landed
 	wcs     []ibverbs.WC
 	wrs     []ibverbs.SendWR
@@ -69,10 +70,14 @@ const leastDepth = 2
 const readID = 1 << 62
 
 // newPuller makes the end with as deep a ring as there is memory for.
-func newPuller(c end, op string, p transfer.LaneParams, memory *Budget) (*puller, error) {
-	depth := memory.take(p.Depth, leastDepth, p.ExtentSize)
+func newPuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*puller, error) {
+	unit := p.ExtentSize
+	if sink = sinkOf(sink, op); sink == SinkMapped {
+		unit *= 2 // an extent may be pinned in its file, too
+	}
+	depth := memory.take(p.Depth, leastDepth, unit)
 	if depth == 0 {
-		return nil, memory.spent(leastDepth * p.ExtentSize)
+		return nil, memory.spent(leastDepth * unit)
 	}
 	pl := &puller{op: op, depth: depth, extent: p.ExtentSize, sends: 2 * depth}
 	if op == OpRead {
@@ -82,6 +87,7 @@ func newPuller(c end, op string, p transfer.LaneParams, memory *Budget) (*puller
 	res, err := acquire(c, memory, shape{
 		op:        op,
 		payload:   pl.depth * pl.extent,
+		beside:    pl.depth * (unit - pl.extent),
 		access:    accesses[op][0],
 		headers:   pl.depth + pl.sends,
 		sends:     pl.sends,
@@ -93,6 +99,9 @@ func newPuller(c end, op string, p transfer.LaneParams, memory *Budget) (*puller
 		return nil, err
 	}
 	pl.res = res
+	if sink == SinkMapped {
+		pl.sink = newMapped(res, depth)
+	}
 	pl.credits = ibverbs.NewSendCredits(pl.sends, pl.depth/2)
 	pl.asked = make([]request, pl.depth)
 	pl.wcs = make([]ibverbs.WC, arrivals)
@@ -162,15 +171,19 @@ func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
 		pl.res.cand.Device, addrOf(&pl.res.cand.Candidate), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), err)
 }
 
-// Describe names the device, the GID, the MTU and the op.
-func (pl *puller) Describe() string { return pl.res.describe() }
+// Describe names the device, the GID, the MTU, the op, and where the bytes land.
+func (pl *puller) Describe() string { return pl.res.describe() + " sink=" + pl.sink.name() }
 
-// Close destroys the queue pair and deregisters the ring: after it nothing lands.
-func (pl *puller) Close() error { return pl.res.close() }
+// Close destroys the queue pair and deregisters what it could write to: after it nothing
+// lands.
+func (pl *puller) Close() error {
+	return errors.Join(pl.res.disconnect(), pl.sink.close(), pl.res.close())
+}
 
 // Pull keeps as many requests in flight as there are slots.
 func (pl *puller) Pull(ctx context.Context, f transfer.Feed) error {
 	defer stayOn(int(pl.res.cand.Node))()
+	pl.sink.begin(f)
 	for {
 		err := pl.ask(ctx, f)
 		if errors.Is(err, io.EOF) {
@@ -205,6 +218,9 @@ func (pl *puller) ask(ctx context.Context, f transfer.Feed) error {
 				return err
 			}
 		}
+		if pl.op == OpWrite && !pl.sink.place(pl.free[len(pl.free)-1], e) {
+			continue // its file has failed
+		}
 		pl.moved = true
 		pl.post(e)
 	}
@@ -222,6 +238,9 @@ func (pl *puller) post(e transfer.Extent) {
 	r := e.Request(uint32(a.turn)<<16 | uint32(i))
 	if pl.op == OpWrite {
 		r.RKey, r.Addr = pl.res.data.RKey(), pl.res.data.Addr(i*pl.extent)
+		if mr := pl.sink.region(i); mr != nil {
+			r.RKey, r.Addr = mr.RKey(), mr.Addr(0)
+		}
 	}
 	r.Put(pl.res.head(at))
 	wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, NumSGE: 1}
@@ -232,11 +251,19 @@ func (pl *puller) post(e transfer.Extent) {
 }
 
 // read puts the READ of request i's bytes into the batch, from where the sender says
-// they are: that only leads it into our own slot. The requests of which there are
+// they are: that only leads it into our own slot, or file. The requests of which there are
 // credits for leave a READ for each of them.
 func (pl *puller) read(i int, a *wire.Answer) {
+	if !pl.sink.place(i, pl.asked[i].extent) {
+		pl.settle(i)
+		return
+	}
 	wr := ibverbs.SendWR{ID: uint64(i) | readID, Opcode: ibverbs.OpRead, Flags: ibverbs.SendSignaled, RKey: a.RKey, RemoteAddr: a.Addr, NumSGE: 1}
-	wr.SGE[0] = pl.res.data.SGE(i*pl.extent, pl.asked[i].extent.Len)
+	if mr := pl.sink.region(i); mr != nil {
+		wr.SGE[0] = mr.SGE(0, pl.asked[i].extent.Len)
+	} else {
+		wr.SGE[0] = pl.res.data.SGE(i*pl.extent, pl.asked[i].extent.Len)
+	}
 	pl.credits.Take(&wr)
 	pl.wrs = append(pl.wrs, wr)
 }
@@ -274,7 +301,12 @@ func (pl *puller) handle(ctx context.Context, f transfer.Feed) error {
 	}
 	for _, a := range pl.arrived {
 		e := pl.asked[a.i].extent
-		if err := f.Land(e, pl.res.data.Bytes()[a.slot*pl.extent:][:e.Len]); err != nil {
+		slot := pl.res.data.Bytes()[a.slot*pl.extent:][:e.Len]
+		mapped, err := pl.sink.land(a.i, e, slot)
+		if err == nil && !mapped {
+			err = f.Land(e, slot)
+		}
+		if err != nil {
 			return err
 		}
 		pl.settle(a.i)
@@ -333,6 +365,9 @@ func (pl *puller) answer(n, bytes int, f transfer.Feed) error {
 	switch {
 	case e.Len == 0 || a.Status != wire.StatusOK:
 		if e.Len > 0 {
+			if err := pl.sink.end(i); err != nil {
+				return err
+			}
 			f.Refuse(e)
 		}
 		pl.settle(i)

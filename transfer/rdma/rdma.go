@@ -9,6 +9,8 @@
 //   - read: the answer names where the bytes lie, and the receiver READs them into a
 //     slot. The sender's pool and its windows of the file are remotely readable.
 //
+// With write and read an extent can also land in the file itself (see [Sinks]).
+//
 // Each lane has a device context, a protection domain, a completion queue and a ring
 // of its own.
 package rdma
@@ -59,6 +61,8 @@ type Transport struct {
 	// of the network.
 	Selection Selection
 	Fabric    Fabric
+	// Sink is where the receiving end lands extents: one of Sinks; empty for auto.
+	Sink string
 
 	// The receiving end's. Paths are looked for by one goroutine at a time, which the
 	// first two belong to.
@@ -93,7 +97,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if rail.mtu != 0 {
 		fabric.MTU = fabric.lower(rail.mtu)
 	}
-	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, p, t.Memory)
+	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, t.Sink, p, t.Memory)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 type shape struct {
 	op           string
 	payload      int            // bytes: the receiver's ring, or the sender's pool
+	beside       int            // bytes of the budget for what is registered beside it
 	access       ibverbs.Access // what the peer may do to the payload
 	headers      int            // in memory that the peer can't reach by itself
 	sends, recvs int            // places of the queues
@@ -183,8 +184,8 @@ func (r *resources) close() error {
 	if r.ctx != nil {
 		note(r.ctx.Close())
 	}
-	r.memory.give(r.payload)
-	r.payload = 0 // once
+	r.memory.give(r.payload + r.beside)
+	r.payload, r.beside = 0, 0 // once
 	return errors.Join(errs...)
 }
 

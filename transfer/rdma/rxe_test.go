@@ -107,7 +107,7 @@ func connected(t *testing.T, op string, mine, theirs *Budget) (*puller, *server)
 		t.Fatal(err)
 	}
 	params := transfer.LaneParams{Depth: 4, ExtentSize: transfer.DefaultExtentSize}
-	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, params, mine)
+	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, "", params, mine)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,13 @@ func (ws *windows) at(file uint32, off int64) *window {
 
 // wanted reports whether a window should be made for r and what follows it.
 func (ws *windows) wanted(src *transfer.Source, r wire.Request) bool {
-	if ws.failed || !src.Plain(r) || ws.at(r.File, r.Offset) != nil {
+	if ws.failed || ws.at(r.File, r.Offset) != nil {
+		return false
+	}
+	if !src.Plain(r) {
+		if !ws.had {
+			ws.named.Store(&fromPool)
+		}
 		return false
 	}
 	ws.evict(src, &r)
