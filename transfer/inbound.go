@@ -284,22 +284,23 @@ func (p *pull) refused(e Extent) {
 }
 
 // Of a pack, each packShare files are landed by one goroutine, up to packHands at once, of
-// all lanes: a file system makes several files at a time, and takes a processor for each.
+// all lanes and transfers: a file system makes several files at a time, and takes a
+// processor for each.
 const (
 	packShare = 16
 	packHands = 8
 )
 
-// newHands makes room for as many as land packs at once.
-func newHands() chan struct{} { return make(chan struct{}, min(packHands, runtime.GOMAXPROCS(0))) }
+// hands has room for each goroutine that lands files of packs.
+var hands = make(chan struct{}, min(packHands, runtime.GOMAXPROCS(0)))
 
 // landPack takes the bytes of a pack.
 func (p *pull) landPack(e Extent, b []byte) {
 	members := p.sched.unpack(e)
-	hands := min((len(members)+packShare-1)/packShare, cap(p.hands))
+	shares := min((len(members)+packShare-1)/packShare, cap(hands))
 	var others sync.WaitGroup
-	for ; hands > 1; hands-- {
-		n := len(members) / hands
+	for ; shares > 1; shares-- {
+		n := len(members) / shares
 		share, content := members[:n], b
 		for _, m := range share {
 			b = b[m.size:]
@@ -312,8 +313,8 @@ func (p *pull) landPack(e Extent, b []byte) {
 }
 
 func (p *pull) landShare(members []packed, b []byte) {
-	p.hands <- struct{}{}
-	defer func() { <-p.hands }()
+	hands <- struct{}{}
+	defer func() { <-hands }()
 	var ready []commit
 	for _, m := range members {
 		if f := p.file(m.file); f != nil && p.landWhole(f, b[:m.size]) {

@@ -68,7 +68,6 @@ type pull struct {
 	outlook    Outlook // of a dry run, instead
 	commits    commits
 	receipts   receipts
-	hands      chan struct{} // one for each goroutine that lands packs
 	committing sync.WaitGroup
 
 	mu       sync.Mutex
@@ -102,7 +101,6 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 		toolDone:  make(chan struct{}, 1),
 		verbsSaid: make(chan wire.Message, 1),
 		scout:     newScout(s),
-		hands:     newHands(),
 	}
 	rand.Read(p.session[:])
 	p.lanes.init(p)
