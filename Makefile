@@ -14,7 +14,7 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 VM := testbed/vm --pair
 
 .PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
-	bench-send bench-rails bench-verbs bench-tcp bench-requests compare hw-report clean
+	bench-send bench-rails bench-verbs bench-tcp bench-files bench-requests compare hw-report clean
 
 build: deps
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
@@ -86,6 +86,12 @@ bench-tcp: build
 	for what in peers matrix; do for link in loopback veth; do \
 		timeout 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024) $$what $$link || exit; \
 	done; done
+
+# Many small files beside rsync's daemon, as root: natively over TCP, and in the testbed over
+# RDMA. ROUNDS=... of FILES=... each; DIR=... is a directory on ext4 for the first.
+bench-files: build
+	testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),20000) native $(DIR)
+	$(VM) --timeout 3600 -- testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),1000) pair
 
 # Small questions and their answers: a lane's protocol beside Go's net/http.
 bench-requests: deps

@@ -32,10 +32,13 @@ const maxGroup = 2048
 
 func (c *commits) init() { c.more.L = &c.mu }
 
-func (c *commits) add(x commit) {
+func (c *commits) add(x ...commit) {
+	if len(x) == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, x)
+	c.queue = append(c.queue, x...)
 	c.more.Signal()
 }
 
@@ -63,9 +66,36 @@ func (c *commits) close() {
 func (p *pull) commitAll() {
 	for group := p.commits.next(); len(group) > 0; group = p.commits.next() {
 		p.commitGroup(group)
-		if err := p.s.Flush(); err != nil {
+		p.sendReceipts()
+	}
+}
+
+// receipts are those of a group. It is commitAll's alone.
+type receipts struct {
+	digested, plain wire.Receipt
+}
+
+func (r *receipts) add(file uint32, sum *Digest) {
+	if sum == nil {
+		r.plain.Files = append(r.plain.Files, file)
+		return
+	}
+	r.digested.Files = append(r.digested.Files, file)
+	r.digested.Digests = append(r.digested.Digests, sum[:]...)
+}
+
+func (p *pull) sendReceipts() {
+	for _, m := range []*wire.Receipt{&p.receipts.digested, &p.receipts.plain} {
+		if len(m.Files) == 0 {
+			continue
+		}
+		if err := p.s.Queue(m); err != nil {
 			p.cancel(err)
 		}
+		m.Files, m.Digests = m.Files[:0], m.Digests[:0]
+	}
+	if err := p.s.Flush(); err != nil {
+		p.cancel(err)
 	}
 }
 
@@ -120,19 +150,13 @@ func (p *pull) link(e *wire.Entry) error {
 	return p.dest.HardLink(e)
 }
 
-// committed sends the receipt of a file that is durable and has its name.
+// committed makes the receipt of a file that is durable and has its name.
 func (p *pull) committed(f *inbound, sum *Digest, err error) {
 	if err != nil {
 		p.report(f, err, true)
 		return
 	}
-	receipt := &wire.Receipt{File: f.entry.File}
-	if sum != nil {
-		receipt.Digest = sum[:]
-	}
-	if err := p.s.Queue(receipt); err != nil {
-		p.cancel(err)
-	}
+	p.receipts.add(f.entry.File, sum)
 	p.mu.Lock()
 	p.result.Files++
 	p.result.Bytes += f.size
@@ -154,9 +178,7 @@ func (p *pull) finished(d *inboundDir) {
 		p.report(f, err, true)
 		return
 	}
-	if err := p.s.Queue(&wire.Receipt{File: d.entry.File}); err != nil {
-		p.cancel(err)
-	}
+	p.receipts.add(d.entry.File, nil)
 	p.mu.Lock()
 	p.end = time.Now()
 	p.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,9 @@ type Directory struct {
 	KeepCache bool
 	// Readback takes the digest of each file again from its disk before it gets its name.
 	Readback bool
+
+	nameless     atomic.Int64 // small files that are open and have no name yet
+	mostNameless int64
 }
 
 // OpenDirectory makes a sink of a directory that exists and is writable.
@@ -46,7 +50,7 @@ func OpenDirectory(path string, o Overwrite) (*Directory, error) {
 		root.Close()
 		return nil, errorf(CodeLocalIO, "destination %s is not writable: %w (chown or chmod it, or choose another with --into)", path, err)
 	}
-	return &Directory{root: root, overwrite: o}, nil
+	return &Directory{root: root, overwrite: o, mostNameless: mostNameless()}, nil
 }
 
 // Describe names the directory.
@@ -89,6 +93,7 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	}
 	s.store.asked, s.store.keep = d.Direct, d.KeepCache
 	s.pending = make(map[*part][]Block)
+	s.made = make(map[string]bool)
 	s.stop = make(chan struct{})
 	s.checking.Go(s.checkpoints)
 	return s, nil
@@ -133,13 +138,11 @@ func (s *staging) claim() error {
 	if err == nil && (int(mine.Uid) != os.Geteuid() || mine.Mode&0o077 != 0) {
 		return errorf(CodeExists, "%s is not a directory that this user made: remove it", s.path(s.name))
 	}
-	var top *os.File
 	if err == nil {
-		top, err = s.d.root.Open(".")
+		s.top, err = s.d.root.Open(".")
 	}
 	if err == nil {
-		defer top.Close()
-		err = unix.Fstatat(int(top.Fd()), s.name, &named, unix.AT_SYMLINK_NOFOLLOW)
+		err = unix.Fstatat(int(s.top.Fd()), s.name, &named, unix.AT_SYMLINK_NOFOLLOW)
 	}
 	// Between opening and locking, another may have finished and removed it.
 	if err != nil || mine.Ino != named.Ino || mine.Dev != named.Dev {
@@ -152,20 +155,49 @@ func (s *staging) claim() error {
 // that comes early; what decides is the rename.
 func (d *Directory) mayLand(e *wire.Entry) error {
 	st, err := d.root.Lstat(e.Path)
+	if err != nil {
+		return d.missing(e, err)
+	}
+	return d.mayReplace(e, st.Mode(), st.ModTime())
+}
+
+// mayLandIn is mayLand for an entry of a directory that is open (fstatat(2)).
+func (d *Directory) mayLandIn(dir *os.File, e *wire.Entry) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), path.Base(e.Path), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return d.missing(e, &fs.PathError{Op: "fstatat", Path: e.Path, Err: err})
+	}
+	mode := fs.ModeIrregular
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		mode = 0
+	case unix.S_IFDIR:
+		mode = fs.ModeDir
+	}
+	return d.mayReplace(e, mode, time.Unix(st.Mtim.Unix()))
+}
+
+// missing is what mayLand makes of a name that can't be looked at: mostly there is none.
+func (d *Directory) missing(e *wire.Entry, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, syscall.ENOTDIR):
 		return errorf(CodeExists, "%s: what should be its directory is none: move that away", d.path(e.Path))
-	case err != nil:
-		return errorf(CodeLocalIO, "destination: %w", err)
-	case e.Kind == wire.Dir && st.IsDir():
+	}
+	return errorf(CodeLocalIO, "destination: %w", err)
+}
+
+// mayReplace is what mayLand makes of what is there, of a type and with a time.
+func (d *Directory) mayReplace(e *wire.Entry, mode fs.FileMode, mtime time.Time) error {
+	switch {
+	case e.Kind == wire.Dir && mode.IsDir():
 		return nil
 	case e.Kind == wire.Dir:
 		return errorf(CodeExists, "%s exists and is not a directory: move it away", d.path(e.Path))
-	case !st.Mode().IsRegular():
+	case !mode.IsRegular():
 		return errorf(CodeExists, "%s exists and is not a regular file: move it away", d.path(e.Path))
-	case !d.overwrite.replaces(st.ModTime(), time.Unix(0, e.MTimeNS)):
+	case !d.overwrite.replaces(mtime, time.Unix(0, e.MTimeNS)):
 		return d.exists(e.Path)
 	}
 	return nil

@@ -193,7 +193,7 @@ func TestDryRunCountsTheRoom(t *testing.T) {
 // TestDryRunOpensNoLane, whatever the receiver asks for.
 func TestDryRunOpensNoLane(t *testing.T) {
 	for _, m := range []wire.Message{
-		&wire.OpenLane{ID: 1, Depth: 1, TCP: &wire.TCPLane{}}, &wire.Plan{Transport: TransportTCP}, &wire.Receipt{}, &wire.Landed{},
+		&wire.OpenLane{ID: 1, Depth: 1, TCP: &wire.TCPLane{}}, &wire.Plan{Transport: TransportTCP}, receipt(0), &wire.Landed{},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newEngine(t, nil, [2]string{"f", "x"})

@@ -183,10 +183,16 @@ func (p *pull) begin(f *inbound) error {
 		if e.Size > 0 {
 			return nil
 		}
-		if p.place(f) == nil {
+		f.mu.Lock()
+		if f.settled {
+			f.mu.Unlock()
+			return nil
+		}
+		if err := f.put(p.dest, nil); err != nil {
+			f.mu.Unlock()
+			p.giveUp(f, err, true)
 			return nil // and it was said why
 		}
-		f.mu.Lock()
 		if err := p.step(f, nil); err != nil {
 			p.cancel(err)
 		}

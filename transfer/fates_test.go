@@ -229,6 +229,12 @@ func (d fateDest) Create(e *wire.Entry) (Landing, error) {
 	return fateLanding{fateDest: d, e: e}, nil
 }
 
+func (d fateDest) Put(e *wire.Entry, b []byte) (Landing, error) {
+	l := fateLanding{fateDest: d, e: e}
+	_, err := l.WriteAt(b, 0)
+	return l, err
+}
+
 type fateLanding struct {
 	fateDest
 	e *wire.Entry

@@ -65,7 +65,7 @@ func repeat(n int, m wire.Message) (list []wire.Message) {
 }
 
 func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
-	receipts := []wire.Message{&wire.Receipt{File: 0}, &wire.Receipt{File: 1}}
+	receipts := []wire.Message{receipt(0), receipt(1)}
 	lane := &wire.OpenLane{ID: 1, Depth: 1, RDMA: &wire.RDMALane{QP: wire.QueuePair{MTU: 1}}}
 	var lanes []wire.Message
 	for id := range uint32(maxOpened + 1) {
@@ -77,17 +77,17 @@ func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 		"Entry":                    {entry(0, "a", 1)},
 		"ManifestEnd":              {&wire.ManifestEnd{}},
 		"LaneAnswer":               {&wire.LaneAnswer{}},
-		"Vouch":                    {&wire.Vouch{}},
+		"Vouch":                    {vouch(0)},
 		"Digests":                  {&wire.Digests{}},
 		"a third file landed":      {&wire.Landed{File: 2}},
 		"the last file landed":     {&wire.Landed{File: 1<<32 - 1}},
 		"a file landed too often":  repeat(maxAttempts+1, &wire.Landed{File: 1}),
-		"a receipt of no file":     {&wire.Receipt{File: 2}},
+		"a receipt of no file":     {receipt(2)},
 		"a failure of no file":     {&wire.FileFailed{File: 2}},
-		"done before the end":      {&wire.Receipt{File: 0}, &wire.Done{Files: 1}},
+		"done before the end":      {receipt(0), &wire.Done{Files: 1}},
 		"more landed than said":    append(receipts, &wire.Done{Files: 3}),
 		"fewer landed than said":   append(receipts, &wire.Done{Files: 1}),
-		"a failed one landed":      {&wire.Receipt{File: 0}, &wire.FileFailed{File: 1, Code: 7}, &wire.Done{Files: 2}},
+		"a failed one landed":      {receipt(0), &wire.FileFailed{File: 1, Code: 7}, &wire.Done{Files: 2}},
 		"lanes without end":        lanes,
 		"a lane that is there":     {lane, lane},
 		"done before anything was": {&wire.Done{}},
@@ -172,7 +172,7 @@ func TestFailuresWithoutACodeAreFailures(t *testing.T) {
 		bad := againstSender(t, t.Context(), TransportAuto)
 		bad.say(welcome, &wire.Plan{})
 		await[*wire.ManifestEnd](bad.hostile)
-		bad.say(&wire.FileFailed{File: 0, Reason: "because"}, &wire.FileFailed{File: 1}, &wire.Receipt{File: 1}, &wire.Done{})
+		bad.say(&wire.FileFailed{File: 0, Reason: "because"}, &wire.FileFailed{File: 1}, receipt(1), &wire.Done{})
 		wantCode(t, bad.finish().err, CodeOther, "none of 2", "because")
 	})
 }

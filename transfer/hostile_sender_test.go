@@ -20,7 +20,7 @@ func TestReceiverRefusesWhatNoSenderSays(t *testing.T) {
 		"OpenLane":                     {&wire.OpenLane{Depth: 1, TCP: &wire.TCPLane{}}},
 		"Plan":                         {&wire.Plan{}},
 		"Landed":                       {a, &wire.Landed{}},
-		"Receipt":                      {a, &wire.Receipt{}},
+		"Receipt":                      {a, receipt(0)},
 		"Done":                         {a, &wire.Done{}},
 		"first entry is not 0":         {b},
 		"an entry twice":               {a, a},
@@ -34,14 +34,14 @@ func TestReceiverRefusesWhatNoSenderSays(t *testing.T) {
 		"digests of no file":           {sums(0, "hello", 0)},
 		"digests of a later file":      {a, sums(7, "hello", 0)},
 		"digests before it landed":     {a, sums(0, "hello", 0)},
-		"a voucher for no file":        {&wire.Vouch{}},
-		"a voucher before it landed":   {entry(0, "a", mib), &wire.Vouch{}},
+		"a voucher for no file":        {vouch(0)},
+		"a voucher before it landed":   {entry(0, "a", mib), vouch(0)},
 		"a stream of half an extent":   {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: 5}},
 		"a stream that shrinks":        {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: mib}, &wire.Grown{}},
 		"a stream after its end":       {&wire.Entry{Path: "a", Kind: wire.Stream}, &wire.Grown{Size: mib, End: true}, &wire.Grown{Size: 2 * mib}},
 		"a file that grows":            {entry(0, "a", mib), &wire.Grown{Size: 2 * mib}},
 		"digests of a directory":       {&wire.Entry{Path: "d", Kind: wire.Dir}, &wire.Digests{}},
-		"a voucher for a directory":    {&wire.Entry{Path: "d", Kind: wire.Dir}, &wire.Vouch{}},
+		"a voucher for a directory":    {&wire.Entry{Path: "d", Kind: wire.Dir}, vouch(0)},
 		"digests of a small file":      {a, &wire.Digests{}},
 		"in no directory":              {entry(0, "d/a", 5)},
 		"in a directory that was left": {&wire.Entry{Path: "d", Kind: wire.Dir}, entry(1, "a", 5), entry(2, "d/a", 5)},
@@ -108,10 +108,10 @@ func TestReceiverPutsUpWithIdleTalk(t *testing.T) {
 		write(t, filepath.Join(bad.dir, "exists"), "precious")
 		bad.say(&wire.LaneAnswer{ID: 1}, &wire.LaneAnswer{ID: 1}, &wire.LaneAnswer{ID: 99}, &wire.LaneDown{ID: 99},
 			entry(0, "f", int64(len(content))), entry(1, "exists", 5), &wire.ManifestEnd{Files: 2})
-		bad.say(sums(1, "hello", 0), &wire.Vouch{File: 1}, &wire.FileFailed{File: 1}) // of one that has failed
+		bad.say(sums(1, "hello", 0), vouch(1), &wire.FileFailed{File: 1}) // of one that has failed
 		bad.serve(2, content)
 		await[*wire.Landed](bad.hostile)
-		bad.say(sums(0, content, 0, 1), sums(0, content, 1), &wire.Vouch{}, &wire.Vouch{}, &wire.FileFailed{})
+		bad.say(sums(0, content, 0, 1), sums(0, content, 1), vouch(0), vouch(0), &wire.FileFailed{})
 		if done := await[*wire.Done](bad.hostile); done.Files != 1 {
 			t.Errorf("%+v", done)
 		}
@@ -149,7 +149,7 @@ func TestVoucherWithoutDigestsIsWorthNothing(t *testing.T) {
 			for range maxAttempts {
 				await[*wire.Landed](bad.hostile)
 				bad.say(digests...)
-				bad.say(&wire.Vouch{})
+				bad.say(vouch(0))
 			}
 			if failed := await[*wire.FileFailed](bad.hostile); failed.Code != uint8(CodeIntegrity) {
 				t.Errorf("%s: %+v", name, failed)
@@ -203,7 +203,7 @@ func TestVoucherIsAWord(t *testing.T) {
 			bad.serve(1, content)
 			await[*wire.Landed](bad.hostile)
 			time.Sleep(stallLimit * 2 / 3)
-			bad.say(digests, &wire.Vouch{})
+			bad.say(digests, vouch(0))
 		}
 		if done := await[*wire.Done](bad.hostile); done.Files != 1 {
 			t.Errorf("%+v", done)

@@ -115,6 +115,10 @@ func entry(file uint32, path string, size int64) *wire.Entry {
 	return &wire.Entry{File: file, Path: path, Size: size, Mode: 0o600}
 }
 
+func vouch(file uint32) *wire.Vouch { return &wire.Vouch{Files: []uint32{file}} }
+
+func receipt(file uint32) *wire.Receipt { return &wire.Receipt{Files: []uint32{file}} }
+
 func sums(file uint32, content string, extents ...uint32) *wire.Digests {
 	m := &wire.Digests{File: file}
 	for _, n := range extents {

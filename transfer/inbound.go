@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
@@ -33,8 +34,9 @@ type inbound struct {
 	waiting int                 // vouchers that the sender owes
 	stale   bool                // an extent was asked for again since a voucher was: it says nothing of that
 	rounds  int                 // vouchers that came too early, or without digests
-	voucher *wire.Vouch
-	names   []*inbound // that it shall have too; pull's mu guards them
+	vouched bool                // of a small file: the sender has said
+	theirs  Digest              // what this is
+	names   []*inbound          // that it shall have too; pull's mu guards them
 }
 
 // arrival is an extent of which one digest is known and the other is not.
@@ -91,7 +93,8 @@ func (p *pull) place(f *inbound) Landing {
 // warm, then the file.
 func (p *pull) land(e Extent, b []byte) error {
 	if e.Count > 0 {
-		return p.landPack(e, b)
+		p.landPack(e, b)
+		return nil
 	}
 	f := p.file(e.File)
 	if f == nil {
@@ -280,73 +283,112 @@ func (p *pull) refused(e Extent) {
 	}
 }
 
+// Of a pack, each packShare files are landed by one goroutine, up to packHands at once, of
+// all lanes and transfers: a file system makes several files at a time, and takes a
+// processor for each.
+const (
+	packShare = 16
+	packHands = 8
+)
+
+// hands has room for each goroutine that lands files of packs.
+var hands = make(chan struct{}, min(packHands, runtime.GOMAXPROCS(0)))
+
 // landPack takes the bytes of a pack.
-func (p *pull) landPack(e Extent, b []byte) error {
-	for _, m := range p.sched.unpack(e) {
-		content := b[:m.size]
-		b = b[m.size:]
-		if f := p.file(m.file); f != nil {
-			if err := p.landWhole(f, content); err != nil {
-				return err
-			}
+func (p *pull) landPack(e Extent, b []byte) {
+	members := p.sched.unpack(e)
+	shares := min((len(members)+packShare-1)/packShare, cap(hands))
+	var others sync.WaitGroup
+	for ; shares > 1; shares-- {
+		n := len(members) / shares
+		share, content := members[:n], b
+		for _, m := range share {
+			b = b[m.size:]
 		}
+		members = members[n:]
+		others.Go(func() { p.landShare(share, content) })
 	}
-	return nil
+	p.landShare(members, b)
+	others.Wait()
 }
 
-// landWhole takes a whole small file.
-func (p *pull) landWhole(f *inbound, b []byte) error {
-	l := p.place(f)
-	if l == nil {
-		return nil
+func (p *pull) landShare(members []packed, b []byte) {
+	hands <- struct{}{}
+	defer func() { <-hands }()
+	var ready []commit
+	for _, m := range members {
+		if f := p.file(m.file); f != nil && p.landWhole(f, b[:m.size]) {
+			ready = append(ready, commit{file: f})
+		}
+		b = b[m.size:]
 	}
+	p.commits.add(ready...)
+}
+
+// landWhole takes a whole small file. It reports whether that is to be committed.
+func (p *pull) landWhole(f *inbound, b []byte) (ready bool) {
 	sum := p.verify.Whole(b)
-	if _, err := l.WriteAt(b, 0); err != nil {
-		p.fail(f.entry.File, err, true)
-		return nil
-	}
-	if p.Progress != nil {
-		p.Progress.Moved.Add(int64(len(b)))
-	}
 	f.mu.Lock()
 	if f.settled || f.here > 0 {
 		f.mu.Unlock()
-		return nil
+		return false
 	}
-	f.here, f.small = 1, sum
-	v := f.voucher
+	err := f.put(p.dest, b)
+	vouched := f.vouched
+	if err == nil {
+		f.here, f.small = 1, sum
+	}
 	f.mu.Unlock()
-	if v == nil {
-		p.owe(f.entry.File)
-		return nil
+	switch {
+	case err != nil:
+		p.giveUp(f, err, true)
+		return false
+	case p.Progress != nil:
+		p.Progress.Moved.Add(int64(len(b)))
 	}
-	return p.vouchedWhole(f, v)
+	if !vouched {
+		p.owe(f.entry.File)
+		return false
+	}
+	return p.compareWhole(f)
 }
 
-// vouchedWhole compares a small file that has landed with the sender's word for it.
-func (p *pull) vouchedWhole(f *inbound, v *wire.Vouch) error {
+// put writes a file that is small as a whole. f.mu is held; one that can't be written is
+// settled, and the caller's to give up.
+func (f *inbound) put(dest Destination, b []byte) (err error) {
+	if f.landing == nil {
+		f.landing, err = dest.Put(&f.entry, b)
+	} else {
+		_, err = f.landing.WriteAt(b, 0)
+	}
+	f.settled = err != nil
+	return err
+}
+
+// compareWhole compares a small file that has landed with the sender's word for it. It
+// reports whether that is to be committed.
+func (p *pull) compareWhole(f *inbound) (ready bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.voucher = v
-	if f.settled || f.here == 0 {
-		return nil
+	if f.settled || f.here == 0 || !f.vouched {
+		f.mu.Unlock()
+		return false
 	}
 	p.said(f.entry.File)
-	if p.verify != digest.None && (len(v.Digest) == 0 || Digest(v.Digest) != f.small) {
-		f.voucher, f.here = nil, 0
-		if f.rounds++; f.rounds < maxAttempts {
-			p.sched.again(f.entry.File, int(f.entry.Size))
-			return nil
-		}
-		err := errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), f.rounds)
+	if f.theirs == f.small {
+		f.settled = true
 		f.mu.Unlock()
-		p.fail(f.entry.File, err, true)
-		f.mu.Lock()
-		return nil
+		return true
 	}
-	f.settled = true
-	p.commits.add(commit{file: f})
-	return nil
+	f.vouched, f.here = false, 0
+	f.rounds++
+	again := f.rounds < maxAttempts
+	f.mu.Unlock()
+	if again {
+		p.sched.again(f.entry.File, int(f.entry.Size))
+	} else {
+		p.fail(f.entry.File, errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), maxAttempts), true)
+	}
+	return false
 }
 
 // digests keeps what the sender says its extents hash to.
@@ -383,18 +425,40 @@ func (p *pull) digests(m *wire.Digests) error {
 	return p.step(f, bad)
 }
 
-// vouched lets a file have its name, or asks again for what came without a digest.
+// vouched lets files have their names, or asks again for what came without a digest.
 func (p *pull) vouched(m *wire.Vouch) error {
-	f, err := p.known(m.File)
-	if f == nil || err != nil {
-		return err
+	var ready []commit
+	for i, file := range m.Files {
+		f, err := p.known(file)
+		switch {
+		case err != nil:
+			return err
+		case f == nil:
+		case p.packed(f):
+			var sum Digest
+			if p.verify != digest.None && len(m.Digests) > 0 {
+				sum = Digest(m.Digests[i*wire.DigestSize:])
+			}
+			f.mu.Lock()
+			f.vouched, f.theirs = true, sum
+			f.mu.Unlock()
+			if p.compareWhole(f) {
+				ready = append(ready, commit{file: f})
+			}
+		case f.sum == nil:
+			return fmt.Errorf("%w: a voucher for %+q, which is no file", wire.ErrMalformed, f.entry.Path)
+		default:
+			if err := p.vouchedFor(f); err != nil {
+				return err
+			}
+		}
 	}
-	switch {
-	case p.packed(f):
-		return p.vouchedWhole(f, m)
-	case f.sum == nil:
-		return fmt.Errorf("%w: a voucher for %+q, which is no file", wire.ErrMalformed, f.entry.Path)
-	}
+	p.commits.add(ready...)
+	return nil
+}
+
+// vouchedFor is vouched for a file that travelled in extents.
+func (p *pull) vouchedFor(f *inbound) (err error) {
 	f.mu.Lock()
 	if f.settled {
 		f.mu.Unlock()
@@ -405,7 +469,7 @@ func (p *pull) vouched(m *wire.Vouch) error {
 		return fmt.Errorf("%w: a voucher for a file that has not landed", wire.ErrMalformed)
 	}
 	f.waiting--
-	p.said(m.File)
+	p.said(f.entry.File)
 	if !f.whole() || f.stale {
 		return p.step(f, nil) // an extent was found damaged meanwhile: it vouches again
 	}

@@ -98,6 +98,11 @@ func (d *namedIn) Resume(e *wire.Entry) (Landing, []Block, error) {
 // Create is the directory's.
 func (d *namedIn) Create(e *wire.Entry) (Landing, error) { return d.Destination.Create(d.n.renamed(e)) }
 
+// Put is the directory's.
+func (d *namedIn) Put(e *wire.Entry, b []byte) (Landing, error) {
+	return d.Destination.Put(d.n.renamed(e), b)
+}
+
 // single refuses what is not the one file or stream that a place has room for: the
 // first entry of the manifest.
 func single(e *wire.Entry, place string) error {

@@ -17,8 +17,9 @@ import (
 // part is one file on its way into a Directory.
 type part struct {
 	s      *staging
-	name   string
+	name   string // in the hidden directory; "" for a small file that has none yet
 	e      wire.Entry
+	mode   uint32        // permission bits of the file, or unknownMode
 	object ledger.Object // which file the part is
 	digest *Digest       // when it is whole
 	known  atomic.Bool   // the ledger has it
@@ -26,7 +27,8 @@ type part struct {
 	recorded bool // the ledger knows that it was finished, or given up; s.mu guards it
 
 	mu     sync.Mutex
-	file   *os.File    // nil when a small file was written whole
+	file   *os.File    // nil when a small file was written whole and has a name in the hidden directory
+	set    bool        // mode and times are, and nothing was written since
 	direct *directFile // the same, past the page cache; nil when there is none, or none yet
 	tried  bool        // to open that
 	done   bool        // it has its name, or is gone
@@ -56,7 +58,7 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 		f.Close()
 		return nil, errorf(CodeExists, "%s is not a part of a file: remove it", s.path(s.name+"/"+name))
 	}
-	p := &part{s: s, file: f, name: name, e: *e}
+	p := &part{s: s, file: f, name: name, e: *e, mode: unknownMode}
 	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
 		s.ledger.AppendForget(partKey(e))
 		if err := ledgerError("ledger", s.ledger.Sync()); err != nil {
@@ -110,8 +112,8 @@ func (p *part) failed(op string, err error) error {
 }
 
 // WriteAt writes at an offset; it never shares a file position. What a file with holes
-// has of zeroes is left out. A small file that is whole is finished and closed: many
-// may wait for their names.
+// has of zeroes is left out. A small file that is whole is finished, and closed if it can
+// be opened again: many may wait for their names.
 func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 	file, err := p.open()
 	switch {
@@ -132,16 +134,19 @@ func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 		if err := p.finish(); err != nil {
 			return n, err
 		}
-		p.close()
+		if p.name != "" {
+			p.close()
+		}
 	}
 	return n, nil
 }
 
-// open gives the part's file: a small one that was written whole comes again when it
-// arrived damaged. nil when the part has its name, or is gone.
+// open gives the part's file, to be written to: a small one that was written whole comes
+// again when it arrived damaged. nil when the part has its name, or is gone.
 func (p *part) open() (_ *os.File, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.set = false
 	if p.file == nil && !p.done {
 		p.file, err = p.s.root.OpenFile(p.name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	}
@@ -185,16 +190,17 @@ var zeroes [hole]byte
 
 func zero(b []byte) bool { return string(b) == string(zeroes[:len(b)]) }
 
-// finish sets mode and times.
+// finish sets mode and times, unless they are.
 func (p *part) finish() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.file == nil {
+	if p.file == nil || p.set {
 		return nil
 	}
-	if err := setMeta(p.file, &p.e, &p.s.who); err != nil {
+	if err := setMeta(p.file, &p.e, p.mode, &p.s.who); err != nil {
 		return p.failed("setting mode and times of", err)
 	}
+	p.set = true
 	return nil
 }
 
@@ -209,6 +215,9 @@ func (p *part) closeFile() {
 	if p.file != nil {
 		p.file.Close()
 		p.file = nil
+		if p.name == "" {
+			p.s.d.nameless.Add(-1)
+		}
 	}
 	p.direct.close()
 	p.direct = nil
@@ -269,7 +278,9 @@ func (p *part) over() {
 
 // Abort removes the part.
 func (p *part) Abort() {
-	_ = p.s.root.Remove(p.name)
+	if p.name != "" {
+		_ = p.s.root.Remove(p.name)
+	}
 	p.s.mu.Lock()
 	delete(p.s.pending, p)
 	p.recorded = true

@@ -263,7 +263,7 @@ func TestProbesThatHang(t *testing.T) {
 // TestPathsSessionsTakeNothingElse: who asks for paths alone can't send entries, for which
 // there is no destination.
 func TestPathsSessionsTakeNothingElse(t *testing.T) {
-	for _, m := range []wire.Message{entry(0, "a", 1), &wire.ManifestEnd{}, &wire.Landed{}, &wire.Vouch{}, &wire.LaneAnswer{}, &wire.Measure{Size: 1, Depth: 1, Extents: 1, Nanoseconds: 1}} {
+	for _, m := range []wire.Message{entry(0, "a", 1), &wire.ManifestEnd{}, &wire.Landed{}, vouch(0), &wire.LaneAnswer{}, &wire.Measure{Size: 1, Depth: 1, Extents: 1, Nanoseconds: 1}} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newEngine(t, nil, [2]string{"a", "hello"})
 			a, b := sessions(t)

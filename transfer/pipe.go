@@ -176,6 +176,13 @@ func (d *piped) Create(e *wire.Entry) (Landing, error) {
 	return d, nil
 }
 
+// Put is Create and WriteAt.
+func (d *piped) Put(e *wire.Entry, b []byte) (Landing, error) {
+	d.file = e.File
+	_, err := d.WriteAt(b, 0)
+	return d, err
+}
+
 // WriteAt keeps an extent until it is sound and has its turn. One that was damaged is
 // replaced; what is sound already stays.
 func (d *piped) WriteAt(b []byte, off int64) (int, error) {

@@ -130,7 +130,7 @@ func (s *staging) Resume(e *wire.Entry) (Landing, []Block, error) {
 	if f == nil {
 		return nil, nil, nil
 	}
-	p := &part{s: s, file: f, name: partName(e, partSuffix), e: *e, object: object}
+	p := &part{s: s, file: f, name: partName(e, partSuffix), e: *e, mode: unknownMode, object: object}
 	p.known.Store(true)
 	return p, blocks, nil
 }

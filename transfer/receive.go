@@ -69,6 +69,7 @@ type pull struct {
 	dest       Destination
 	outlook    Outlook // of a dry run, instead
 	commits    commits
+	receipts   receipts
 	committing sync.WaitGroup
 
 	mu       sync.Mutex

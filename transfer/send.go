@@ -208,7 +208,7 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 	case *wire.Kept:
 		err = p.kept(m)
 	case *wire.Receipt:
-		err = p.receipt(m)
+		err = p.receipts(m)
 	case *wire.Foreseen:
 		err = p.foreseen(m)
 	case *wire.FileFailed:
@@ -405,7 +405,7 @@ func (p *push) vouch(f *sourceFile) {
 	}
 	err := p.sendDigests(f.entry.File, have)
 	if err == nil {
-		err = p.s.Send(&wire.Vouch{File: f.entry.File})
+		err = p.s.Send(&wire.Vouch{Files: []uint32{f.entry.File}})
 	}
 	if err != nil {
 		p.cancel(err)
@@ -413,18 +413,8 @@ func (p *push) vouch(f *sourceFile) {
 }
 
 // vouched vouches for files that travelled in a pack.
-func (p *push) vouched(files []voucher) {
-	for _, v := range files {
-		m := &wire.Vouch{File: v.file}
-		if v.digest != nil {
-			m.Digest = v.digest[:]
-		}
-		if err := p.s.Queue(m); err != nil {
-			p.cancel(err)
-			return
-		}
-	}
-	if err := p.s.Flush(); err != nil {
+func (p *push) vouched(m *wire.Vouch) {
+	if err := p.s.Send(m); err != nil {
 		p.cancel(err)
 	}
 }
@@ -438,8 +428,21 @@ func (p *push) fileFailed(file uint32, err error) {
 	}
 }
 
-func (p *push) receipt(m *wire.Receipt) error {
-	f, err := p.Source.file(m.File)
+func (p *push) receipts(m *wire.Receipt) error {
+	for i, file := range m.Files {
+		var sum *Digest
+		if len(m.Digests) > 0 {
+			sum = (*Digest)(m.Digests[i*wire.DigestSize:])
+		}
+		if err := p.receipt(file, sum); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *push) receipt(file uint32, sum *Digest) error {
+	f, err := p.Source.file(file)
 	if err != nil {
 		return err
 	}
@@ -451,11 +454,7 @@ func (p *push) receipt(m *wire.Receipt) error {
 		}
 		p.mu.Unlock()
 	}
-	var sum *Digest
-	if len(m.Digest) > 0 {
-		sum = (*Digest)(m.Digest)
-	}
-	p.settle(m.File, FileResult{Digest: sum})
+	p.settle(file, FileResult{Digest: sum})
 	return nil
 }
 

@@ -43,6 +43,8 @@ type Destination interface {
 	Resume(e *wire.Entry) (Landing, []Block, error)
 	// Create makes a place for a file or a stream.
 	Create(e *wire.Entry) (Landing, error)
+	// Put is Create for a small file, with all of its bytes, which it does not keep.
+	Put(e *wire.Entry, b []byte) (Landing, error)
 	// Commit makes files durable, together, and gives them their names.
 	Commit([]Whole) []error
 	// Storage says how files were written so far.
@@ -142,6 +144,7 @@ func (nowhere) HardLink(*wire.Entry) error                   { return nil }
 func (nowhere) Resume(*wire.Entry) (Landing, []Block, error) { return nil, nil, nil }
 func (nowhere) Verified(uint32, Digest)                      {}
 func (n nowhere) Create(*wire.Entry) (Landing, error)        { return n, nil }
+func (n nowhere) Put(*wire.Entry, []byte) (Landing, error)   { return n, nil }
 func (nowhere) WriteAt(p []byte, _ int64) (int, error)       { return len(p), nil }
 func (n nowhere) place() (*os.File, bool)                    { return n.null, false }
 func (nowhere) wrote(int64, int64) error                     { return nil }

@@ -33,18 +33,12 @@ type Source struct {
 	// have left. vouched: packed files were read whole and have not changed.
 	failed  func(file uint32, err error)
 	digests func(file uint32, have map[int]Digest)
-	vouched func([]voucher)
+	vouched func(*wire.Vouch)
 
 	mu    sync.Mutex
 	files map[uint32]*sourceFile
 	next  uint32 // number of the next entry
 	over  bool
-}
-
-// voucher is the sender's word for a packed file.
-type voucher struct {
-	file   uint32
-	digest *Digest // nil when nothing is verified
 }
 
 // OpenSource looks at every path, and says what can't be sent. What is in a
@@ -67,7 +61,7 @@ func newSource(walk *walker) *Source {
 		ctx:        context.Background(),
 		failed:     func(uint32, error) {},
 		digests:    func(uint32, map[int]Digest) {},
-		vouched:    func([]voucher) {},
+		vouched:    func(*wire.Vouch) {},
 		files:      make(map[uint32]*sourceFile),
 	}
 }
@@ -396,14 +390,14 @@ func (s *Source) sentPack(r wire.Request, p []byte) {
 	if err != nil || size != int64(len(p)) {
 		return // one has settled meanwhile: the receiver asks again, or wants no more
 	}
-	vouchers := make([]voucher, len(files))
-	for i, f := range files {
-		vouchers[i].file = f.entry.File
+	m := new(wire.Vouch)
+	for _, f := range files {
+		m.Files = append(m.Files, f.entry.File)
 		if s.verify != digest.None {
 			d := s.verify.Whole(p[:f.entry.Size])
-			vouchers[i].digest = &d
+			m.Digests = append(m.Digests, d[:]...)
 		}
 		p = p[f.entry.Size:]
 	}
-	s.vouched(vouchers)
+	s.vouched(m)
 }

@@ -26,6 +26,7 @@ type staging struct {
 	name string
 	root *os.Root // nil in a dry run, when there is none
 	dir  *os.File // the same directory: its lock, its descriptor for renameat2 and fsync
+	top  *os.File // the destination; nil where no hidden directory is
 
 	store    storage
 	ledger   *ledger.Ledger
@@ -34,7 +35,10 @@ type staging struct {
 	mu       sync.Mutex
 	pending  map[*part][]Block // that landed, and are not in the ledger
 	left     []*part           // that shall be kept
+	made     map[string]bool   // directories that are new and not finished: nothing else is there
 	named    string            // directory of which syncNames was the last; Check's alone
+	at       openDir           // where Check looked last
+	nameless nameless
 	who      accounts
 }
 
@@ -44,7 +48,11 @@ func (s *staging) path(name string) string { return s.d.path(name) }
 func (s *staging) Storage() Storage { return s.store.Storage() }
 
 func (s *staging) release() {
+	s.at.close()
 	s.dir.Close()
+	if s.top != nil {
+		s.top.Close()
+	}
 	if s.root != nil {
 		s.root.Close()
 	}
@@ -91,10 +99,44 @@ func (s *staging) Check(e *wire.Entry) (*Finished, error) {
 	if done, err := s.landedBefore(e); done != nil || err != nil {
 		return done, err
 	}
-	if err := s.d.mayLand(e); err != nil {
+	if err := s.mayLand(e); err != nil {
 		return nil, err
 	}
 	return nil, s.fits(e, 0)
+}
+
+// mayLand is [Directory.mayLand] for entries that come one directory after the other: in a
+// new one nothing is looked for, and any other stays open.
+func (s *staging) mayLand(e *wire.Entry) error {
+	parent := path.Dir(e.Path)
+	s.mu.Lock()
+	made := s.made[parent]
+	s.mu.Unlock()
+	if made {
+		return nil
+	}
+	if s.at.dir == nil || s.at.path != parent {
+		s.at.close()
+		dir, err := s.d.root.Open(parent)
+		if err != nil {
+			return s.d.mayLand(e) // which says why
+		}
+		s.at = openDir{parent, dir}
+	}
+	return s.d.mayLandIn(s.at.dir, e)
+}
+
+// openDir is a directory that is open.
+type openDir struct {
+	path string
+	dir  *os.File
+}
+
+func (p *openDir) close() {
+	if p.dir != nil {
+		p.dir.Close()
+		p.dir = nil
+	}
 }
 
 // mayBe refuses what lands in no directory, whatever is there.
@@ -111,20 +153,29 @@ func mayBe(e *wire.Entry) error {
 // Mkdir makes a directory that is private until Finish. One that is there is used.
 func (s *staging) Mkdir(e *wire.Entry) error {
 	err := s.d.root.Mkdir(e.Path, 0o700)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
 		return errorf(CodeLocalIO, "making a directory: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made[e.Path] = true
 	return nil
 }
 
 // Finish gives a directory its mode and times.
 func (s *staging) Finish(e *wire.Entry) error {
+	s.mu.Lock()
+	delete(s.made, e.Path)
+	s.mu.Unlock()
 	dir, err := s.d.root.Open(e.Path)
 	if err != nil {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
 	defer dir.Close()
-	if err := setMeta(dir, e, &s.who); err != nil {
+	if err := setMeta(dir, e, unknownMode, &s.who); err != nil {
 		return errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
 	}
 	if err := s.sync(dir); err != nil {
@@ -212,22 +263,47 @@ func (s *staging) Commit(list []Whole) []error {
 		s.settled(parts, errs, list[0].Kind)
 	}
 	s.each(parts, errs, s.record)
-	dirs := make(map[string]bool)
-	for i, p := range parts {
-		if errs[i] == nil {
-			errs[i] = s.rename(p.name, &p.e)
-		}
-		if errs[i] != nil {
-			p.Abort()
-			parts[i] = nil
-			continue
-		}
-		p.over()
-		dirs[path.Dir(p.e.Path)] = true
-	}
+	dirs := s.callAll(parts, errs)
 	// The files have their names: nothing takes them away again.
 	spread(errs, s.syncDirs(dirs))
 	return errs
+}
+
+// callAll gives parts that have not failed their names, and ends all of them. Each
+// directory is looked up once for all that lands in it. It gives those in which something
+// did.
+func (s *staging) callAll(parts []*part, errs []error) map[string]bool {
+	in := make(map[string][]int)
+	for i, p := range parts {
+		if errs[i] != nil {
+			p.Abort()
+			continue
+		}
+		dir := path.Dir(p.e.Path)
+		in[dir] = append(in[dir], i)
+	}
+	dirs := make(map[string]bool)
+	for name, list := range in {
+		dir, err := s.d.root.Open(name)
+		for _, i := range list {
+			p := parts[i]
+			if err != nil {
+				errs[i] = errorf(CodeLocalIO, "destination: %w", err)
+			} else {
+				errs[i] = s.call(p, dir)
+			}
+			if errs[i] != nil {
+				p.Abort()
+				continue
+			}
+			p.over()
+			dirs[name] = true
+		}
+		if err == nil {
+			dir.Close()
+		}
+	}
+	return dirs
 }
 
 // each runs one operation for the parts that have not failed.
@@ -310,6 +386,11 @@ func (s *staging) rename(name string, e *wire.Entry) error {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
 	defer dir.Close()
+	return s.renameIn(dir, name, e)
+}
+
+// renameIn is rename into a directory that is open.
+func (s *staging) renameIn(dir *os.File, name string, e *wire.Entry) (err error) {
 	from, to, base := int(s.dir.Fd()), int(dir.Fd()), path.Base(e.Path)
 	switch s.d.overwrite {
 	case OverwriteNever:
@@ -320,11 +401,16 @@ func (s *staging) rename(name string, e *wire.Entry) error {
 			}
 		}
 	default:
-		if err := s.d.mayLand(e); err != nil {
+		if err := s.d.mayLandIn(dir, e); err != nil {
 			return err
 		}
 		err = unix.Renameat(from, name, to, base)
 	}
+	return s.renamed(e, err)
+}
+
+// renamed says what came of giving an entry its name.
+func (s *staging) renamed(e *wire.Entry, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return s.d.exists(e.Path)
@@ -348,10 +434,13 @@ func partName(e *wire.Entry, suffix string) string {
 	return hex.EncodeToString(k[:]) + suffix
 }
 
+// unknownMode is what a file is said to have whose permission bits have to be set.
+const unknownMode = ^uint32(0)
+
 // setMeta sets whose a file is, the permission bits (setuid and setgid are dropped),
-// attributes and times. A user's attributes come before the bits that may forbid
-// them, and lists after those, which change them.
-func setMeta(f *os.File, e *wire.Entry, who *accounts) error {
+// unless they are what it has, attributes and times. A user's attributes come before the
+// bits that may forbid them, and lists after those, which change them.
+func setMeta(f *os.File, e *wire.Entry, has uint32, who *accounts) error {
 	fd := int(f.Fd())
 	if err := setOwner(fd, e.Owner, who); err != nil {
 		return fmt.Errorf("owner: %w (receive as root, or send without --owner)", err)
@@ -359,8 +448,10 @@ func setMeta(f *os.File, e *wire.Entry, who *accounts) error {
 	if err := setAttrs(fd, e.Attrs, false); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, e.Mode&0o777); err != nil {
-		return err
+	if mode := e.Mode & 0o777; mode != has {
+		if err := unix.Fchmod(fd, mode); err != nil {
+			return err
+		}
 	}
 	if err := setAttrs(fd, e.Attrs, true); err != nil {
 		return err

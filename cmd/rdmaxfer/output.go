@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -23,7 +22,7 @@ type output struct {
 	role     string // send or recv
 	json     bool
 	verbose  bool // tells of paths
-	results  io.Writer
+	results  *late
 	progress transfer.Progress
 	moved    func() int64
 
@@ -32,7 +31,7 @@ type output struct {
 }
 
 func newOutput(role string, asJSON bool) *output {
-	return &output{role: role, json: asJSON, results: os.Stdout, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
+	return &output{role: role, json: asJSON, results: &late{out: os.Stdout}, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
 }
 
 // schema is the version of the JSON events.
@@ -50,7 +49,11 @@ func (o *output) event(name string, fields map[string]any) {
 	if err != nil {
 		panic(err) // strings, numbers and booleans alone
 	}
-	o.results.Write(append(line, '\n'))
+	if line = append(line, '\n'); name == "file" {
+		o.results.later(line)
+		return
+	}
+	o.results.Write(line)
 }
 
 func (o *output) say(format string, args ...any) {
@@ -95,7 +98,7 @@ func (o *output) File(f transfer.FileResult) {
 		sum := f.Kind.Hex(*f.Digest)
 		fields[f.Kind.String()] = sum
 		if !o.json {
-			fmt.Fprintf(o.results, "%s  %s\n", sum, transfer.Printable(f.Path))
+			o.results.later(fmt.Appendf(nil, "%s  %s\n", sum, transfer.Printable(f.Path)))
 		}
 	}
 	o.event("file", fields)
@@ -154,6 +157,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if r == nil {
 		r = &transfer.Result{}
 	}
+	o.results.flush()
 	seconds := r.Elapsed.Seconds()
 	rate := 0.0
 	if seconds > 0 {

@@ -138,7 +138,7 @@ type receiver struct {
 
 func (r *receiver) output() *output {
 	out := newOutput("recv", r.json)
-	out.results, out.verbose = r.results, r.verbose
+	out.results, out.verbose = &late{out: r.results}, r.verbose
 	return out
 }
 

@@ -153,19 +153,22 @@ func (m *Digests) check() error {
 
 func (m *Landed) check() error { return nil }
 
-func (m *Vouch) check() error { return digest(m.Digest) }
+func (m *Vouch) check() error { return each(m.Files, m.Digests) }
 
-// digest bounds one that may be left out.
-func digest(d []byte) error {
-	if n := len(d); n != 0 && n != DigestSize {
-		return malformed("a digest of %d bytes", n)
+// each bounds files of which one message speaks, and their digests, which may be left out.
+func each(files []uint32, digests []byte) error {
+	if n := len(files); n < 1 || n > MaxPack {
+		return malformed("a word about %d files", n)
+	}
+	if n := len(digests); n != 0 && n != DigestSize*len(files) {
+		return malformed("%d bytes of digests of %d files", n, len(files))
 	}
 	return nil
 }
 
 func (m *FileFailed) check() error { return texts(m.Reason) }
 
-func (m *Receipt) check() error { return digest(m.Digest) }
+func (m *Receipt) check() error { return each(m.Files, m.Digests) }
 
 func (m *Foreseen) check() error {
 	if m.Here < 0 || m.Here > MaxSize {

@@ -321,12 +321,12 @@ type Landed struct {
 	File uint32 `cbor:"1,keyasint"`
 }
 
-// Vouch follows all the Digests of a file that did not change while it was read. For
-// a file that travels in a pack it comes without having been asked for, and has the
-// file's digest with it.
+// Vouch follows all the Digests of files that did not change while they were read. For
+// the files of a pack it comes without having been asked for, and has their digests with
+// it, if digests are taken.
 type Vouch struct {
-	File   uint32 `cbor:"1,keyasint"`
-	Digest []byte `cbor:"2,keyasint,omitempty"`
+	Files   []uint32 `cbor:"1,keyasint"`
+	Digests []byte   `cbor:"2,keyasint,omitempty"` // 32 bytes each, one after the other
 }
 
 // FileFailed says that one file will not arrive, and why; the others go on.
@@ -336,10 +336,11 @@ type FileFailed struct {
 	Reason string `cbor:"3,keyasint"`
 }
 
-// Receipt says that a file has its name and is durable.
+// Receipt says that entries have their names and are durable: files with digests, or
+// entries without.
 type Receipt struct {
-	File   uint32 `cbor:"1,keyasint"`
-	Digest []byte `cbor:"2,keyasint,omitempty"` // of the whole file, as b3sum prints it
+	Files   []uint32 `cbor:"1,keyasint"`
+	Digests []byte   `cbor:"2,keyasint,omitempty"` // of the whole files, as b3sum prints them
 }
 
 // Foreseen answers an Entry of a dry run that would land.

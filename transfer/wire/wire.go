@@ -30,7 +30,7 @@ const (
 	MaxLanes   = 64
 	MaxEntries = 1 << 24  // of a manifest
 	MaxExtent  = 16 << 20 // bytes of one extent
-	MaxPack    = 1 << 12  // entries of one pack
+	MaxPack    = 1 << 12  // entries of one pack, or of which one message speaks
 	MaxSize    = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
