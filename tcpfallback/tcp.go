@@ -21,7 +21,7 @@ import (
 )
 
 // Methods are the ways out that a sender can be asked for.
-var Methods = []string{"auto", "copy", "mmap", "sendfile"}
+var Methods = []string{"auto", "copy", "mmap", "sendfile", "splice"}
 
 // Transport makes both ends of TCP lanes.
 type Transport struct {
@@ -103,17 +103,15 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 		return newAutoOut(m, choice), nil
 	case "copy":
 		return newCopyOut(mode, extentSize), nil
-	case "mmap", "sendfile":
+	case "mmap", "sendfile", "splice":
 		switch {
 		case encrypted:
 			return nil, fmt.Errorf("%s moves pages as they are: encrypt with --method copy", t.Method)
 		case mode != compress.None:
 			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
 		}
-		if t.Method == "mmap" {
-			return &mmapOut{copyOut: newCopyOut(mode, extentSize)}, nil
-		}
-		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
+		c := newCopyOut(mode, extentSize)
+		return map[string]method{"mmap": &mmapOut{copyOut: c}, "sendfile": &sendfileOut{c}, "splice": &spliceOut{copyOut: c}}[t.Method], nil
 	}
 	return nil, fmt.Errorf("no TCP method %q (there are %v)", t.Method, slices.Clone(Methods))
 }
