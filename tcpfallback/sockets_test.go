@@ -247,3 +247,40 @@ func TestBufferThatTheKernelCutsIsAnError(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingPacesWithinOneHost, unless its user wants it so.
+func TestNothingPacesWithinOneHost(t *testing.T) {
+	control := func(c *net.TCPConn) (name string) {
+		raw, err := c.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	_, theirs := pair(t)
+	usual := control(theirs)
+	for _, c := range []struct{ chosen, want string }{{"", "reno"}, {usual, usual}} {
+		_, theirs := pair(t)
+		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), params(theirs), nil, new(wire.LaneAnswer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := control(theirs); got != c.want {
+			t.Errorf("%q was chosen: %s", c.chosen, got)
+		}
+		server.Close()
+	}
+	for _, c := range []struct {
+		mine, theirs string
+		one          bool
+	}{{"127.0.0.1", "127.0.0.2", true}, {"::1", "::1", true}, {"192.0.2.1", "192.0.2.1", true}, {"192.0.2.1", "192.0.2.2", false}, {"127.0.0.1", "192.0.2.1", false}} {
+		if got := oneHost(net.ParseIP(c.mine), net.ParseIP(c.theirs)); got != c.one {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}

@@ -34,6 +34,9 @@ type Transport struct {
 	Choice *Choice
 	// Compress is what the sending end compresses: nothing, if it is empty.
 	Compress compress.Mode
+	// Congestion is the congestion control that the user chose for the sending end's
+	// sockets. Where that is empty, a connection within this host has none that paces.
+	Congestion string
 }
 
 // Name is "tcp".
@@ -61,6 +64,9 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 	conn, err := p.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
+	}
+	if t.Congestion == "" {
+		withinHost(conn)
 	}
 	answer.Method = method.name()
 	if _, ok := method.(*autoOut); ok {
