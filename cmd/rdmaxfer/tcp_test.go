@@ -266,6 +266,8 @@ func TestUsage(t *testing.T) {
 		{"recv --mss 10", 2, "32767"},
 		{"recv --key-file " + key + " --congestion smoke", 2, "modprobe tcp_smoke"},
 		{"send --key-file " + key + " --congestion smoke /etc/hostname 127.0.0.1:1", 2, "modprobe tcp_smoke"},
+		{"send --key-file " + key + " --bind 192.0.2.1 /etc/hostname 127.0.0.1:1", 2, "no address of this host"},
+		{"send --key-file " + key + " --bind ::1 /etc/hostname 127.0.0.1:1", 2, "of the other kind"},
 		{"send --key-file " + key + " --ipv6 /etc/hostname 127.0.0.1:1", 4, "connecting to"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},
