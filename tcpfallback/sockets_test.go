@@ -248,7 +248,7 @@ func TestBufferThatTheKernelCutsIsAnError(t *testing.T) {
 	})
 }
 
-// TestNothingPacesWithinOneHost, unless its user wants it so.
+// TestNothingPacesWithinOneHost, unless its user wants it so, or answers come one at a time.
 func TestNothingPacesWithinOneHost(t *testing.T) {
 	control := func(c *net.TCPConn) (name string) {
 		raw, err := c.SyscallConn()
@@ -264,14 +264,20 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 	}
 	_, theirs := pair(t)
 	usual := control(theirs)
-	for _, c := range []struct{ chosen, want string }{{"", "reno"}, {usual, usual}} {
+	for _, c := range []struct {
+		chosen string
+		depth  int
+		want   string
+	}{{"", 16, "reno"}, {usual, 16, usual}, {"", 1, usual}} {
 		_, theirs := pair(t)
-		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), params(theirs), nil, new(wire.LaneAnswer))
+		p := params(theirs)
+		p.Depth = c.depth
+		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, nil, new(wire.LaneAnswer))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := control(theirs); got != c.want {
-			t.Errorf("%q was chosen: %s", c.chosen, got)
+			t.Errorf("%+v: %s", c, got)
 		}
 		server.Close()
 	}

@@ -35,7 +35,8 @@ type Transport struct {
 	// Compress is what the sending end compresses: nothing, if it is empty.
 	Compress compress.Mode
 	// Congestion is the congestion control that the user chose for the sending end's
-	// sockets. Where that is empty, a connection within this host has none that paces.
+	// sockets. Where that is empty, a connection within this host has none that paces, unless
+	// it carries one answer at a time.
 	Congestion string
 }
 
@@ -65,7 +66,7 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 	if err != nil {
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
 	}
-	if t.Congestion == "" {
+	if t.Congestion == "" && p.Depth > 1 {
 		withinHost(conn)
 	}
 	answer.Method = method.name()
