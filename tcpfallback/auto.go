@@ -48,6 +48,7 @@ const maxDisturbed = 24
 // Choice is the method that auto has chosen, or how far it has come with that. All lanes
 // of a session share one. Its zero value has tried nothing.
 type Choice struct {
+	untried   bool // no trials: it stays as it begins
 	mu        sync.Mutex
 	begun     bool      // something was sent
 	first     string    // method of what is sent before trials; empty when nothing was yet
@@ -76,7 +77,7 @@ func (c *Choice) next(verifying bool) string {
 	switch {
 	case c.chosen != "":
 		return c.chosen
-	case c.ready < beforeTrials:
+	case c.ready < beforeTrials || c.untried:
 		return c.first
 	}
 	return c.racing()[c.turn]
@@ -94,7 +95,7 @@ func (c *Choice) moved(method string, n int, now time.Time) {
 	switch {
 	case c.chosen != "":
 		return
-	case c.ready < beforeTrials:
+	case c.ready < beforeTrials || c.untried:
 		c.ready += int64(n)
 		return
 	case method != c.racing()[c.turn]:
@@ -168,7 +169,7 @@ func (c *Choice) disturb() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun = true
-	if c.chosen != "" || c.ready < beforeTrials {
+	if c.chosen != "" || c.ready < beforeTrials || c.untried {
 		return
 	}
 	c.again()
@@ -184,7 +185,7 @@ func (c *Choice) String() string {
 	switch {
 	case c.chosen == "" && c.ready == 0 && c.begun:
 		return "copy"
-	case c.chosen == "" && c.ready > 0 && c.ready < beforeTrials:
+	case c.chosen == "" && c.ready > 0 && (c.ready < beforeTrials || c.untried):
 		return c.first
 	case c.chosen == "":
 		return "auto"

@@ -91,6 +91,23 @@ func TestAutoTriesNothingSmall(t *testing.T) {
 	}
 }
 
+// TestAutoTriesNothingAtOnce: with one request in flight there is no rate to go by.
+func TestAutoTriesNothingAtOnce(t *testing.T) {
+	p := params(nil)
+	for depth, untried := range map[int]bool{1: true, 2: false} {
+		p.Depth = depth
+		m, err := Transport{}.newMethod(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		choice, now := m.(*autoOut).choice, time.Unix(1, 0)
+		sends(choice, &now, toTry, map[string]float64{"splice": 1e9})
+		if by := sends(choice, &now, tried, map[string]float64{"splice": 1e9, "copy": 9e9, "mmap": 1e9}); (by["splice"] == tried) != untried || (choice.String() == "splice") != untried {
+			t.Errorf("%d requests in flight: %v, %s", depth, by, choice)
+		}
+	}
+}
+
 // TestAutoForgivesOddTrials of a method: one that was quick, and several that were slow,
 // unless they were all that it had.
 func TestAutoForgivesOddTrials(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 // into packets (splice(2)): no copy by the CPU on the sending side, as with sendfile, but a
 // whole extent at a time where that goes by 64 KiB. An extent that is in the pipe is there
 // to its end before a header promises it, so a truncated file breaks no lane. The digest is
-// taken from the page cache beside it, through buf. What is no range of one file goes as
-// copy does.
+// taken from the page cache beside it, through buf. What is no range of one file, and what is
+// small, goes as copy does.
 type spliceOut struct {
 	*copyOut
 	pipe *pipe // nil until it is needed
@@ -32,7 +32,13 @@ func (m *spliceOut) release() {
 	}
 }
 
+// spliceLeast is how much is worth it, bytes: of less the copy costs no more than a call.
+const spliceLeast = 16 << 10
+
 func (m *spliceOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+	if r.Length < spliceLeast {
+		return m.copyOut.answer(conn, src, r)
+	}
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
 		return err

@@ -58,7 +58,7 @@ func (t Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LanePara
 
 // Answer connects to the receiver.
 func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
-	method, err := t.newMethod(p.ExtentSize, p.Secret != nil)
+	method, err := t.newMethod(p)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,8 @@ type method interface {
 	release()
 }
 
-func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
+func (t Transport) newMethod(p transfer.LaneParams) (method, error) {
+	extentSize, encrypted := p.ExtentSize, p.Secret != nil
 	mode := t.Compress
 	if mode == "" {
 		mode = compress.None
@@ -104,7 +105,10 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 			return m, nil
 		}
 		choice := t.Choice
-		if choice == nil {
+		switch {
+		case p.Depth == 1: // how soon an answer is off the hands says nothing of its way
+			choice = &Choice{untried: true}
+		case choice == nil:
 			choice = new(Choice)
 		}
 		return newAutoOut(m, choice), nil
