@@ -14,7 +14,7 @@ import (
 
 // How auto finds the fastest method: what is sent anyway goes by each in turn for a while.
 // A connection has found its speed, and the receiver its own, when beforeTrials bytes
-// have gone by copy: less than that is no transfer to measure at. A trial is trialSize
+// have gone by the first of them: less than that is no transfer to measure at. A trial is trialSize
 // bytes, of which the first trialSettles don't count: what the method before it sent is
 // still under way. Each method has trialRounds, in turn, and the second of its rates counts,
 // from the quickest on: whatever else the hosts do makes a method slow, and may do so in
@@ -27,9 +27,19 @@ const (
 	trialRounds  = 5
 )
 
-// lead is how many times as fast as copy a method must be. copy takes its digests of the
-// very bytes that it sends, and a truncated source breaks none of its lanes.
+// lead is how many times as fast as the first method another must be to be chosen.
 const lead = 1.1
+
+// first is the method of what is sent before trials, and after them unless another is
+// clearly faster. What is verified the program must read anyhow, and copy takes its digests
+// of the very bytes that it sends; of the rest splice leaves nothing to the CPU but the
+// packets.
+func first(verifying bool) string {
+	if verifying {
+		return "copy"
+	}
+	return "splice"
+}
 
 // maxDisturbed is how many trials may be cut short by what goes by copy anyhow, packs and
 // streams, before auto gives up.
@@ -38,8 +48,10 @@ const maxDisturbed = 24
 // Choice is the method that auto has chosen, or how far it has come with that. All lanes
 // of a session share one. Its zero value has tried nothing.
 type Choice struct {
+	untried   bool // no trials: it stays as it begins
 	mu        sync.Mutex
 	begun     bool      // something was sent
+	first     string    // method of what is sent before trials; empty when nothing was yet
 	ready     int64     // bytes before the first trial
 	out       []string  // methods that have no more trials
 	round     int       // of trials, each method in turn
@@ -52,18 +64,21 @@ type Choice struct {
 	chosen    string               // empty as long as trials go on
 }
 
-// trials are in this order: copy first, which is what was used before.
-func trials() []string { return slices.Clone(Methods[1:]) }
+// trials are in this order. sendfile has none: what it moves splice moves by fewer calls.
+func trials() []string { return []string{"copy", "mmap", "splice"} }
 
 // next is the method of the next extent.
-func (c *Choice) next() string {
+func (c *Choice) next(verifying bool) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.first == "" {
+		c.first = first(verifying)
+	}
 	switch {
 	case c.chosen != "":
 		return c.chosen
-	case c.ready < beforeTrials:
-		return "copy"
+	case c.ready < beforeTrials || c.untried:
+		return c.first
 	}
 	return c.racing()[c.turn]
 }
@@ -77,11 +92,10 @@ func (c *Choice) racing() []string {
 func (c *Choice) moved(method string, n int, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.begun = true
 	switch {
 	case c.chosen != "":
 		return
-	case c.ready < beforeTrials:
+	case c.ready < beforeTrials || c.untried:
 		c.ready += int64(n)
 		return
 	case method != c.racing()[c.turn]:
@@ -118,9 +132,9 @@ func (c *Choice) end(method string, now time.Time) {
 	if c.round < trialRounds && len(c.racing()) > 1 {
 		return
 	}
-	c.chosen = "copy"
+	c.chosen = c.first
 	for _, m := range trials() {
-		if c.rate(m) > lead*c.rate("copy") && c.rate(m) > c.rate(c.chosen) {
+		if c.rate(m) > lead*c.rate(c.first) && c.rate(m) > c.rate(c.chosen) {
 			c.chosen = m
 		}
 	}
@@ -149,18 +163,18 @@ func (c *Choice) again() {
 	c.sent, c.counted, c.since = 0, 0, time.Time{}
 }
 
-// disturb says that something went by copy that no method can move otherwise: it is no part
+// disturb says that something went by copy, since nothing else can move it: it is no part
 // of a trial, which begins again.
 func (c *Choice) disturb() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun = true
-	if c.chosen != "" || c.ready < beforeTrials {
+	if c.chosen != "" || c.ready < beforeTrials || c.untried {
 		return
 	}
 	c.again()
 	if c.disturbed++; c.disturbed > maxDisturbed {
-		c.chosen, c.rates = "copy", nil
+		c.chosen, c.rates = c.first, nil
 	}
 }
 
@@ -169,8 +183,10 @@ func (c *Choice) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.chosen == "" && c.begun && c.ready < beforeTrials:
+	case c.chosen == "" && c.ready == 0 && c.begun:
 		return "copy"
+	case c.chosen == "" && c.ready > 0 && (c.ready < beforeTrials || c.untried):
+		return c.first
 	case c.chosen == "":
 		return "auto"
 	case c.rates == nil:
@@ -191,7 +207,7 @@ type autoOut struct {
 }
 
 func newAutoOut(c *copyOut, choice *Choice) *autoOut {
-	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "sendfile": &sendfileOut{c}}}
+	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "splice": &spliceOut{copyOut: c}}}
 }
 
 func (m *autoOut) name() string { return m.choice.String() }
@@ -207,7 +223,7 @@ func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 		m.choice.disturb()
 		return m.copyOut.answer(conn, src, r)
 	}
-	method := m.choice.next()
+	method := m.choice.next(src.Verifying())
 	if err := m.methods[method].answer(conn, src, r); err != nil {
 		return err
 	}

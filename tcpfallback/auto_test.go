@@ -18,7 +18,7 @@ import (
 func sends(c *Choice, now *time.Time, n int, rate map[string]float64) map[string]int {
 	by := make(map[string]int)
 	for range n {
-		m := c.next()
+		m := c.next(c.first == "copy")
 		by[m]++
 		*now = now.Add(time.Duration(float64(extent) / rate[m] * 1e9))
 		c.moved(m, extent, *now)
@@ -30,24 +30,31 @@ const toTry, tried = beforeTrials / extent, trialRounds * 3 * trialSize / extent
 
 func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
 	for _, c := range []struct {
-		copy, mmap, sendfile float64
-		want                 string
-		rounds               map[string]int // of trials
+		verifying          bool
+		copy, mmap, splice float64
+		want               string
+		rounds             map[string]int // of trials
 	}{
-		{1e9, 1e9, 1e9, "copy (auto: 1.0 GB/s against mmap 1.0, sendfile 1.0)", map[string]int{"copy": 5, "mmap": 5, "sendfile": 5}},
-		{1e9, 1.09e9, 1.05e9, "copy (auto: 1.0 GB/s against mmap 1.1, sendfile 1.1)", map[string]int{"copy": 5, "mmap": 5, "sendfile": 5}},
-		{1e9, 1.12e9, 1e9, "mmap (auto: 1.1 GB/s against copy 1.0, sendfile 1.0)", map[string]int{"copy": 2, "mmap": 2, "sendfile": 2}},
-		{1e9, 1.2e9, 3e9, "sendfile (auto: 3.0 GB/s against copy 1.0, mmap 1.2)", map[string]int{"copy": 2, "mmap": 2, "sendfile": 2}},
-		{1e9, 3e9, 1.2e9, "mmap (auto: 3.0 GB/s against copy 1.0, sendfile 1.2)", map[string]int{"copy": 2, "mmap": 2, "sendfile": 2}},
-		{1e9, 2e9, 1.9e9, "mmap (auto: 2.0 GB/s against copy 1.0, sendfile 1.9)", map[string]int{"copy": 2, "mmap": 5, "sendfile": 5}},
-		{3e9, 1e9, 1e9, "copy (auto: 3.0 GB/s against mmap 1.0, sendfile 1.0)", map[string]int{"copy": 2, "mmap": 2, "sendfile": 2}},
+		{true, 1e9, 1e9, 1e9, "copy (auto: 1.0 GB/s against mmap 1.0, splice 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
+		{true, 1e9, 1.09e9, 1.05e9, "copy (auto: 1.0 GB/s against mmap 1.1, splice 1.1)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
+		{true, 1e9, 1.12e9, 1e9, "mmap (auto: 1.1 GB/s against copy 1.0, splice 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
+		{true, 1e9, 1.2e9, 3e9, "splice (auto: 3.0 GB/s against copy 1.0, mmap 1.2)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
+		{true, 1e9, 3e9, 1.2e9, "mmap (auto: 3.0 GB/s against copy 1.0, splice 1.2)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
+		{true, 1e9, 2e9, 1.9e9, "mmap (auto: 2.0 GB/s against copy 1.0, splice 1.9)", map[string]int{"copy": 2, "mmap": 5, "splice": 5}},
+		{false, 1e9, 1e9, 1e9, "splice (auto: 1.0 GB/s against copy 1.0, mmap 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
+		{false, 1.09e9, 1e9, 1e9, "splice (auto: 1.0 GB/s against copy 1.1, mmap 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
+		{false, 2e9, 2.1e9, 1e9, "mmap (auto: 2.1 GB/s against copy 2.0, splice 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 2}},
+		{false, 1e9, 1e9, 5e9, "splice (auto: 5.0 GB/s against copy 1.0, mmap 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
+		{true, 3e9, 1e9, 1e9, "copy (auto: 3.0 GB/s against mmap 1.0, splice 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
 	} {
 		choice, now := new(Choice), time.Unix(1, 0)
-		rate := map[string]float64{"copy": c.copy, "mmap": c.mmap, "sendfile": c.sendfile}
+		before := first(c.verifying)
+		rate := map[string]float64{"copy": c.copy, "mmap": c.mmap, "splice": c.splice}
 		if got := choice.String(); got != "auto" {
 			t.Errorf("before anything was sent: %s", got)
 		}
-		if by := sends(choice, &now, toTry, rate); by["copy"] != toTry || choice.String() != "auto" {
+		choice.next(c.verifying)
+		if by := sends(choice, &now, toTry, rate); by[before] != toTry || choice.String() != "auto" {
 			t.Errorf("before the trials: %v, %s", by, choice)
 		}
 		by := make(map[string]int)
@@ -64,17 +71,17 @@ func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
 		if got := choice.String(); got != c.want {
 			t.Errorf("%v: %s, want %s", c, got, c.want)
 		}
-		chosen := choice.next()
+		chosen := choice.next(c.verifying)
 		if by := sends(choice, &now, 1000, rate); by[chosen] != 1000 {
 			t.Errorf("after the trials: %v", by)
 		}
 	}
 }
 
-// TestAutoTriesNothingSmall: what is over before copy is up to speed.
+// TestAutoTriesNothingSmall: what is over before a connection is up to speed.
 func TestAutoTriesNothingSmall(t *testing.T) {
 	choice, now := new(Choice), time.Unix(1, 0)
-	if by := sends(choice, &now, toTry-1, map[string]float64{"copy": 1e9}); by["copy"] != toTry-1 || choice.String() != "copy" {
+	if by := sends(choice, &now, toTry-1, map[string]float64{"splice": 1e9}); by["splice"] != toTry-1 || choice.String() != "splice" {
 		t.Errorf("%v, %s", by, choice)
 	}
 	choice = new(Choice)
@@ -84,33 +91,50 @@ func TestAutoTriesNothingSmall(t *testing.T) {
 	}
 }
 
+// TestAutoTriesNothingAtOnce: with one request in flight there is no rate to go by.
+func TestAutoTriesNothingAtOnce(t *testing.T) {
+	p := params(nil)
+	for depth, untried := range map[int]bool{1: true, 2: false} {
+		p.Depth = depth
+		m, err := Transport{}.newMethod(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		choice, now := m.(*autoOut).choice, time.Unix(1, 0)
+		sends(choice, &now, toTry, map[string]float64{"splice": 1e9})
+		if by := sends(choice, &now, tried, map[string]float64{"splice": 1e9, "copy": 9e9, "mmap": 1e9}); (by["splice"] == tried) != untried || (choice.String() == "splice") != untried {
+			t.Errorf("%d requests in flight: %v, %s", depth, by, choice)
+		}
+	}
+}
+
 // TestAutoForgivesOddTrials of a method: one that was quick, and several that were slow,
 // unless they were all that it had.
 func TestAutoForgivesOddTrials(t *testing.T) {
 	choice, now := new(Choice), time.Unix(1, 0)
 	const round = tried / trialRounds
-	rate := map[string]float64{"copy": 1e9, "mmap": 0.1e9, "sendfile": 9e9}
+	rate := map[string]float64{"copy": 1e9, "mmap": 0.1e9, "splice": 9e9}
 	sends(choice, &now, toTry+round, rate)
-	rate["sendfile"] = 1e9
+	rate["splice"] = 1e9
 	for _, mmap := range []float64{2e9, 0.1e9, 0.1e9, 2e9} {
 		rate["mmap"] = mmap
 		sends(choice, &now, round, rate)
 	}
-	if got := choice.next(); got != "mmap" {
+	if got := choice.next(true); got != "mmap" {
 		t.Errorf("chose %s", choice)
 	}
 }
 
 // TestAutoIsNotDisturbedForEver by packs between the extents of files: a trial that was cut
-// short begins again, and when all are it goes on with copy.
+// short begins again, and when all are it goes on as it began.
 func TestAutoIsNotDisturbedForEver(t *testing.T) {
-	rate := map[string]float64{"copy": 1e9, "mmap": 2e9, "sendfile": 1e9}
+	rate := map[string]float64{"copy": 1e9, "mmap": 2e9, "splice": 1e9}
 	choice, now := new(Choice), time.Unix(1, 0)
 	sends(choice, &now, toTry+1, rate)
 	now = now.Add(time.Hour) // of packs
 	choice.disturb()
 	sends(choice, &now, tried, rate)
-	if choice.String() != "mmap (auto: 2.0 GB/s against copy 1.0, sendfile 1.0)" {
+	if choice.String() != "mmap (auto: 2.0 GB/s against copy 1.0, splice 1.0)" {
 		t.Errorf("%s", choice)
 	}
 	choice = new(Choice)
@@ -119,7 +143,7 @@ func TestAutoIsNotDisturbedForEver(t *testing.T) {
 		sends(choice, &now, 10, rate)
 		choice.disturb()
 	}
-	if by := sends(choice, &now, 100, rate); by["copy"] != 100 || choice.String() != "copy" {
+	if by := sends(choice, &now, 100, rate); by["splice"] != 100 || choice.String() != "splice" {
 		t.Errorf("%v, %s", by, choice)
 	}
 }
@@ -137,6 +161,9 @@ func TestFilesThatTheKernelWontMove(t *testing.T) {
 	}
 	if pages, err := new(window).of(proc, 0, 100); err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("%d bytes of it can be mapped", len(pages))
+	}
+	if _, err := new(spliceOut).fill(proc, 0, 100); err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("it can be spliced: %v", err)
 	}
 	_, theirs := pair(t)
 	if err := sendRange(theirs, int(proc.Fd()), 0, 100); !errors.Is(err, errNoSendfile) {

@@ -11,7 +11,8 @@ import (
 
 // copyOut reads an extent into a buffer (pread) and writes header and buffer in
 // one call (writev): two copies by the CPU, and the digest is taken of the very
-// bytes that were sent. Between the two the extent may be compressed.
+// bytes that were sent. Between the two the extent may be compressed. What was read of a
+// stream is in memory, and sent from there.
 type copyOut struct {
 	buf     []byte
 	head    [wire.HeaderSize]byte
@@ -33,13 +34,18 @@ func (*copyOut) name() string { return "copy" }
 func (*copyOut) release() {}
 
 func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
-	p := m.buf[:min(int(r.Length), len(m.buf))]
-	ok, err := src.Read(r, p)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return refuse(conn, r)
+	p, release := src.Hold(r)
+	if release != nil {
+		defer release()
+	} else {
+		p = m.buf[:min(int(r.Length), len(m.buf))]
+		ok, err := src.Read(r, p)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return refuse(conn, r)
+		}
 	}
 	m.chooser.Start()
 	payload, compressed := m.chooser.Payload(m.packed, p)

@@ -309,7 +309,7 @@ func TestEncryptedLanesEnd(t *testing.T) {
 }
 
 func TestPagesAreNotEncrypted(t *testing.T) {
-	for _, method := range []string{"mmap", "sendfile"} {
+	for _, method := range []string{"mmap", "sendfile", "splice"} {
 		p := params(nil)
 		p.Secret = []byte("secret")
 		if _, err := (Transport{Method: method}).Answer(t.Context(), p, nil, new(wire.LaneAnswer)); err == nil {

@@ -146,6 +146,27 @@ func TestLandsInFiles(t *testing.T) {
 	})
 }
 
+// TestWhatIsForNobodyIsDropped: as many bytes as it has, and nothing of what follows.
+func TestWhatIsForNobodyIsDropped(t *testing.T) {
+	f := newFiles(transfer.Extent{File: 1, Len: extent}, transfer.Extent{File: 1, Off: extent, Len: 77}, transfer.Extent{File: 2, Len: extent}, transfer.Extent{File: 1, Len: extent})
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	f.places[1], f.places[2] = null, scratch(t)
+	if !nowhere(null) || nowhere(f.places[2]) {
+		t.Error("what is for nobody is not told from what is kept")
+	}
+	if err := pulledInto(t, t.Context(), "auto", f, serveAll); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(f.places[2].Name())
+	if len(f.placed) != 4 || err != nil || !bytes.Equal(got, bytes.Repeat([]byte{2}, extent)) {
+		t.Errorf("placed %v; %d bytes, or others, %v", f.placed, len(got), err)
+	}
+}
+
 // TestFileThatTakesNoMore fails by itself: the lane goes on with the next one.
 func TestFileThatTakesNoMore(t *testing.T) {
 	eachWayIn(t, func(t *testing.T, landing string) {

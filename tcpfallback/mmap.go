@@ -38,7 +38,7 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 	case errors.Is(err, io.ErrUnexpectedEOF): // nothing of it was sent yet: the lane lives on
 		src.Fail(r, err)
 		return refuse(conn, r)
-	case err != nil: // there are file systems that have no mappings
+	case err != nil: // there are file systems that have no mappings, and files with holes
 		return m.byHand(conn, src, r, file, false)
 	}
 	err = m.write(conn, r, wire.StatusOK, pages)
@@ -79,6 +79,10 @@ func (w *window) of(file *os.File, off int64, n int) ([]byte, error) {
 	return w.pages[off-w.from:][:n], nil
 }
 
+// errHoles says that to read a mapping of a file would take memory for what it has none of,
+// as on tmpfs it does.
+var errHoles = errors.New("it has holes")
+
 // cover maps what is not mapped yet, and makes sure that there is a file below all of it.
 func (w *window) cover(fd int, file *os.File, off int64, n int) error {
 	if file != w.file || off < w.from || off+int64(n) > w.from+int64(len(w.pages)) {
@@ -97,8 +101,11 @@ func (w *window) cover(fd int, file *os.File, off int64, n int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
-	if off+int64(n) > st.Size {
+	switch {
+	case off+int64(n) > st.Size:
 		return io.ErrUnexpectedEOF
+	case st.Blocks*512 < st.Size:
+		return errHoles
 	}
 	return nil
 }

@@ -45,6 +45,22 @@ func TestWindowOfAShorterFile(t *testing.T) {
 	}
 }
 
+// TestHolesStayHoles: a file of memory alone has as much of it as before when it was sent.
+func TestHolesStayHoles(t *testing.T) {
+	f := memory(t, 2*extent)
+	var w window
+	defer w.unmap()
+	if _, err := w.of(f, 0, extent); !errors.Is(err, errHoles) {
+		t.Errorf("a hole is mapped: %v", err)
+	}
+	if _, err := f.WriteAt(make([]byte, 2*extent), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.of(f, 0, extent); err != nil {
+		t.Errorf("what has no holes is not: %v", err)
+	}
+}
+
 // TestWindowMovesOn: it holds one stretch of one file at a time, whatever is asked for.
 func TestWindowMovesOn(t *testing.T) {
 	path, want := file(t, windowSize+3*extent+5)

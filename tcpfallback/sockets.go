@@ -3,6 +3,7 @@ package tcpfallback
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -122,6 +123,26 @@ func setCongestion(fd int, name string) error {
 		return err
 	}
 	return fmt.Errorf("%w; there are: %s", err, strings.Join(strings.Fields(string(b)), ", "))
+}
+
+// withinHost takes congestion control off a connection of this host with itself: there is
+// no path to find out about, and BBR paces all the same, which costs more than half of the
+// rate of a lane (docs/performance.md); of 32 connections with one answer at a time each it
+// costs nothing. reno every kernel has, and every user may choose.
+func withinHost(conn *net.TCPConn) {
+	if !oneHost(conn.LocalAddr().(*net.TCPAddr).IP, conn.RemoteAddr().(*net.TCPAddr).IP) {
+		return
+	}
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { // what can't be set stays as it was
+			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		})
+	}
+}
+
+// oneHost reports whether both ends of a connection are surely on this host.
+func oneHost(mine, theirs net.IP) bool {
+	return mine.Equal(theirs) || mine.IsLoopback() && theirs.IsLoopback()
 }
 
 // fastOpens is how many connections that came with data may wait for their handshakes.

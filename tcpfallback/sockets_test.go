@@ -247,3 +247,46 @@ func TestBufferThatTheKernelCutsIsAnError(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingPacesWithinOneHost, unless its user wants it so, or answers come one at a time.
+func TestNothingPacesWithinOneHost(t *testing.T) {
+	control := func(c *net.TCPConn) (name string) {
+		raw, err := c.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	_, theirs := pair(t)
+	usual := control(theirs)
+	for _, c := range []struct {
+		chosen string
+		depth  int
+		want   string
+	}{{"", 16, "reno"}, {usual, 16, usual}, {"", 1, usual}} {
+		_, theirs := pair(t)
+		p := params(theirs)
+		p.Depth = c.depth
+		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, nil, new(wire.LaneAnswer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := control(theirs); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+		server.Close()
+	}
+	for _, c := range []struct {
+		mine, theirs string
+		one          bool
+	}{{"127.0.0.1", "127.0.0.2", true}, {"::1", "::1", true}, {"192.0.2.1", "192.0.2.1", true}, {"192.0.2.1", "192.0.2.2", false}, {"127.0.0.1", "192.0.2.1", false}} {
+		if got := oneHost(net.ParseIP(c.mine), net.ParseIP(c.theirs)); got != c.one {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}

@@ -21,7 +21,7 @@ import (
 )
 
 // Methods are the ways out that a sender can be asked for.
-var Methods = []string{"auto", "copy", "mmap", "sendfile"}
+var Methods = []string{"auto", "copy", "mmap", "sendfile", "splice"}
 
 // Transport makes both ends of TCP lanes.
 type Transport struct {
@@ -34,6 +34,10 @@ type Transport struct {
 	Choice *Choice
 	// Compress is what the sending end compresses: nothing, if it is empty.
 	Compress compress.Mode
+	// Congestion is the congestion control that the user chose for the sending end's
+	// sockets. Where that is empty, a connection within this host has none that paces, unless
+	// it carries one answer at a time.
+	Congestion string
 }
 
 // Name is "tcp".
@@ -54,13 +58,16 @@ func (t Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LanePara
 
 // Answer connects to the receiver.
 func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
-	method, err := t.newMethod(p.ExtentSize, p.Secret != nil)
+	method, err := t.newMethod(p)
 	if err != nil {
 		return nil, err
 	}
 	conn, err := p.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
+	}
+	if t.Congestion == "" && p.Depth > 1 {
+		withinHost(conn)
 	}
 	answer.Method = method.name()
 	if _, ok := method.(*autoOut); ok {
@@ -85,7 +92,8 @@ type method interface {
 	release()
 }
 
-func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
+func (t Transport) newMethod(p transfer.LaneParams) (method, error) {
+	extentSize, encrypted := p.ExtentSize, p.Secret != nil
 	mode := t.Compress
 	if mode == "" {
 		mode = compress.None
@@ -97,23 +105,24 @@ func (t Transport) newMethod(extentSize int, encrypted bool) (method, error) {
 			return m, nil
 		}
 		choice := t.Choice
-		if choice == nil {
+		switch {
+		case p.Depth == 1: // how soon an answer is off the hands says nothing of its way
+			choice = &Choice{untried: true}
+		case choice == nil:
 			choice = new(Choice)
 		}
 		return newAutoOut(m, choice), nil
 	case "copy":
 		return newCopyOut(mode, extentSize), nil
-	case "mmap", "sendfile":
+	case "mmap", "sendfile", "splice":
 		switch {
 		case encrypted:
 			return nil, fmt.Errorf("%s moves pages as they are: encrypt with --method copy", t.Method)
 		case mode != compress.None:
 			return nil, fmt.Errorf("%s moves pages as they are: compress with --method copy", t.Method)
 		}
-		if t.Method == "mmap" {
-			return &mmapOut{copyOut: newCopyOut(mode, extentSize)}, nil
-		}
-		return &sendfileOut{newCopyOut(mode, extentSize)}, nil
+		c := newCopyOut(mode, extentSize)
+		return map[string]method{"mmap": &mmapOut{copyOut: c}, "sendfile": &sendfileOut{c}, "splice": &spliceOut{copyOut: c}}[t.Method], nil
 	}
 	return nil, fmt.Errorf("no TCP method %q (there are %v)", t.Method, slices.Clone(Methods))
 }

@@ -150,15 +150,21 @@ func (f *laneFeed) stalled(now time.Time) bool {
 	return len(f.taken) > 0 && now.Sub(f.since) > stallLimit
 }
 
+// usual is how long an extent takes from being asked for to its bytes; 0 when none came yet.
+func (f *laneFeed) usual() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.typical
+}
+
 // patience is how long another lane may have an extent before this one asks for it
 // too: twice its own time, so that lanes of one speed don't race each other.
 func (f *laneFeed) patience() time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.typical == 0 {
+	typical := f.usual()
+	if typical == 0 {
 		return 2 * unknownTime
 	}
-	return max(2*f.typical, lookAgain)
+	return max(2*typical, lookAgain)
 }
 
 // spare gives an extent that this lane has had for longer than limit, once each:

@@ -68,6 +68,9 @@ type keeper struct {
 	doubt   bool   // two ports did not answer that might carry one lane more
 	futile  int
 	landed  int64 // when the last lane was lost before
+
+	streams   streams     // what was found of how many lanes over TCP pay
+	streaming *time.Timer // to look at them again
 }
 
 // laneEvent is a lane that was opened or not (feed or err), or broke (both); or what came
@@ -87,6 +90,9 @@ func (l *lanes) keep(ctx context.Context) error {
 	k := &keeper{l: l, ctx: ctx, events: make(chan laneEvent), gone: make(chan struct{}), retry: time.NewTimer(lastRetry), wait: firstRetry}
 	k.retry.Stop()
 	defer k.retry.Stop()
+	k.streaming = time.NewTimer(lastRetry)
+	k.streaming.Stop()
+	defer k.streaming.Stop()
 	defer close(k.gone)
 	if err := k.begin(); err != nil {
 		return err
@@ -104,6 +110,8 @@ func (l *lanes) keep(ctx context.Context) error {
 			}
 		case <-k.retry.C:
 			k.again()
+		case <-k.streaming.C:
+			k.stream()
 		case e := <-k.events:
 			err = k.handle(e)
 		}
@@ -256,6 +264,9 @@ func (k *keeper) cameUp(g *group, f *laneFeed) {
 	}
 	if len(g.up) == 1 {
 		k.announce(g, k.trouble)
+		if g == k.tcp && g.asked == 0 {
+			k.streaming.Reset(streamsAfter)
+		}
 	}
 }
 

@@ -33,9 +33,22 @@ func (k Sockets) dial(ctx context.Context, addr string) (*net.TCPConn, error) {
 	d.SetMultipathTCP(false)
 	conn, err := d.DialContext(ctx, k.network(), addr)
 	if err != nil {
-		return nil, err
+		return nil, k.blameBind(err)
 	}
 	return conn.(*net.TCPConn), nil
+}
+
+// blameBind says so where Bind is why a connection can't be made.
+func (k Sockets) blameBind(err error) error {
+	var kind *net.AddrError
+	switch {
+	case k.Bind == nil:
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return errorf(CodeUsage, "--bind %v: it is no address of this host (ip address shows them)", k.Bind)
+	case errors.As(err, &kind):
+		return errorf(CodeUsage, "--bind %v: the receiver's address is of the other kind (IPv4, IPv6): bind one of its kind", k.Bind)
+	}
+	return err
 }
 
 // listen opens a port. Connections that it accepts inherit what Control sets (Linux).

@@ -245,6 +245,25 @@ func (s *Source) Read(r wire.Request, p []byte) (bool, error) {
 	return s.pass(r), nil
 }
 
+// Hold gives the bytes that r asks for where they are in memory, for a lane that sends them
+// from there, until release is called. That is for streams; release is nil where they are
+// for Read, which also says what is wrong with r.
+func (s *Source) Hold(r wire.Request) (p []byte, release func()) {
+	f, err := s.lookup(r)
+	if f == nil || err != nil || f.stream == nil {
+		return nil, nil
+	}
+	if p, release = f.stream.hold(r.Offset); release == nil {
+		return nil, nil
+	}
+	f.expect(int(r.Offset / s.extentSize))
+	if !s.pass(r) {
+		release()
+		return nil, nil
+	}
+	return p[:r.Length], release
+}
+
 // pass lets r's bytes go as fast as the user said they may. It answers false when the
 // transfer ends meanwhile.
 func (s *Source) pass(r wire.Request) bool {

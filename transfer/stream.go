@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -23,15 +26,30 @@ type stream struct {
 	in     io.ReadCloser
 
 	mu     sync.Mutex
-	kept   map[int][]byte // by extent number
+	kept   map[int]*kept // by extent number
 	free   [][]byte
 	read   int64 // bytes, ever
 	closed bool
 	room   sync.Cond // on mu: something was forgotten
 }
 
+// kept is an extent that was read.
+type kept struct {
+	b     []byte
+	held  int  // by lanes that send it from where it is
+	freed bool // it is forgotten, as soon as they are done
+}
+
 func newStream(in io.ReadCloser, extentSize int) *stream {
-	s := &stream{extent: extentSize, in: in, kept: make(map[int][]byte)}
+	if file, ok := in.(*os.File); ok {
+		// A pipe of 64 KiB, as it is made, has its two ends wait for each other sixteen times an
+		// extent. What is no pipe, or may not be larger, stays as it is.
+		_ = control(file, func(fd int) error {
+			_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, extentSize)
+			return err
+		})
+	}
+	s := &stream{extent: extentSize, in: in, kept: make(map[int]*kept)}
 	s.room.L = &s.mu
 	return s
 }
@@ -49,17 +67,21 @@ func (s *stream) pump(tell func(size int64, end bool) error) error {
 		if err != nil && !end {
 			return errorf(CodeLocalIO, "reading the stream at %d: %w", s.size(), err)
 		}
-		s.mu.Lock()
-		if n > 0 {
-			s.kept[int(s.read)/s.extent] = buf[:n]
-		}
-		s.read += int64(n)
-		size := s.read
-		s.mu.Unlock()
-		if err := tell(size, end); err != nil || end {
+		if err := tell(s.keep(buf[:n]), end); err != nil || end {
 			return err
 		}
 	}
+}
+
+// keep takes what was read, and gives how much that is by now.
+func (s *stream) keep(b []byte) (size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) > 0 {
+		s.kept[int(s.read)/s.extent] = &kept{b: b}
+	}
+	s.read += int64(len(b))
+	return s.read
 }
 
 // wait gives room for an extent; nil when nobody wants it any more.
@@ -88,14 +110,34 @@ func (s *stream) size() int64 {
 
 // readAt gives what is kept.
 func (s *stream) readAt(p []byte, off int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.kept[int(off)/s.extent]
+	b, release := s.hold(off)
+	if release != nil {
+		defer release()
+	}
 	if len(b) < len(p) {
 		return errForgotten
 	}
 	copy(p, b)
 	return nil
+}
+
+// hold gives what is kept from an offset on, where it is; it stays until release. release is
+// nil if there is nothing.
+func (s *stream) hold(off int64) (b []byte, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.kept[int(off)/s.extent]
+	if k == nil {
+		return nil, nil
+	}
+	k.held++
+	return k.b, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if k.held--; k.held == 0 && k.freed {
+			s.free = append(s.free, k.b[:s.extent])
+		}
+	}
 }
 
 // forget frees the extents below a number, which must have been read.
@@ -105,10 +147,13 @@ func (s *stream) forget(below int) error {
 	if int64(below)*int64(s.extent) >= s.read+int64(s.extent) {
 		return fmt.Errorf("%w: extent %d of a stream of %d bytes has landed", wire.ErrMalformed, below-1, s.read)
 	}
-	for n, b := range s.kept {
-		if n < below {
-			s.free = append(s.free, b[:s.extent])
-			delete(s.kept, n)
+	for n, k := range s.kept {
+		if n >= below {
+			continue
+		}
+		delete(s.kept, n)
+		if k.freed = true; k.held == 0 {
+			s.free = append(s.free, k.b[:s.extent])
 		}
 	}
 	s.room.Broadcast()

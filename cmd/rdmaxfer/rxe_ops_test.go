@@ -170,7 +170,7 @@ func TestCompareOverTheDevice(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	for _, m := range []string{"rdma read", "rdma write", "rdma send", "tcp copy", "tcp sendfile", "tcp mmap"} {
+	for _, m := range []string{"rdma read", "rdma write", "rdma send", "tcp copy", "tcp sendfile", "tcp mmap", "tcp splice"} {
 		if ops[m] != 2 {
 			t.Errorf("%d sizes of %s", ops[m], m)
 		}

@@ -22,7 +22,7 @@ import (
 
 func TestMethods(t *testing.T) {
 	for _, args := range [][]string{{"--method", "copy"}, {"--method", "mmap"}, {"--method", "mmap", "--verify", "none"},
-		{"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--verify", "none"},
+		{"--method", "sendfile"}, {"--method", "sendfile", "--verify", "none"}, {"--method", "splice"}, {"--method", "splice", "--verify", "none"}, {"--verify", "none"},
 		{"--encrypt"}, {"--encrypt", "--verify", "none", "--compress", "zstd", "--lanes", "2"}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			tt := newTransfer(t)
@@ -238,7 +238,7 @@ func TestUsage(t *testing.T) {
 		{"send", 2, "at least two arguments"},
 		{"send --nonsense a b", 2, "nonsense"},
 		{"send --transport smoke a b", 2, "auto, rdma, tcp"},
-		{"send --method smoke a b", 2, "auto, copy, mmap, sendfile"},
+		{"send --method smoke a b", 2, "auto, copy, mmap, sendfile, splice"},
 		{"send --method mmap --compress zstd a b", 2, "mmap moves pages as they are"},
 		{"send --key-file " + key + " help h:", 2, "HOST[:PORT]"}, // a file's name, and a host's
 		{"compare --sizes 2M h", 2, "from 1 to 1M"},
@@ -255,6 +255,7 @@ func TestUsage(t *testing.T) {
 		{"bench lat --size 64,4K h", 2, "--size"},
 		{"send --encrypt --transport rdma a b", 2, "payload over RDMA is clear"},
 		{"send --encrypt --method sendfile a b", 2, "sendfile moves pages as they are"},
+		{"send --encrypt --method splice a b", 2, "splice moves pages as they are"},
 		{"recv --encrypt --transport rdma", 2, "payload over RDMA is clear"},
 		{"send --ipv4 -6 a b", 2, "only one"},
 		{"send --bind nowhere a b", 2, "ip address"},
@@ -265,6 +266,8 @@ func TestUsage(t *testing.T) {
 		{"recv --mss 10", 2, "32767"},
 		{"recv --key-file " + key + " --congestion smoke", 2, "modprobe tcp_smoke"},
 		{"send --key-file " + key + " --congestion smoke /etc/hostname 127.0.0.1:1", 2, "modprobe tcp_smoke"},
+		{"send --key-file " + key + " --bind 192.0.2.1 /etc/hostname 127.0.0.1:1", 2, "no address of this host"},
+		{"send --key-file " + key + " --bind ::1 /etc/hostname 127.0.0.1:1", 2, "of the other kind"},
 		{"send --key-file " + key + " --ipv6 /etc/hostname 127.0.0.1:1", 4, "connecting to"},
 		{"send --lanes 0 a b", 2, "from 1 to 64"},
 		{"send --lanes 65 a b", 2, "from 1 to 64"},

@@ -51,7 +51,7 @@ func sendTCP(c *cli.Context) (*tcpfallback.Transport, error) {
 	case c.Bool("encrypt") && moved:
 		return nil, usagef("--encrypt: %s moves pages as they are; leave --method to auto, or use copy", method)
 	}
-	return &tcpfallback.Transport{Method: method, Choice: new(tcpfallback.Choice), Compress: mode}, nil
+	return &tcpfallback.Transport{Method: method, Choice: new(tcpfallback.Choice), Compress: mode, Congestion: c.String("congestion")}, nil
 }
 
 // encryption is what --encrypt says.

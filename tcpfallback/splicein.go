@@ -8,34 +8,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeSize is how large a pipe between socket and file is asked for, bytes: what every
-// user may have (/proc/sys/fs/pipe-max-size). A smaller one is filled more often.
-const pipeSize = 1 << 20
-
 // spliceIn moves the socket's memory into a pipe, and the pipe's into the file
-// (splice(2)): one copy by the CPU, none where the file is /dev/null.
-type spliceIn struct{ out, in int }
+// (splice(2)): one copy by the CPU. What is for /dev/null is dropped in the socket.
+type spliceIn struct {
+	*pipe
+	last *os.File // that was written to
+	null bool     // it is /dev/null
+}
 
 func newSpliceIn() (landing, error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, os.NewSyscallError("pipe2", err)
+	p, err := newPipe()
+	if err != nil {
+		return nil, err
 	}
-	_, _ = unix.FcntlInt(uintptr(p[1]), unix.F_SETPIPE_SZ, pipeSize) // else it has 64 KiB
-	return &spliceIn{out: p[0], in: p[1]}, nil
+	return &spliceIn{pipe: p}, nil
 }
 
 func (*spliceIn) name() string { return "splice" }
 
-func (s *spliceIn) close() {
-	unix.Close(s.out)
-	unix.Close(s.in)
-}
-
 func (s *spliceIn) into(conn *net.TCPConn, file *os.File, off int64, n int, b []byte) (got int, err error) {
+	if file != s.last {
+		s.last, s.null = file, nowhere(file)
+	}
+	if s.null {
+		return 0, drop(conn, n, b)
+	}
 	written := 0
 	err = rawRead(conn, n, func(fd, done int) (int, error) {
-		k, err := splice(fd, nil, s.in, n-done)
+		k, err := splice(fd, nil, s.in, nil, n-done)
 		if err != nil || k == 0 {
 			return k, err
 		}
@@ -63,7 +63,7 @@ func (s *spliceIn) pour(file *os.File, off *int64, n int) (w int, err error) {
 		return 0, err
 	}
 	// Inside Control the descriptor can't be closed and given to another file.
-	if cerr := raw.Control(func(fd uintptr) { w, err = splice(s.out, off, int(fd), n) }); cerr != nil {
+	if cerr := raw.Control(func(fd uintptr) { w, err = splice(s.out, nil, int(fd), off, n) }); cerr != nil {
 		return 0, errSettled
 	}
 	if err == nil && w == 0 {
@@ -86,33 +86,6 @@ func (s *spliceIn) spill(n int, b []byte, why error) error {
 		return err
 	}
 	return fileError{why}
-}
-
-// read reads what is in the pipe: len(b) bytes are.
-func (s *spliceIn) read(b []byte) error {
-	for len(b) > 0 {
-		n, err := unix.Read(s.out, b)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("read", err)
-		case n == 0:
-			return io.ErrUnexpectedEOF
-		default:
-			b = b[n:]
-		}
-	}
-	return nil
-}
-
-// splice moves up to n bytes between a pipe and something else, to an offset of it.
-func splice(from int, off *int64, to, n int) (int, error) {
-	for {
-		k, err := unix.Splice(from, nil, to, off, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		if err != unix.EINTR {
-			return int(k), err
-		}
-	}
 }
 
 // rawRead calls read on the socket until n bytes have come, parked in Go's netpoller

@@ -1,0 +1,59 @@
+package transfer
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+)
+
+// TestHeldExtentStays where it is, though it is forgotten, until its lane is done with it.
+func TestHeldExtentStays(t *testing.T) {
+	const extent = 16
+	content := random(4 * extent)
+	s := newStream(io.NopCloser(strings.NewReader(content)), extent)
+	read := func() {
+		t.Helper()
+		buf := s.wait()
+		if _, err := io.ReadFull(s.in, buf); err != nil {
+			t.Fatal(err)
+		}
+		s.keep(buf)
+	}
+	read()
+	read()
+	held, release := s.hold(0)
+	twice, again := s.hold(0)
+	if string(held) != content[:extent] || &held[0] != &twice[0] {
+		t.Fatalf("%q and %q are held", held, twice)
+	}
+	if err := s.forget(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, release := s.hold(0); release != nil {
+		t.Error("what was forgotten is held again")
+	}
+	release()
+	read()
+	read()
+	if string(held) != content[:extent] {
+		t.Errorf("%q is in place of what is held", held)
+	}
+	if len(s.free) != 0 {
+		t.Errorf("%d buffers are free, one of which is held", len(s.free))
+	}
+	again()
+	if len(s.free) != 1 || &s.free[0][0] != &held[0] {
+		t.Errorf("what was held is lost: %d are free", len(s.free))
+	}
+	p := make([]byte, extent)
+	if err := s.readAt(p, 3*extent); err != nil || !bytes.Equal(p, []byte(content[3*extent:])) {
+		t.Errorf("%q, %v", p, err)
+	}
+	if err := s.readAt(p, 0); err != errForgotten {
+		t.Errorf("what is gone: %v", err)
+	}
+	if err := s.forget(4); err != nil || len(s.free) != 3 {
+		t.Errorf("%d are free, %v", len(s.free), err)
+	}
+}

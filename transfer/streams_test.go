@@ -1,0 +1,123 @@
+package transfer
+
+import (
+	"os"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestStreamsThatPay: lanes that a path holds up each by itself are doubled, up to eight;
+// those that share what there is are one again. What its user says holds.
+func TestStreamsThatPay(t *testing.T) {
+	const each = 50 * time.Millisecond
+	for name, c := range map[string]struct {
+		asked, want int
+		shared      bool
+	}{
+		"each by itself":      {want: 8},
+		"together":            {want: 1, shared: true},
+		"as many as asked":    {want: 2, asked: 2},
+		"one, since asked so": {want: 1, asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path := make(chan struct{}, 1)
+				e := newEngine(t, func(*memAnswer) error {
+					if c.shared {
+						path <- struct{}{}
+						defer func() { <-path }()
+					}
+					time.Sleep(each)
+					return nil
+				}, [2]string{"f", ""})
+				resize(t, e, 320*mib)
+				e.Sender.Transport, e.Verify, e.Lanes = TransportTCP, VerifyNone, c.asked
+				e.Sink = Discard{}
+				s, r := e.run(t, t.Context(), t.Context())
+				for _, end := range []*end{s, r} {
+					if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != c.want {
+						t.Errorf("%d bytes by %d lanes, want %d; %v", end.Bytes, end.Plan.Lanes, c.want, end.err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// resize gives the source's one file a size.
+func resize(t *testing.T, e *engine, size int64) {
+	t.Helper()
+	path := e.Source.walk.roots[0]
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	src, err := OpenSource([]string{path}, SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Source.Close()
+	e.Source = src
+}
+
+// TestStreamsThatCantBeHad: what there is goes on, and is not doubled again.
+func TestStreamsThatCantBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var opened atomic.Int32
+		e := newEngine(t, func(*memAnswer) error {
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		}, [2]string{"f", ""})
+		resize(t, e, 320*mib)
+		e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
+		e.Sink = Discard{}
+		e.Receiver.TCP.(*memory).refuse = func(string) error {
+			if opened.Add(1) > 2 {
+				return errPulled
+			}
+			return nil
+		}
+		s, r := e.run(t, t.Context(), t.Context())
+		for _, end := range []*end{s, r} {
+			if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != 2 {
+				t.Errorf("%d bytes, %+v; %v", end.Bytes, end.Plan, end.err)
+			}
+		}
+		if n := opened.Load(); n > 12 {
+			t.Errorf("%d tries", n)
+		}
+	})
+}
+
+func TestStreamsLook(t *testing.T) {
+	type look struct {
+		after time.Duration
+		rate  float64 // of what landed since, extents a second
+		want  int
+		again time.Duration
+	}
+	for name, looks := range map[string][]look{
+		"a gain, and then none": {
+			{streamsAfter, 100, 1, streamsSpan}, {streamsSpan, 100, 2, 2 * time.Second},
+			{2 * time.Second, 50, 2, streamsSpan}, {streamsSpan, 180, 4, 2 * time.Second},
+			{2 * time.Second, 50, 4, streamsSpan}, {streamsSpan, 190, 2, 0}, {time.Hour, 900, 2, 0},
+		},
+		"too little to go by": {
+			{streamsAfter, 20, 1, streamsSpan}, {streamsSpan, 20, 1, streamsSpan}, {streamsSpan, 20, 1, streamsSpan},
+			{streamsSpan, 20, 2, 2 * time.Second},
+		},
+	} {
+		var s streams
+		now, lanes, landed := time.Unix(1, 0), 1, 0.0
+		for i, l := range looks {
+			now = now.Add(l.after)
+			landed += l.rate * l.after.Seconds()
+			want, again := s.look(now, lanes, int64(landed), int64(landed)*mib, time.Second)
+			if want != l.want || again != l.again {
+				t.Errorf("%s, %d: %d lanes, again in %v; want %+v", name, i, want, again, l)
+			}
+			lanes = want
+		}
+	}
+}
