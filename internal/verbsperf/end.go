@@ -233,7 +233,7 @@ func (e *End) receive(q *queue) ibverbs.RecvWR {
 	if e.Op == OpUD {
 		room += ibverbs.GRHSize
 	}
-	wr.SGE[0] = e.mr.SGE((e.Buffers+q.ringed)*e.stride(), room)
+	wr.SGE[0] = e.mr.SGE(e.in()+q.ringed*e.stride(), room)
 	q.ringed = (q.ringed + 1) % e.Buffers
 	return wr
 }
@@ -243,7 +243,7 @@ func (e *End) message(q *queue, n int) ibverbs.SendWR {
 	wr := q.request
 	at := n % e.Buffers * e.stride()
 	wr.SGE[0] = e.mr.SGE(at, e.Size)
-	wr.RemoteAddr = e.peer.Addr + uint64(e.Buffers*e.stride()+at)
+	wr.RemoteAddr = e.peer.Addr + uint64(e.in()+at)
 	return wr
 }
 

@@ -193,7 +193,7 @@ func (p *player) receive(ctx context.Context) (bool, error) {
 		p.messages--
 		return true, nil
 	}
-	last := (p.Buffers+p.q.ringed%p.Buffers)*p.stride() + p.Size - 1
+	last := p.in() + p.q.ringed%p.Buffers*p.stride() + p.Size - 1
 	word := (*uint32)(unsafe.Pointer(&p.mr.Bytes()[last&^3]))
 	p.q.ringed++
 	for looks := 1; ; looks++ {
