@@ -192,11 +192,15 @@ func (c *Choice) String() string {
 	case c.rates == nil:
 		return c.chosen
 	}
+	unit, per := "GB/s", 1e9
+	if c.rate(c.chosen) < 1e9 {
+		unit, per = "MB/s", 1e6
+	}
 	others := slices.DeleteFunc(trials(), func(m string) bool { return m == c.chosen })
 	for i, m := range others {
-		others[i] = fmt.Sprintf("%s %.1f", m, c.rate(m)/1e9)
+		others[i] = fmt.Sprintf("%s %.1f", m, c.rate(m)/per)
 	}
-	return fmt.Sprintf("%s (auto: %.1f GB/s against %s)", c.chosen, c.rate(c.chosen)/1e9, strings.Join(others, ", "))
+	return fmt.Sprintf("%s (auto: %.1f %s against %s)", c.chosen, c.rate(c.chosen)/per, unit, strings.Join(others, ", "))
 }
 
 // autoOut goes by the choice's methods.
