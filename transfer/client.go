@@ -142,11 +142,11 @@ func (p *push) nextBatch(entries uint32, bytes int64) (bool, error) {
 	}
 	select {
 	case b, more := <-p.client.batches:
-		if !more {
-			return false, nil
-		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.closing = !more; p.closing {
+			return false, nil
+		}
 		b.landed = p.landed
 		p.batch, p.complete = b, false
 		p.Source.walk = b.walk
@@ -156,16 +156,16 @@ func (p *push) nextBatch(entries uint32, bytes int64) (bool, error) {
 	}
 }
 
-// batchDone hears that a batch is over. It answers false for the Done of the session.
-func (p *push) batchDone(m *wire.Done) bool {
+// batchDone hears that a batch is over, or that the session is.
+func (p *push) batchDone(m *wire.Done) (over bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.batch
-	if b == nil {
-		return false
-	}
-	if !p.complete || p.settled != p.Source.entries() || p.landed-b.landed != int(m.Files) {
-		return false // and done says what is wrong
+	switch {
+	case p.closing:
+		return true, nil
+	case b == nil || !p.complete || p.settled != p.Source.entries() || p.landed-b.landed != int(m.Files):
+		return false, errorf(CodeOther, "%w: done with %d files before all of a send had settled", wire.ErrMalformed, m.Files)
 	}
 	p.batch = nil
 	p.redescribe()
@@ -173,9 +173,9 @@ func (p *push) batchDone(m *wire.Done) bool {
 	r.Files, r.Bytes, r.Resumed, r.Failed = int(m.Files), m.Bytes, m.Resumed, p.failures.n
 	r.Elapsed = time.Duration(m.Nanoseconds)
 	r.Plan.Detail = p.detail()
-	err := p.failures.sum(r.Files)
+	err = p.failures.sum(r.Files)
 	p.failures = failures{}
 	p.failed += r.Failed
 	b.done <- batchResult{&r, err}
-	return true
+	return false, nil
 }

@@ -162,3 +162,42 @@ func TestReceiverRefusesABatchInABatch(t *testing.T) {
 		})
 	}
 }
+
+// TestClientRefusesWhatNoReceiverSays: a Done for which nothing was sent, or too much.
+func TestClientRefusesWhatNoReceiverSays(t *testing.T) {
+	for name, done := range map[string]*wire.Done{
+		"before anything was sent":       {},
+		"of a file that has not settled": {Files: 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t, nil)
+			e.Sender.Observer = new(end)
+			a, b := sessions(t)
+			h := newHostile(t, b)
+			c := e.Sender.open(t.Context(), a, SourceOptions{})
+			await[*wire.Hello](h)
+			h.say(welcome, &wire.Plan{Transport: TransportRDMA})
+			file := filepath.Join(t.TempDir(), "file")
+			write(t, file, "content")
+			sent := make(chan error, 1)
+			if done.Files > 0 {
+				go func() {
+					_, err := c.Send(t.Context(), file)
+					sent <- err
+				}()
+				await[*wire.ManifestEnd](h)
+			}
+			h.say(done)
+			synctest.Wait()
+			h.s.Close()
+			if _, err := c.Close(); !errors.Is(err, wire.ErrMalformed) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if done.Files > 0 {
+				if err := <-sent; !errors.Is(err, wire.ErrMalformed) {
+					t.Errorf("%s: the send: %v", name, err)
+				}
+			}
+		})
+	}
+}

@@ -20,7 +20,7 @@ func (quiet) Paths(*transfer.PathReport) {}
 
 // One session carries many sends: a program that produces files hands each over when it is
 // ready, and knows when Send returns that it is durable at the other host. Over RDMA it
-// would be the same, with rdma.Serve and rdma.Pull beside TCP.
+// would be the same, with an rdma.Transport beside that of TCP, at both ends.
 func ExampleClient() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

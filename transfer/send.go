@@ -65,6 +65,7 @@ type push struct {
 	failures failures
 	batch    *batch // of the client's, that is under way
 	failed   int    // entries of earlier ones
+	closing  bool   // the client has no more
 	result   Result
 	planned  bool
 	lane     map[uint32]LaneResult         // that was opened, by its number
@@ -217,8 +218,10 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 		}
 		p.settle(m.File, FileResult{Err: errorf(peerCode(m.Code), "receiver: %s", Printable(m.Reason))})
 	case *wire.Done:
-		if p.client != nil && p.batchDone(m) {
-			return false, nil
+		if p.client != nil {
+			if over, err := p.batchDone(m); !over || err != nil {
+				return false, err
+			}
 		}
 		return true, p.done(m)
 	case *wire.Abort:
