@@ -43,7 +43,7 @@ func pair(t *testing.T) (a, b *net.TCPConn) {
 }
 
 func params(conn *net.TCPConn) transfer.LaneParams {
-	return transfer.LaneParams{ID: 1, Depth: 4, ExtentSize: extent, Conn: func(context.Context) (*net.TCPConn, error) { return conn, nil }}
+	return transfer.LaneParams{ID: 1, Depth: 4, ExtentSize: extent, Conn: func(context.Context, transfer.Control) (*net.TCPConn, error) { return conn, nil }}
 }
 
 // file makes a source of random bytes.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,21 +130,32 @@ func setCongestion(fd int, name string) error {
 // withinHost takes congestion control off a connection of this host with itself: there is
 // no path to find out about, and BBR paces all the same, which costs more than half of the
 // rate of a lane (docs/performance.md); of 32 connections with one answer at a time each it
-// costs nothing. reno every kernel has, and every user may choose.
-func withinHost(conn *net.TCPConn) {
-	if !oneHost(conn.LocalAddr().(*net.TCPAddr).IP, conn.RemoteAddr().(*net.TCPAddr).IP) {
-		return
+// costs nothing. reno every kernel has, and every user may choose. A socket that BBR had when
+// it connected goes on pacing under any other, so this is a [transfer.Control].
+func withinHost(_, address string, c syscall.RawConn) error {
+	if to, err := netip.ParseAddrPort(address); err != nil || !ofThisHost(to.Addr()) {
+		return nil
 	}
-	if raw, err := conn.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { // what can't be set stays as it was
-			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
-		})
-	}
+	return c.Control(func(fd uintptr) { // what can't be set stays as it was
+		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+	})
 }
 
-// oneHost reports whether both ends of a connection are surely on this host.
-func oneHost(mine, theirs net.IP) bool {
-	return mine.Equal(theirs) || mine.IsLoopback() && theirs.IsLoopback()
+// ofThisHost reports whether an address is surely one of this host's.
+func ofThisHost(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() {
+		return true
+	}
+	own, _ := net.InterfaceAddrs()
+	return slices.ContainsFunc(own, func(n net.Addr) bool {
+		p, ok := n.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		mine, _ := netip.AddrFromSlice(p.IP)
+		return mine.Unmap() == a
+	})
 }
 
 // fastOpens is how many connections that came with data may wait for their handshakes.

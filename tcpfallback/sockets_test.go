@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -79,8 +80,8 @@ type lanesOf struct {
 
 func (l lanesOf) watch(p transfer.LaneParams) transfer.LaneParams {
 	dial := p.Conn
-	p.Conn = func(ctx context.Context) (*net.TCPConn, error) {
-		c, err := dial(ctx)
+	p.Conn = func(ctx context.Context, control transfer.Control) (*net.TCPConn, error) {
+		c, err := dial(ctx, control)
 		if err == nil {
 			l.seen(c)
 		}
@@ -262,31 +263,49 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 		}
 		return name
 	}
-	_, theirs := pair(t)
-	usual := control(theirs)
+	_, usually := pair(t)
+	usual := control(usually)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
 	for _, c := range []struct {
 		chosen string
 		depth  int
 		want   string
 	}{{"", 16, "reno"}, {usual, 16, usual}, {"", 1, usual}} {
-		_, theirs := pair(t)
-		p := params(theirs)
+		var conn net.Conn
+		p := params(nil)
 		p.Depth = c.depth
+		// Only what is set before it connects ends BBR's pacing.
+		p.Conn = func(ctx context.Context, before transfer.Control) (_ *net.TCPConn, err error) {
+			d := net.Dialer{Control: before}
+			if conn, err = d.DialContext(ctx, "tcp", l.Addr().String()); err != nil {
+				return nil, err
+			}
+			return conn.(*net.TCPConn), nil
+		}
 		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, nil, new(wire.LaneAnswer))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := control(theirs); got != c.want {
+		if got := control(conn.(*net.TCPConn)); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 		server.Close()
 	}
-	for _, c := range []struct {
-		mine, theirs string
-		one          bool
-	}{{"127.0.0.1", "127.0.0.2", true}, {"::1", "::1", true}, {"192.0.2.1", "192.0.2.1", true}, {"192.0.2.1", "192.0.2.2", false}, {"127.0.0.1", "192.0.2.1", false}} {
-		if got := oneHost(net.ParseIP(c.mine), net.ParseIP(c.theirs)); got != c.one {
-			t.Errorf("%+v: %t", c, got)
+	own := map[string]bool{"127.0.0.2": true, "::1": true, "::ffff:127.0.0.1": true, "192.0.2.1": false, "2001:db8::1": false}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		own[a.(*net.IPNet).IP.String()] = true
+	}
+	for a, want := range own {
+		if got := ofThisHost(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s: %t", a, got)
 		}
 	}
 }

@@ -62,12 +62,13 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 	if err != nil {
 		return nil, err
 	}
-	conn, err := p.Conn(ctx)
+	var control transfer.Control
+	if t.Congestion == "" && p.Depth > 1 {
+		control = withinHost
+	}
+	conn, err := p.Conn(ctx, control)
 	if err != nil {
 		return nil, fmt.Errorf("connecting a TCP lane: %w", err)
-	}
-	if t.Congestion == "" && p.Depth > 1 {
-		withinHost(conn)
 	}
 	answer.Method = method.name()
 	if _, ok := method.(*autoOut); ok {
@@ -137,7 +138,7 @@ func (p pending) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer
 	if !slices.Contains(Methods, answer.Method) {
 		return nil, fmt.Errorf("%w: a TCP lane of method %q", wire.ErrMalformed, answer.Method)
 	}
-	conn, err := p.p.Conn(ctx)
+	conn, err := p.p.Conn(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("waiting for a TCP lane: %w", err)
 	}

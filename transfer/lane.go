@@ -84,8 +84,9 @@ type LaneParams struct {
 	Depth      int    // requests in flight at the most
 	ExtentSize int    // bytes; the longest extent
 	// Conn gives the TCP connection that was proved to be this lane: the receiving
-	// end waits for it, the sending end dials it.
-	Conn func(context.Context) (*net.TCPConn, error)
+	// end waits for it, the sending end dials it. control, if any, is called with the socket
+	// before that, after [Sockets].Control.
+	Conn func(ctx context.Context, control Control) (*net.TCPConn, error)
 	// Secret is set where that connection is to be encrypted: 32 bytes that the two ends
 	// have, and nobody else.
 	Secret []byte

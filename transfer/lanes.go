@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,7 @@ func (l *lanes) connect(ctx context.Context, t PullTransport, hello *wire.Hello,
 		rand.Read(open.TCP.Ticket[:])
 		wait, forget := l.p.Listener.expect(l.p.session, params.ID, open.TCP.Ticket)
 		defer forget()
-		params.Conn = wait
+		params.Conn = func(ctx context.Context, _ Control) (*net.TCPConn, error) { return wait(ctx) }
 		if hello.Encrypt {
 			params.Secret = laneSecret(open.TCP.Ticket, l.p.session, params.ID)
 		}

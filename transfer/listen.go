@@ -275,8 +275,8 @@ func (l *Listener) expect(session [16]byte, lane uint32, secret [32]byte) (wait 
 }
 
 // dialLane connects a TCP lane to the receiver and proves the ticket.
-func (k Sockets) dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, secret [32]byte) (*net.TCPConn, error) {
-	conn, err := k.dial(ctx, addr)
+func (k Sockets) dialLane(ctx context.Context, addr string, session [16]byte, lane uint32, secret [32]byte, control Control) (*net.TCPConn, error) {
+	conn, err := k.dial(ctx, addr, control)
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,7 @@ func (l *testListener) dial(t *testing.T, words []byte) net.Conn {
 func (l *testListener) lane(t *testing.T, session [16]byte, lane uint32, secret [32]byte) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	return Sockets{}.dialLane(ctx, l.Addr().String(), session, lane, secret)
+	return Sockets{}.dialLane(ctx, l.Addr().String(), session, lane, secret, nil)
 }
 
 func TestTicketIsForOneLane(t *testing.T) {
@@ -120,7 +120,7 @@ func TestLaneProvesTheListenerToo(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if _, err := (Sockets{}).dialLane(t.Context(), tcp.Addr().String(), [16]byte{}, 1, [32]byte{}); err == nil {
+	if _, err := (Sockets{}).dialLane(t.Context(), tcp.Addr().String(), [16]byte{}, 1, [32]byte{}, nil); err == nil {
 		t.Error("a listener without the ticket was believed")
 	}
 }

@@ -67,8 +67,8 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 			return nil, err
 		}
 	default:
-		params.Conn = func(ctx context.Context) (*net.TCPConn, error) {
-			return p.Sockets.dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket)
+		params.Conn = func(ctx context.Context, control Control) (*net.TCPConn, error) {
+			return p.Sockets.dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket, control)
 		}
 	}
 	if t == nil {

@@ -106,7 +106,7 @@ var ErrWrongKey = errors.New("the keys differ: both hosts need the same key file
 func (k Sockets) dialSession(ctx context.Context, addr string, key Key) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	raw, err := k.dial(ctx, addr)
+	raw, err := k.dial(ctx, addr, nil)
 	if e := ownWords(err); e != nil {
 		return nil, e
 	}

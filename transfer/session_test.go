@@ -304,7 +304,7 @@ func TestSilentListenerEndsWithTheCaller(t *testing.T) {
 			return err
 		},
 		"lane": func(ctx context.Context) error {
-			_, err := Sockets{}.dialLane(ctx, tcp.Addr().String(), [16]byte{}, 1, [32]byte{})
+			_, err := Sockets{}.dialLane(ctx, tcp.Addr().String(), [16]byte{}, 1, [32]byte{}, nil)
 			return err
 		},
 	} {

@@ -7,14 +7,16 @@ import (
 	"syscall"
 )
 
+// Control is called with a socket before it connects or listens ([net.Dialer], [net.ListenConfig]).
+type Control = func(network, address string, c syscall.RawConn) error
+
 // Sockets says how TCP connections are made, of sessions and lanes alike. Its zero value
 // leaves everything to the system.
 type Sockets struct {
 	Network string // tcp4 or tcp6; empty for either
 	Bind    net.IP // where a sender's connections come from; nil for any
-	// Control is called with each socket before it connects or listens. Its error is
-	// what the user is told, if it is an [*Error].
-	Control func(network, address string, c syscall.RawConn) error
+	// Control is for each socket. Its error is what the user is told, if it is an [*Error].
+	Control Control
 }
 
 func (k Sockets) network() string {
@@ -24,9 +26,20 @@ func (k Sockets) network() string {
 	return k.Network
 }
 
-// dial connects. Go's own keep-alives are on; MPTCP is off.
-func (k Sockets) dial(ctx context.Context, addr string) (*net.TCPConn, error) {
-	d := net.Dialer{Control: k.Control}
+// dial connects. Go's own keep-alives are on; MPTCP is off. then, if any, is called after
+// Control.
+func (k Sockets) dial(ctx context.Context, addr string, then Control) (*net.TCPConn, error) {
+	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		for _, control := range []Control{k.Control, then} {
+			if control == nil {
+				continue
+			}
+			if err := control(network, address, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
 	if k.Bind != nil {
 		d.LocalAddr = &net.TCPAddr{IP: k.Bind}
 	}

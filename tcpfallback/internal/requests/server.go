@@ -112,7 +112,7 @@ func serveLanes(l net.Listener, src *transfer.Source, method string) error {
 		if err != nil {
 			return err
 		}
-		p := transfer.LaneParams{ExtentSize: extentSize, Depth: 1, Conn: func(context.Context) (*net.TCPConn, error) { return conn.(*net.TCPConn), nil }}
+		p := transfer.LaneParams{ExtentSize: extentSize, Depth: 1, Conn: func(context.Context, transfer.Control) (*net.TCPConn, error) { return conn.(*net.TCPConn), nil }}
 		server, err := t.Answer(ctx, p, nil, new(wire.LaneAnswer))
 		if err != nil {
 			return err
