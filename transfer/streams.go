@@ -3,16 +3,17 @@ package transfer
 import "time"
 
 // How many lanes over TCP pay is found out, where no user said, while a transfer runs that
-// lasts: after streamsAfter what lands is measured for streamsSpan, and until streamsLeast
-// extents have landed; then there are twice as many lanes, which have streamsSettle to get
-// up to speed, or twice the time that an extent takes from being asked for. They stay where
+// lasts: after streamsAfter, or eight times as long as an extent takes from being asked for,
+// since a lane must first get up to speed, what lands is measured for streamsSpan, and until
+// streamsLeast extents have landed; then there are twice as many lanes, which have
+// streamsSettle, or four times what an extent takes, to get up to speed. They stay where
 // they land streamsLead times as much, and are doubled again; else the new ones take no
 // more, and that is that. One is what two CPUs have, and a path without loss or delay; where
 // each lane is held up by those, eight move more.
 const (
-	streamsAfter  = 500 * time.Millisecond
-	streamsSettle = 200 * time.Millisecond
-	streamsSpan   = 300 * time.Millisecond
+	streamsAfter  = 100 * time.Millisecond
+	streamsSettle = 50 * time.Millisecond
+	streamsSpan   = 100 * time.Millisecond
 	streamsLeast  = 16
 	streamsLead   = 1.15
 )
@@ -23,6 +24,7 @@ type streams struct {
 	extents int64     // that had landed then
 	bytes   int64     // the same
 	rate    float64   // of half as many lanes, bytes a second; 0 when none was measured
+	waited  bool      // until the first lane was up to speed
 	over    bool
 }
 
@@ -33,6 +35,9 @@ func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical t
 	switch {
 	case s.over:
 		return lanes, 0
+	case !s.waited && 8*typical > streamsAfter:
+		s.waited = true
+		return lanes, 8*typical - streamsAfter
 	case s.since.IsZero():
 		s.since, s.extents, s.bytes = now, extents, bytes
 		return lanes, streamsSpan
@@ -48,7 +53,7 @@ func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical t
 		return lanes, 0
 	}
 	s.rate = rate
-	return 2 * lanes, max(streamsSettle, 2*typical)
+	return 2 * lanes, max(streamsSettle, 4*typical)
 }
 
 // stream opens more lanes over TCP, or ends some, as what was measured says.

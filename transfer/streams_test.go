@@ -32,12 +32,12 @@ func TestStreamsThatPay(t *testing.T) {
 					time.Sleep(each)
 					return nil
 				}, [2]string{"f", ""})
-				resize(t, e, 320*mib)
+				resize(t, e, 640*mib)
 				e.Sender.Transport, e.Verify, e.Lanes = TransportTCP, VerifyNone, c.asked
 				e.Sink = Discard{}
 				s, r := e.run(t, t.Context(), t.Context())
 				for _, end := range []*end{s, r} {
-					if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != c.want {
+					if end.err != nil || end.Bytes != 640*mib || end.Plan.Lanes != c.want {
 						t.Errorf("%d bytes by %d lanes, want %d; %v", end.Bytes, end.Plan.Lanes, c.want, end.err)
 					}
 				}
@@ -99,13 +99,14 @@ func TestStreamsLook(t *testing.T) {
 	}
 	for name, looks := range map[string][]look{
 		"a gain, and then none": {
-			{streamsAfter, 100, 1, streamsSpan}, {streamsSpan, 100, 2, 2 * time.Second},
-			{2 * time.Second, 50, 2, streamsSpan}, {streamsSpan, 180, 4, 2 * time.Second},
-			{2 * time.Second, 50, 4, streamsSpan}, {streamsSpan, 190, 2, 0}, {time.Hour, 900, 2, 0},
+			{streamsAfter, 200, 1, 8*time.Second - streamsAfter}, {8*time.Second - streamsAfter, 200, 1, streamsSpan},
+			{streamsSpan, 200, 2, 4 * time.Second},
+			{4 * time.Second, 50, 2, streamsSpan}, {streamsSpan, 360, 4, 4 * time.Second},
+			{4 * time.Second, 50, 4, streamsSpan}, {streamsSpan, 380, 2, 0}, {time.Hour, 900, 2, 0},
 		},
 		"too little to go by": {
-			{streamsAfter, 20, 1, streamsSpan}, {streamsSpan, 20, 1, streamsSpan}, {streamsSpan, 20, 1, streamsSpan},
-			{streamsSpan, 20, 2, 2 * time.Second},
+			{streamsAfter, 60, 1, 8*time.Second - streamsAfter}, {8*time.Second - streamsAfter, 60, 1, streamsSpan},
+			{streamsSpan, 60, 1, streamsSpan}, {streamsSpan, 60, 1, streamsSpan}, {streamsSpan, 60, 2, 4 * time.Second},
 		},
 	} {
 		var s streams
