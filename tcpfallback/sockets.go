@@ -129,9 +129,9 @@ func setCongestion(fd int, name string) error {
 
 // withinHost takes congestion control off a connection of this host with itself: there is
 // no path to find out about, and BBR paces all the same, which costs more than half of the
-// rate of a lane (docs/performance.md); of 32 connections with one answer at a time each it
-// costs nothing. reno every kernel has, and every user may choose. A socket that BBR had when
-// it connected goes on pacing under any other, so this is a [transfer.Control].
+// rate of a lane (docs/performance.md). reno every kernel has, and every user may choose. A
+// socket that BBR had when it connected goes on pacing under any other, so this is a
+// [transfer.Control].
 func withinHost(_, address string, c syscall.RawConn) error {
 	if to, err := netip.ParseAddrPort(address); err != nil || !ofThisHost(to.Addr()) {
 		return nil

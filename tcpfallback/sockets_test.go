@@ -249,7 +249,7 @@ func TestBufferThatTheKernelCutsIsAnError(t *testing.T) {
 	})
 }
 
-// TestNothingPacesWithinOneHost, unless its user wants it so, or answers come one at a time.
+// TestNothingPacesWithinOneHost, unless its user wants it so.
 func TestNothingPacesWithinOneHost(t *testing.T) {
 	control := func(c *net.TCPConn) (name string) {
 		raw, err := c.SyscallConn()
@@ -271,13 +271,10 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 	}
 	defer l.Close()
 	for _, c := range []struct {
-		chosen string
-		depth  int
-		want   string
-	}{{"", 16, "reno"}, {usual, 16, usual}, {"", 1, usual}} {
+		chosen, want string
+	}{{"", "reno"}, {usual, usual}} {
 		var conn net.Conn
 		p := params(nil)
-		p.Depth = c.depth
 		// Only what is set before it connects ends BBR's pacing.
 		p.Conn = func(ctx context.Context, before transfer.Control) (_ *net.TCPConn, err error) {
 			d := net.Dialer{Control: before}

@@ -35,8 +35,7 @@ type Transport struct {
 	// Compress is what the sending end compresses: nothing, if it is empty.
 	Compress compress.Mode
 	// Congestion is the congestion control that the user chose for the sending end's
-	// sockets. Where that is empty, a connection within this host has none that paces, unless
-	// it carries one answer at a time.
+	// sockets. Where that is empty, a connection within this host has none that paces.
 	Congestion string
 }
 
@@ -63,7 +62,7 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 		return nil, err
 	}
 	var control transfer.Control
-	if t.Congestion == "" && p.Depth > 1 {
+	if t.Congestion == "" {
 		control = withinHost
 	}
 	conn, err := p.Conn(ctx, control)

@@ -30,7 +30,11 @@ const extentSize = transfer.DefaultExtentSize
 // serveAs is a server's process: it prints where it listens, and serves until its input
 // ends.
 func serveAs(kind string, size int, method string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var sockets net.ListenConfig
+	if kind == lane { // within one host rdmaxfer's have this, whose end that sends is the one that dials
+		sockets.Control = tcpfallback.SocketOptions{Congestion: "reno"}.Control
+	}
+	l, err := sockets.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
