@@ -122,8 +122,7 @@ func (k Kind) Extent(p []byte, off int64) Node {
 // where it must be copied otherwise.
 func (k Kind) Whole(p []byte) Sum {
 	if k == BLAKE3 {
-		sub := blake3Subtree(p, 0)
-		return blake3Root(&sub)
+		return blake3Whole(p)
 	}
 	return k.Extent(p, 0).Root
 }
