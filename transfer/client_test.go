@@ -201,3 +201,39 @@ func TestClientRefusesWhatNoReceiverSays(t *testing.T) {
 		})
 	}
 }
+
+// TestClientTakesNoTotalForASend: the Done of a send counts what that send brought.
+func TestClientTakesNoTotalForASend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, nil)
+		e.Sender.Observer = new(end)
+		e.Verify = VerifyNone
+		a, b := sessions(t)
+		h := newHostile(t, b)
+		c := e.Sender.open(t.Context(), a, SourceOptions{})
+		await[*wire.Hello](h)
+		h.say(welcome, &wire.Plan{Transport: TransportRDMA})
+		file := filepath.Join(t.TempDir(), "file")
+		write(t, file, "content")
+		send := func(said uint32, landed *wire.Receipt) error {
+			sent := make(chan error, 1)
+			go func() {
+				_, err := c.Send(t.Context(), file)
+				sent <- err
+			}()
+			await[*wire.ManifestEnd](h)
+			h.say(landed, &wire.Done{Files: said})
+			return <-sent
+		}
+		if err := send(1, receipt(0)); err != nil {
+			t.Errorf("the first: %v", err)
+		}
+		if err := send(2, receipt(1)); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("the second, of two: %v", err)
+		}
+		h.s.Close()
+		if _, err := c.Close(); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("the session: %v", err)
+		}
+	})
+}
