@@ -98,6 +98,17 @@ func TestBenchFollowsItsSchema(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	check("broken off", r)
+	r, _ = BenchVerbs(t.Context(), &verbsTruth{dies: 1}, nil, VerbsOptions{Op: "read", Size: 64, Duration: time.Second, Rounds: 9})
+	var nothing bytes.Buffer
+	if err := r.WriteJSON(&nothing); err != nil {
+		t.Fatal(err)
+	}
+	if err := validate(nothing.String()); err != nil {
+		t.Errorf("nothing measured: %v\n%s", err, nothing.String())
+	}
+	if bad := strings.Replace(nothing.String(), `"complete":false`, `"complete":true`, 1); validate(bad) == nil {
+		t.Error("nothing measured, and complete, is valid")
+	}
 	for _, m := range options().Methods {
 		s, err := Bench(t.Context(), &truth{rates: map[string]float64{"read": 1e9, "write": 1e9, "copy": 1e9}, trip: time.Millisecond}, m, 4096, 1, time.Second, fakePeers(1e9, time.Millisecond))
 		if err != nil {

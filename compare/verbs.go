@@ -135,7 +135,7 @@ type verbsMeter interface {
 
 // BenchVerbs measures the verbs alone, round by round, each time followed by those of the
 // peers that do the same. When an error ends it, the report has the rounds before, and says
-// that it is not complete; it is nil when there were none.
+// that it is not complete; it is nil when the session goes on and this can't be measured in it.
 func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOptions) (*VerbsReport, error) {
 	o.Settle()
 	r := &VerbsReport{
@@ -181,11 +181,14 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 			}
 		}
 	}
-	if r.Rounds == 0 {
-		return nil, failed
+	if r.Rounds == 0 && ctx.Err() == nil && m.Ended() == nil {
+		return nil, failed // it can't be measured
 	}
 	if r.Complete = failed == nil; !r.Complete {
 		r.Reason = failed.Error()
+	}
+	if r.Rounds == 0 {
+		return r, failed
 	}
 	r.CPU = costOf(costs)
 	if o.Latency {
@@ -250,9 +253,13 @@ func (r *VerbsReport) WriteText(w io.Writer) error {
 	}
 	say("verbs %s, %s: %s, depth %d, %d queue pairs, %d a doorbell, %d a completion, inline %v, events %v, %d buffers, MTU %d, both directions %v\n",
 		r.Op, r.Test, Size(r.Size), r.Depth, r.QPs, r.Chain, r.Signal, r.Inline, r.Events, r.Buffers, r.MTU, r.Both)
-	if r.Rate != nil {
+	switch {
+	case r.Rounds == 0:
+		say("Not complete, nothing was measured: %s\n", r.Reason)
+		return errors.Join(errs...)
+	case r.Rate != nil:
 		say("%s (%s to %s), %.0f messages/s, %d lost, %d rounds\n", rate(r.Rate.Median), rate(r.Rate.Low), rate(r.Rate.High), r.PerSecond, r.Lost, r.Rounds)
-	} else {
+	default:
 		say("round trip %s (%s to %s), all:%s, %d rounds\n", seconds(r.Trip.Median), seconds(r.Trip.Low), seconds(r.Trip.High), r.Trips.words(), r.Rounds)
 	}
 	say("CPU s/GB: here %.2f, there %.2f (whole hosts %.2f, %.2f) · here %s · there %s\n", r.CPU.Here.process(), r.CPU.There.process(), r.CPU.Here.Host, r.CPU.There.Host, r.Here, r.There)

@@ -90,7 +90,26 @@ func TestVerbsPeersThatFail(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	m.err = gone
-	if r, err := BenchVerbs(t.Context(), m, nil, VerbsOptions{Op: "write", Size: 64}); !errors.Is(err, gone) || r != nil {
+	if r, err := BenchVerbs(t.Context(), goesOn{m}, nil, VerbsOptions{Op: "write", Size: 64}); !errors.Is(err, gone) || r != nil {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// goesOn is a session that outlives what fails in it.
+type goesOn struct{ *verbsTruth }
+
+func (goesOn) Ended() error { return nil }
+
+// A session that ends in the first round leaves a report that says so.
+func TestVerbsNothingMeasured(t *testing.T) {
+	for _, latency := range []bool{false, true} {
+		var words bytes.Buffer
+		r, err := BenchVerbs(t.Context(), &verbsTruth{dies: 1}, nil, VerbsOptions{Op: "write", Latency: latency, Size: 64, Rounds: 3})
+		if !errors.Is(err, errGone) || r == nil || r.Complete || r.Rounds != 0 || r.Reason != errGone.Error() {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if err := r.WriteText(&words); err != nil || !strings.HasSuffix(words.String(), "\nNot complete, nothing was measured: "+errGone.Error()+"\n") {
+			t.Errorf("%q, %v", words.String(), err)
+		}
 	}
 }
