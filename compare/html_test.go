@@ -2,6 +2,7 @@ package compare
 
 import (
 	"bytes"
+	"image/color"
 	"strings"
 	"testing"
 	"time"
@@ -78,5 +79,25 @@ func TestTicksOfAnyExtent(t *testing.T) {
 		if len(words) < 2 || len(words) > 8 {
 			t.Errorf("between %v and %v: %v", c.least, c.most, words)
 		}
+	}
+}
+
+// TestCurvesDiffer: whatever is measured unless its user says otherwise has a colour of its own.
+func TestCurvesDiffer(t *testing.T) {
+	r := new(Report)
+	for transport, methods := range map[string][]string{"rdma": {"read", "write", "send"}, "tcp": {"copy", "mmap", "sendfile", "splice"}, "udp": {"datagram"}} {
+		for _, m := range methods {
+			r.Cells = append(r.Cells, Cell{Transport: transport, Method: m})
+		}
+	}
+	seen := make(map[color.RGBA]string)
+	for _, v := range r.curves() {
+		if other := seen[v.color]; other != "" {
+			t.Errorf("%s and %s are both %v", other, v.name, v.color)
+		}
+		seen[v.color] = v.name
+	}
+	if len(seen) != 8 {
+		t.Errorf("%d curves", len(seen))
 	}
 }
