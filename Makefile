@@ -72,7 +72,7 @@ bench-send: build
 
 # Two rails beside one, each as slow as the other.
 bench-rails: build
-	$(VM) --timeout 600 -- testbed/bench-rails 7
+	$(VM) --timeout 900 -- testbed/bench-rails 7
 
 # bench beside perftest, in turn: bandwidth, latency, and waiting on events, counted.
 bench-verbs: build
