@@ -163,6 +163,19 @@ func TestReceiverRefusesABatchInABatch(t *testing.T) {
 	}
 }
 
+// withHostile opens a client whose receiver is hostile, and makes a file to send.
+func withHostile(t *testing.T, e *engine) (c *Client, h *hostile, file string) {
+	e.Sender.Observer = new(end)
+	a, b := sessions(t)
+	h = newHostile(t, b)
+	c = e.Sender.open(t.Context(), a, SourceOptions{})
+	await[*wire.Hello](h)
+	h.say(welcome, &wire.Plan{Transport: TransportRDMA})
+	file = filepath.Join(t.TempDir(), "file")
+	write(t, file, "content")
+	return c, h, file
+}
+
 // TestClientRefusesWhatNoReceiverSays: a Done for which nothing was sent, or too much.
 func TestClientRefusesWhatNoReceiverSays(t *testing.T) {
 	for name, done := range map[string]*wire.Done{
@@ -170,15 +183,7 @@ func TestClientRefusesWhatNoReceiverSays(t *testing.T) {
 		"of a file that has not settled": {Files: 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			e := newEngine(t, nil)
-			e.Sender.Observer = new(end)
-			a, b := sessions(t)
-			h := newHostile(t, b)
-			c := e.Sender.open(t.Context(), a, SourceOptions{})
-			await[*wire.Hello](h)
-			h.say(welcome, &wire.Plan{Transport: TransportRDMA})
-			file := filepath.Join(t.TempDir(), "file")
-			write(t, file, "content")
+			c, h, file := withHostile(t, newEngine(t, nil))
 			sent := make(chan error, 1)
 			if done.Files > 0 {
 				go func() {
@@ -206,15 +211,8 @@ func TestClientRefusesWhatNoReceiverSays(t *testing.T) {
 func TestClientTakesNoTotalForASend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t, nil)
-		e.Sender.Observer = new(end)
 		e.Verify = VerifyNone
-		a, b := sessions(t)
-		h := newHostile(t, b)
-		c := e.Sender.open(t.Context(), a, SourceOptions{})
-		await[*wire.Hello](h)
-		h.say(welcome, &wire.Plan{Transport: TransportRDMA})
-		file := filepath.Join(t.TempDir(), "file")
-		write(t, file, "content")
+		c, h, file := withHostile(t, e)
 		send := func(said uint32, landed *wire.Receipt) error {
 			sent := make(chan error, 1)
 			go func() {
