@@ -132,13 +132,12 @@ func setCongestion(fd int, name string) error {
 // rate of a lane (docs/performance.md). reno every kernel has, and every user may choose. A
 // socket that BBR had when it connected goes on pacing under any other, so this is a
 // [transfer.Control].
-func withinHost(_, address string, c syscall.RawConn) error {
+func withinHost(network, address string, c syscall.RawConn) error {
 	if to, err := netip.ParseAddrPort(address); err != nil || !ofThisHost(to.Addr()) {
 		return nil
 	}
-	return c.Control(func(fd uintptr) { // what can't be set stays as it was
-		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
-	})
+	_ = SocketOptions{Congestion: "reno"}.Control(network, address, c) // what can't be set stays as it was
+	return nil
 }
 
 // ofThisHost reports whether an address is surely one of this host's.

@@ -118,7 +118,7 @@ func (k Kind) Extent(p []byte, off int64) Node {
 }
 
 // Whole takes the digest of a whole file. It allocates nothing, and is quicker with
-// a short p that has capacity up to 16 KiB: the vectors read over its end then,
+// a p of 8 to 16 KiB that has capacity up to 16 KiB: the vectors read over its end then,
 // where it must be copied otherwise.
 func (k Kind) Whole(p []byte) Sum {
 	if k == BLAKE3 {

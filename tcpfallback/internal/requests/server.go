@@ -31,7 +31,7 @@ const extentSize = transfer.DefaultExtentSize
 // ends.
 func serveAs(kind string, size int, method string) error {
 	var sockets net.ListenConfig
-	if kind == lane { // within one host rdmaxfer's have this, whose end that sends is the one that dials
+	if kind == lane { // as the lanes of a host with itself have, set by the end that sends before it dials
 		sockets.Control = tcpfallback.SocketOptions{Congestion: "reno"}.Control
 	}
 	l, err := sockets.Listen(context.Background(), "tcp", "127.0.0.1:0")
