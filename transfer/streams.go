@@ -32,18 +32,12 @@ type streams struct {
 // asked last; typical is how long an extent takes. It gives how many there shall be, and when
 // it wants to look again; 0 is never.
 func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical time.Duration) (want int, again time.Duration) {
-	if !s.waited {
-		if typical == 0 { // nothing has landed
-			return lanes, streamsAfter
-		}
-		s.waited = true
-		if more := 8*typical - streamsAfter; more > 0 {
-			return lanes, more
-		}
-	}
 	switch {
 	case s.over:
 		return lanes, 0
+	case !s.waited && 8*typical > streamsAfter:
+		s.waited = true
+		return lanes, 8*typical - streamsAfter
 	case s.since.IsZero():
 		s.since, s.extents, s.bytes = now, extents, bytes
 		return lanes, streamsSpan

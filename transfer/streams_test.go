@@ -90,31 +90,6 @@ func TestStreamsThatCantBeHad(t *testing.T) {
 	})
 }
 
-// TestStreamsWaitForSpeed: how long an extent takes is waited for once, and from when it is known.
-func TestStreamsWaitForSpeed(t *testing.T) {
-	var s streams
-	now := time.Unix(1, 0)
-	for i, l := range []struct {
-		typical, again time.Duration
-		began          bool
-	}{
-		{0, streamsAfter, false}, {0, streamsAfter, false}, {time.Second, 8*time.Second - streamsAfter, false},
-		{2 * time.Second, streamsSpan, true}, {4 * time.Second, streamsSpan, true},
-	} {
-		if want, again := s.look(now, 1, 0, 0, l.typical); want != 1 || again != l.again || s.since.IsZero() == l.began {
-			t.Errorf("%d: %d lanes, again in %v, measuring since %v; want %+v", i, want, again, s.since, l)
-		}
-	}
-	s = streams{}
-	s.look(now, 1, 0, 0, time.Millisecond)
-	if s.since.IsZero() {
-		t.Error("what is quick is waited for")
-	}
-	if want, again := s.look(now.Add(time.Second), 1, 100, 100*mib, time.Second); want != 2 || again != 4*time.Second {
-		t.Errorf("%d lanes, again in %v", want, again)
-	}
-}
-
 func TestStreamsLook(t *testing.T) {
 	type look struct {
 		after time.Duration
