@@ -162,8 +162,10 @@ func (p *pull) committed(f *inbound, sum *Digest, err error) {
 	p.result.Bytes += f.size
 	p.result.Resumed += f.resumed
 	p.end = time.Now()
-	p.Observer.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: sum, Kind: p.verify})
 	p.mu.Unlock()
+	p.tell(p.Observer, func(o Observer) {
+		o.File(FileResult{Path: f.entry.Path, Size: f.size, Digest: sum, Kind: p.verify})
+	})
 	p.settled(f)
 	p.release(f.dir)
 }
@@ -227,12 +229,12 @@ func (p *pull) report(f *inbound, err error, tellSender bool) {
 	p.mu.Lock()
 	p.manifest.lost[f.entry.File] = CodeOf(err)
 	p.failures.add(err, 1)
+	p.mu.Unlock()
 	r := FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err}
 	if p.outlook != nil {
 		dry(&f.entry, &r)
 	}
-	p.Observer.File(r)
-	p.mu.Unlock()
+	p.tell(p.Observer, func(o Observer) { o.File(r) })
 	p.settled(f)
 	p.release(f.dir)
 }

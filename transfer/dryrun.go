@@ -93,8 +93,8 @@ func (p *pull) foresee(f *inbound) error {
 		p.result.Files++
 		p.result.Bytes += e.Size
 		p.result.Resumed += would.Here
-		p.Observer.File(r)
 		p.mu.Unlock()
+		p.tell(p.Observer, func(o Observer) { o.File(r) })
 	}
 	p.settled(f)
 	p.release(f.dir)

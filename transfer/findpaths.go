@@ -78,11 +78,7 @@ func (p *push) greet(hello *wire.Hello) error {
 
 // pathsFound passes on what the receiver has found out.
 func (p *push) pathsFound(r *PathReport) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.Observer != nil {
-		p.Observer.Paths(r)
-	}
+	p.tell(p.Observer, func(o Observer) { o.Paths(r) })
 }
 
 // aboutPaths handles what a receiver may say that was asked for paths.

@@ -446,8 +446,6 @@ func (k *keeper) announce(g *group, reason string) {
 	k.l.mu.Lock()
 	k.l.plan, k.l.planned = plan, slices.Clone(g.up)
 	k.l.mu.Unlock()
-	k.l.p.mu.Lock()
-	k.l.p.Observer.Planned(plan)
-	k.l.p.mu.Unlock()
+	k.l.p.tell(k.l.p.Observer, func(o Observer) { o.Planned(plan) })
 	_ = k.l.p.s.Send(m) // a broken session is noticed by who reads it
 }

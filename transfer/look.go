@@ -127,9 +127,7 @@ func nameOfEnd(c *wire.Candidate) string { return fmt.Sprint(c.Device, "/", c.Po
 // tellPaths shows both users a report.
 func (p *pull) tellPaths(report *wire.Paths) {
 	offer := p.scout.newest(p.hello.RDMA)
-	p.mu.Lock()
-	p.Observer.Paths(newPathReport(report, offer, true))
-	p.mu.Unlock()
+	p.tell(p.Observer, func(o Observer) { o.Paths(newPathReport(report, offer, true)) })
 	_ = p.s.Send(report) // a broken session is noticed by who reads it
 }
 

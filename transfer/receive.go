@@ -71,6 +71,7 @@ type pull struct {
 	commits    commits
 	receipts   receipts
 	committing sync.WaitGroup
+	teller
 
 	mu       sync.Mutex
 	files    map[uint32]*inbound  // that have not settled
@@ -312,7 +313,9 @@ func (p *pull) watch(ctx context.Context) {
 // could reset the connection before the last message was read.
 func (p *pull) conclude(gone <-chan struct{}) error {
 	p.finishCommits()
+	p.mu.Lock() // a lane may ask for what was given up
 	p.result.Elapsed += p.elapsed()
+	p.mu.Unlock()
 	told, _ := p.lanes.carried()
 	err := p.s.Send(&wire.Done{
 		Files:       uint32(p.result.Files),
@@ -329,7 +332,7 @@ func (p *pull) conclude(gone <-chan struct{}) error {
 }
 
 // elapsed is from the first request to the last entry durable, since a batch began; 0 when
-// nothing landed, or empty files alone.
+// nothing landed, or empty files alone. The caller has the lock.
 func (p *pull) elapsed() time.Duration {
 	if p.started.IsZero() || !p.end.After(p.started) {
 		return 0

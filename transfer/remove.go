@@ -16,8 +16,6 @@ const maxLeft = 100
 // removeSources removes what has arrived. It is done when all is over: a directory that
 // is being listed may hide names when others go.
 func (p *push) removeSources() error {
-	p.mu.Lock() // of the observer
-	defer p.mu.Unlock()
 	var first error
 	failed := 0
 	shared := make(map[[2]uint64]stamp)
@@ -28,7 +26,7 @@ func (p *push) removeSources() error {
 		if err := f.remove(shared); err != nil {
 			first = cmp.Or(first, err)
 			if failed++; failed <= maxLeft {
-				p.Observer.File(FileResult{Path: f.path, Size: f.size(), Left: err})
+				p.tell(p.Observer, func(o Observer) { o.File(FileResult{Path: f.path, Size: f.size(), Left: err}) })
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,13 +58,28 @@ type Result struct {
 }
 
 // Observer hears what happens during a transfer. Its methods are called from one
-// goroutine at a time and must not wait.
+// goroutine at a time, with nothing of the transfer locked: one that waits holds up what
+// would be told next, not the lanes.
 type Observer interface {
 	Planned(Plan)
 	File(FileResult)
 	// Paths is called when it was found out how RDMA reaches the other host, or that it
 	// does not.
 	Paths(*PathReport)
+}
+
+// teller tells an observer, one call at a time.
+type teller struct{ telling sync.Mutex }
+
+// tell has the observer called, if there is one. Nobody who calls it holds a lock that a
+// lane or the session could wait for: the observer may be a pipe that nobody reads.
+func (t *teller) tell(o Observer, call func(Observer)) {
+	if o == nil {
+		return
+	}
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	call(o)
 }
 
 // Progress may be read while a transfer runs.

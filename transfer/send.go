@@ -49,6 +49,7 @@ type push struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	lanes   sync.WaitGroup // and everything else that runs beside converse
+	teller
 
 	client  *Client // whose sends these are; nil for a transfer of its own
 	guide   *guide
@@ -298,17 +299,17 @@ func (p *push) list() error {
 
 // leaveOut reports what does not become an entry.
 func (p *push) leaveOut(found *found) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if found.err != nil {
+		p.mu.Lock()
 		p.unsent++
 		p.failures.add(found.err, 1)
+		p.mu.Unlock()
 	}
 	r := FileResult{Path: found.path, Err: found.err, Skipped: found.skip}
 	if p.DryRun {
 		r.Foreseen = new(Foreseen)
 	}
-	p.Observer.File(r)
+	p.tell(p.Observer, func(o Observer) { o.File(r) })
 }
 
 // entry makes an entry of what was found, and sends it.
@@ -468,11 +469,11 @@ func (p *push) settle(file uint32, r FileResult) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.settled++
 	if r.Err != nil {
 		p.failures.add(r.Err, 1)
 	}
+	p.mu.Unlock()
 	if f.entry.Kind == wire.Dir && r.Err == nil {
 		return
 	}
@@ -480,7 +481,7 @@ func (p *push) settle(file uint32, r FileResult) {
 	if p.DryRun {
 		dry(&f.entry, &r)
 	}
-	p.Observer.File(r)
+	p.tell(p.Observer, func(o Observer) { o.File(r) })
 }
 
 func (p *push) done(m *wire.Done) error {

@@ -142,8 +142,8 @@ func (p *push) plan(m *wire.Plan) {
 	first := !p.planned
 	p.planned = true
 	p.result.Plan = plan
-	p.Observer.Planned(plan)
 	p.mu.Unlock()
+	p.tell(p.Observer, func(o Observer) { o.Planned(plan) })
 	if first {
 		p.lanes.Go(p.manifest)
 	}

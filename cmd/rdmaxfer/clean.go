@@ -25,6 +25,7 @@ func clean(c *cli.Context) error {
 	defer d.Close()
 	list, err := d.Clean(!c.Bool("dry-run"))
 	out := newOutput("recv", c.Bool("json"))
+	defer out.results.flush()
 	var files int
 	var freed int64
 	for _, s := range list {

@@ -147,6 +147,7 @@ func examinePaths(c *cli.Context, t *rdma.Transport, here error) error {
 	if c.Bool("json") {
 		out := newOutput("doctor", true)
 		out.event("paths", pathFields(report))
+		out.results.flush()
 	} else {
 		fmt.Print("\n" + pathTable(report))
 	}

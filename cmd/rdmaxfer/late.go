@@ -6,56 +6,111 @@ import (
 	"time"
 )
 
-// late writes some of what it is given a little later, many pieces in one call: a small
-// file's receipt would take as long to print as its name to be given.
+// late writes what it is given in a goroutine of its own, so that a transfer goes on while
+// nobody reads its standard output, and some of it a little later, many pieces in one call:
+// a small file's receipt would take as long to print as its name to be given.
 type late struct {
 	out io.Writer
 
-	mu    sync.Mutex
-	held  []byte
-	timer *time.Timer // runs while something is held
+	mu      sync.Mutex
+	held    []byte
+	spare   []byte // held's room before
+	timer   *time.Timer
+	writing bool          // a goroutine writes, until nothing is held
+	wrote   chan struct{} // closed after its next write
 }
 
-// How long, and how many bytes of it, are held.
+// How long a receipt is held, how many bytes of them, and how many bytes at most for a
+// reader who does not read: who has more to say then waits.
 const (
 	lateBy   = 50 * time.Millisecond
 	lateMost = 32 << 10
+	lateRoom = 16 << 20
 )
 
 // later writes b soon, or with what comes next.
 func (l *late) later(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.held = append(l.held, b...); len(l.held) >= lateMost {
-		l.empty()
+	if l.hold(b); len(l.held) >= lateMost {
+		l.write()
 	} else if l.timer == nil {
-		l.timer = time.AfterFunc(lateBy, l.flush)
+		l.timer = time.AfterFunc(lateBy, l.kick)
 	}
 }
 
-// Write writes b at once, after all that is held.
-func (l *late) Write(b []byte) (int, error) {
+// soon writes b at once, after all that is held, and does not wait for that.
+func (l *late) soon(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.empty()
-	return l.out.Write(b)
+	l.hold(b)
+	l.write()
 }
 
-// flush writes all that is held.
+// flush waits until all that is held is written.
 func (l *late) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.empty()
+	for l.write(); l.writing; {
+		l.wait()
+	}
 }
 
-// empty is flush, for who has the lock. Nobody could be told of an error.
-func (l *late) empty() {
+// kick is what the timer does.
+func (l *late) kick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.write()
+}
+
+// hold adds b, when there is room. The caller has the lock.
+func (l *late) hold(b []byte) {
+	for l.writing && len(l.held)+len(b) > lateRoom {
+		l.wait()
+	}
+	l.held = append(l.held, b...)
+}
+
+// wait waits for a write, without the lock that the caller has.
+func (l *late) wait() {
+	wrote := l.wrote
+	l.mu.Unlock()
+	<-wrote
+	l.mu.Lock()
+}
+
+// write has all that is held written. The caller has the lock.
+func (l *late) write() {
 	if l.timer != nil {
 		l.timer.Stop()
 		l.timer = nil
 	}
-	if len(l.held) > 0 {
-		_, _ = l.out.Write(l.held)
-		l.held = l.held[:0]
+	if !l.writing && len(l.held) > 0 {
+		l.writing = true
+		l.wrote = make(chan struct{})
+		go l.empty()
 	}
+}
+
+// empty writes until nothing is held. Nobody could be told of an error.
+func (l *late) empty() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.held) > 0 {
+		b := l.held
+		l.held, l.spare = l.spare[:0], nil
+		l.mu.Unlock()
+		_, _ = l.out.Write(b)
+		l.mu.Lock()
+		if l.spare = b; cap(b) > 2*lateMost {
+			l.spare = nil
+		}
+		if len(l.held) == 0 {
+			break
+		}
+		close(l.wrote)
+		l.wrote = make(chan struct{})
+	}
+	l.writing = false
+	close(l.wrote)
 }

@@ -53,7 +53,7 @@ func (o *output) event(name string, fields map[string]any) {
 		o.results.later(line)
 		return
 	}
-	o.results.Write(line)
+	o.results.soon(line)
 }
 
 func (o *output) say(format string, args ...any) {
@@ -132,7 +132,7 @@ func (o *output) foreseen(f transfer.FileResult, fields map[string]any) {
 	fields["action"], fields["replaces"] = action, f.Foreseen.Replaces
 	o.event("foreseen", fields)
 	if !o.json {
-		fmt.Fprintln(o.results, line)
+		o.results.later([]byte(line + "\n"))
 	}
 }
 
@@ -157,7 +157,7 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if r == nil {
 		r = &transfer.Result{}
 	}
-	o.results.flush()
+	defer o.results.flush()
 	seconds := r.Elapsed.Seconds()
 	rate := 0.0
 	if seconds > 0 {
@@ -186,12 +186,12 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	}
 	o.event("summary", fields)
 	if !o.json && r.Measured > 0 {
-		fmt.Fprintf(o.results, "measured %d loads, kept nothing\n", r.Measured)
+		o.results.soon(fmt.Appendf(nil, "measured %d loads, kept nothing\n", r.Measured))
 	}
 	if o.json || r.Files == 0 && !r.DryRun {
 		return err
 	}
-	fmt.Fprintln(o.results, summaryLine(o.role, r, seconds, rate))
+	o.results.soon([]byte(summaryLine(o.role, r, seconds, rate) + "\n"))
 	return err
 }
 
