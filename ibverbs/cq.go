@@ -93,10 +93,31 @@ func (q *CQ) PollFor(wcs []WC, d time.Duration) (int, error) {
 	if n < 0 {
 		return 0, opError("ibv_poll_cq", n)
 	}
-	if q.polls++; n == 0 || q.polls%pollsAClock == 0 {
+	q.spun(n)
+	return n, nil
+}
+
+// PollPost is PollFor that answers what came before it returns: when the first completion
+// is of success it posts wr to qp (ibv_post_send), in the same crossing. So nothing of Go's
+// lies between a message and its answer, or between one request and the next. It says
+// whether wr was posted; n counts even where that failed.
+func (q *CQ) PollPost(wcs []WC, d time.Duration, qp *QP, wr *SendWR) (n int, posted bool, err error) {
+	n, rc := sysPollPost(q.h, wcs, int64(d), qp.h, wr)
+	if n < 0 {
+		return 0, false, opError("ibv_poll_cq", n)
+	}
+	if rc < 0 {
+		return n, false, qp.postError("ibv_post_send", rc, qp.conf.MaxSend)
+	}
+	q.spun(n)
+	return n, rc > 0, nil
+}
+
+// spun is after a poll in C, of which each may have taken long.
+func (q *CQ) spun(n int) {
+	if q.polls++; n == 0 || q.polls%spinsAClock == 0 {
 		q.yield()
 	}
-	return n, nil
 }
 
 // A goroutine that polls for 10 ms without going through Go's scheduler is taken for
@@ -105,6 +126,7 @@ func (q *CQ) PollFor(wcs []WC, d time.Duration) (int, error) {
 // poll, since it wakes another thread to look for work.
 const (
 	pollsAClock = 256 // polls for each look at the clock
+	spinsAClock = 16  // and of those that wait in C
 	yieldAfter  = 5 * time.Millisecond
 )
 

@@ -158,6 +158,49 @@ int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns)
 	return rc;
 }
 
+int rx_poll_post(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, uintptr_t handle,
+		 const struct rx_send_wr *in, int *posted)
+{
+	struct ibv_qp *qp = (struct ibv_qp *)handle;
+	struct ibv_send_wr wr, *bad;
+
+	fill_send(&wr, in, qp->qp_type == IBV_QPT_UD);
+	wr.next = NULL;
+	*posted = 0;
+	int rc = rx_poll_spin(cq, wc, n, spin_ns);
+
+	if (rc > 0 && wc[0].status == IBV_WC_SUCCESS) {
+		int e = ibv_post_send(qp, &wr, &bad);
+
+		*posted = e ? rx_answer(e) : 1;
+	}
+	return rc;
+}
+
+int rx_post_when(const uint8_t *seen, uint8_t is, int64_t spin_ns, uint8_t *mark, uint8_t value,
+		 uintptr_t handle, const struct rx_send_wr *in)
+{
+	struct ibv_qp *qp = (struct ibv_qp *)handle;
+	struct ibv_send_wr wr, *bad;
+	int64_t end = now_ns() + spin_ns;
+	int looks = 0;
+
+	if (in) {
+		fill_send(&wr, in, qp->qp_type == IBV_QPT_UD);
+		wr.next = NULL;
+	}
+	while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != is)
+		if (++looks % 256 == 0 && now_ns() >= end)
+			return 0;
+	if (!in)
+		return 1;
+	if (mark)
+		*mark = value;
+	int e = ibv_post_send(qp, &wr, &bad);
+
+	return e ? rx_answer(e) : 1;
+}
+
 int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed)
 {
 	if (*armed) {

@@ -21,6 +21,10 @@ package ibverbs
 #cgo nocallback rx_poll_arm
 #cgo noescape rx_poll_spin
 #cgo nocallback rx_poll_spin
+#cgo noescape rx_poll_post
+#cgo nocallback rx_poll_post
+#cgo noescape rx_post_when
+#cgo nocallback rx_post_when
 #include <stdlib.h>
 #include "verbs.h"
 
@@ -303,6 +307,18 @@ func sysPoll(cq unsafe.Pointer, wcs []WC) int {
 
 func sysPollSpin(cq unsafe.Pointer, wcs []WC, spinNS int64) int {
 	return int(C.rx_poll_spin(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS)))
+}
+
+func sysPollPost(cq unsafe.Pointer, wcs []WC, spinNS int64, qp unsafe.Pointer, wr *SendWR) (n, posted int) {
+	var p C.int
+	rc := C.rx_poll_post(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS),
+		C.uintptr_t(uintptr(qp)), (*C.struct_rx_send_wr)(unsafe.Pointer(wr)), &p)
+	return int(rc), int(p)
+}
+
+func sysPostWhen(seen, mark Mark, spinNS int64, qp unsafe.Pointer, wr *SendWR) int {
+	return int(C.rx_post_when((*C.uint8_t)(unsafe.Pointer(seen.At)), C.uint8_t(seen.Is), C.int64_t(spinNS),
+		(*C.uint8_t)(unsafe.Pointer(mark.At)), C.uint8_t(mark.Is), C.uintptr_t(uintptr(qp)), (*C.struct_rx_send_wr)(unsafe.Pointer(wr))))
 }
 
 func sysPollArm(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool) (n int, armedNow bool) {

@@ -164,6 +164,14 @@ int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n);
 
 // rx_poll_spin polls, and goes on polling up to spin_ns while there is nothing.
 int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns);
+// rx_poll_post does so and posts wr when the first completion is of success. *posted is 1
+// when it did, 0 when it did not, or -errno.
+int rx_poll_post(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, uintptr_t qp,
+		 const struct rx_send_wr *wr, int *posted);
+// rx_post_when looks at *seen until it is that, and then writes value to *mark, if that is
+// not null, and posts wr, if that is not. It answers 1, 0 after spin_ns, or -errno.
+int rx_post_when(const uint8_t *seen, uint8_t is, int64_t spin_ns, uint8_t *mark, uint8_t value,
+		 uintptr_t qp, const struct rx_send_wr *wr);
 // rx_poll_arm takes the event if one was asked for (*armed), polls, asks for an event
 // unless one is still to come, and polls once more. *armed says whether one is.
 int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed);

@@ -15,9 +15,9 @@ import (
 func (e *End) Run(ctx context.Context) (*Result, error) {
 	switch {
 	case e.yields():
-		return givingWay(func() (*Result, error) { return e.latency(ctx) })
+		return givingWay(func() (*Result, error) { return e.play(ctx, true) })
 	case e.Latency:
-		return e.latency(ctx)
+		return e.play(ctx, true)
 	}
 	if e.Iterations == 0 {
 		return e.during(ctx)
@@ -41,11 +41,10 @@ func (e *End) Serve(ctx context.Context) (*Result, error) {
 	defer end()
 	switch {
 	case e.Latency && e.Op != OpRead:
-		answer := func() (*Result, error) { return e.pingPong(ctx, false) }
 		if e.yields() {
-			return givingWay(answer)
+			return givingWay(func() (*Result, error) { return e.play(ctx, false) })
 		}
-		return answer()
+		return e.play(ctx, false)
 	case e.Latency:
 	case e.Both:
 		began := time.Now()

@@ -47,6 +47,7 @@ type End struct {
 	pd     *ibverbs.PD
 	mr     *ibverbs.MR
 	cq     *ibverbs.CQ
+	sends  *ibverbs.CQ // where sends complete: cq, unless who polls that answers what it finds
 	queues []*queue
 	peer   Hello
 	wcs    []ibverbs.WC
@@ -100,6 +101,12 @@ func Open(c Config, at Port) (e *End, err error) {
 		return e, err
 	}
 	e.cq.SetSpin(c.Spin)
+	e.sends = e.cq
+	if c.Latency && !c.Events && (c.Op == OpSend || c.Op == OpUD) {
+		if e.sends, err = e.dev.CreateCQ(c.sends()); err != nil {
+			return e, err
+		}
+	}
 	if c.Latency && c.Events { // as perftest waits
 		if err := e.cq.HoldThread(); err != nil {
 			return e, err
@@ -109,7 +116,7 @@ func Open(c Config, at Port) (e *End, err error) {
 	for range c.QPs {
 		q := &queue{credits: ibverbs.NewSendCredits(c.Depth, c.Signal), batch: make([]ibverbs.SendWR, 0, c.Chain)}
 		e.queues = append(e.queues, q)
-		conf := ibverbs.QPConfig{SendCQ: e.cq, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, Access: c.access(), QKey: qkey}
+		conf := ibverbs.QPConfig{SendCQ: e.sends, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, Access: c.access(), QKey: qkey}
 		if c.Op == OpUD {
 			if q.qp, err = e.pd.OpenUD(conf); err != nil {
 				return e, err
@@ -282,6 +289,9 @@ func (e *End) Close() error {
 		if q.ah != nil {
 			errs = append(errs, q.ah.Close())
 		}
+	}
+	if e.sends != nil && e.sends != e.cq {
+		errs = append(errs, e.sends.Close())
 	}
 	if e.cq != nil {
 		errs = append(errs, e.cq.Close())

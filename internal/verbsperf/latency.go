@@ -4,10 +4,7 @@ package verbsperf
 
 import (
 	"context"
-	"runtime"
-	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -25,7 +22,6 @@ type lap struct {
 	began       time.Time
 	warm, until time.Duration
 	start, last time.Duration // of what is measured; start is 0 before that
-	took        time.Duration // of the trip that was not recorded yet
 	most        int
 	posts       int64 // before the first that counts
 }
@@ -34,28 +30,27 @@ func (e *End) newLap() *lap {
 	return &lap{end: e, trips: hdrhistogram.New(1, longest, 3), began: time.Now(), warm: e.WarmUp, until: e.WarmUp + e.Duration, most: e.Iterations}
 }
 
-// done ends a round trip, and says whether it was the last. What is left to do about it is
-// record's, when the next is under way: while a kernel's thread still looks for work it need
-// not be woken, so what comes between a completion and the next post counts several times.
-func (l *lap) done() bool {
-	now := time.Since(l.began)
-	l.took, l.last = now-l.last, now
+// final says whether the trip that is under way is the last.
+func (l *lap) final() bool {
 	switch {
 	case l.start == 0:
 		return false
 	case l.most > 0:
 		return l.trips.TotalCount()+1 >= int64(l.most)
 	}
-	return now >= l.until
+	return l.last >= l.until
 }
 
-// record puts the last round trip into the histogram.
-func (l *lap) record() error {
+// done ends a round trip. The next is under way.
+func (l *lap) done() error {
+	now := time.Since(l.began)
+	took := now - l.last
+	l.last = now
 	if l.start > 0 {
-		return l.trips.RecordValue(max(1, int64(l.took)))
+		return l.trips.RecordValue(max(1, int64(took)))
 	}
-	if l.last > l.warm {
-		l.start, l.posts = l.last, l.end.posts
+	if now > l.warm {
+		l.start, l.posts = now, l.end.posts
 	}
 	return nil
 }
@@ -64,91 +59,44 @@ func (l *lap) result() *Result {
 	return &Result{Messages: l.trips.TotalCount(), Sent: int64(l.end.queues[0].sent), Elapsed: l.last - l.start, Posts: l.end.posts - l.posts, Trips: l.trips}
 }
 
-// yields says whether who polls for these messages would keep them from coming.
-func (e *End) yields() bool { return e.Latency && !e.Events && e.software }
+// yields says whether who polls for these messages would keep them from coming. Of reads
+// one end polls, and the device has the processors that are left.
+func (e *End) yields() bool { return e.Latency && !e.Events && e.software && e.Op != OpRead }
 
-// latency times whole round trips, one message at a time: of reads from the post to the
-// completion; else from a message that is posted to the one that the peer sends back.
-func (e *End) latency(ctx context.Context) (*Result, error) {
-	end := context.AfterFunc(ctx, func() { e.stop.Store(true) })
-	defer end()
-	if e.Op != OpRead {
-		return e.pingPong(ctx, true)
-	}
-	q := e.queues[0]
-	batch := make([]ibverbs.SendWR, 1)
-	post := func() error {
-		batch[0] = e.message(q, q.sent)
-		batch[0].Flags |= ibverbs.SendSignaled
-		q.sent++
-		e.posts++
-		_, err := q.qp.PostSend(batch)
-		return err
-	}
-	l := e.newLap()
-	if err := post(); err != nil {
-		return nil, err
-	}
-	for {
-		n, err := e.wait(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			return nil, context.Cause(ctx)
-		}
-		if err := e.wcs[0].Err(); err != nil {
-			return nil, err
-		}
-		over := l.done()
-		if !over {
-			if err := post(); err != nil {
-				return nil, err
-			}
-		}
-		if err := l.record(); over || err != nil {
-			return l.result(), err
-		}
-	}
-}
-
-// player is one end of a ping-pong.
+// player is one end of a ping-pong, or the one that reads.
 type player struct {
 	*End
 	q           *queue
-	batch       [1]ibverbs.SendWR
-	outstanding int // signalled sends
-	messages    int // received and not yet answered, where they take a receive
+	wr          [1]ibverbs.SendWR // the next message
+	outstanding int               // signalled sends
+	messages    int               // received and not yet answered, where events tell of them
 }
 
-// pingPong sends a message for each that comes; first says who begins, and measures.
-func (e *End) pingPong(ctx context.Context, first bool) (*Result, error) {
+// play times whole round trips, one message at a time: of reads from the post to the
+// completion; else from a message that is posted to the one that the peer sends back. The
+// end that does not begin answers, until it is told to end.
+func (e *End) play(ctx context.Context, begins bool) (*Result, error) {
+	end := context.AfterFunc(ctx, func() { e.stop.Store(true) })
+	defer end()
 	p := &player{End: e, q: e.queues[0]}
 	l := e.newLap()
-	if first {
-		if err := p.send(); err != nil {
+	if begins {
+		if err := p.post(); err != nil {
 			return nil, err
 		}
 	}
 	for {
-		came, err := p.receive(ctx)
-		if err != nil {
+		final := begins && l.final()
+		came, err := p.turn(ctx, !final)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if !came { // told to end
-			if first {
-				return nil, context.Cause(ctx)
-			}
+		case !came && begins:
+			return nil, context.Cause(ctx)
+		case !came:
 			return &Result{}, nil
-		}
-		over := first && l.done()
-		if !over {
-			if err := p.send(); err != nil {
-				return nil, err
-			}
-		}
-		if first {
-			if err := l.record(); over || err != nil {
+		case begins:
+			if err := l.done(); final || err != nil {
 				return l.result(), err
 			}
 		}
@@ -161,71 +109,138 @@ const signalEvery = 32
 // pingPongDepth is the send queue that this takes.
 const pingPongDepth = 2 * signalEvery
 
-func (p *player) send() error {
-	wr := &p.batch[0]
+// next is the message that comes next.
+func (p *player) next() *ibverbs.SendWR {
+	wr := &p.wr[0]
 	*wr = p.message(p.q, p.q.sent)
-	p.q.sent++
-	if p.q.sent%signalEvery == 0 {
+	if p.Op == OpRead || (p.q.sent+1)%signalEvery == 0 {
 		wr.Flags |= ibverbs.SendSignaled
-		p.outstanding++
 	}
-	if p.Op == OpWrite {
-		p.mr.Bytes()[(p.q.sent-1)%p.Buffers*p.stride()+p.Size-1] = byte(p.q.sent)
-	}
-	p.posts++
-	_, err := p.q.qp.PostSend(p.batch[:])
-	return err
+	return wr
 }
 
-// looksAClock is how many looks at the memory there are before other goroutines may run:
-// see yieldAfter in ibverbs.
-const looksAClock = 1 << 14
+// posted counts the message that came next.
+func (p *player) posted() {
+	if p.Op != OpRead && p.wr[0].Flags&ibverbs.SendSignaled != 0 {
+		p.outstanding++
+	}
+	p.q.sent++
+	p.posts++
+}
 
-// receive waits for the next message: of writes, by looking at the last byte of it, which
-// the device writes last. It answers false when this end is told to end.
-func (p *player) receive(ctx context.Context) (bool, error) {
+// mark is the last byte of the next write: it is another one each time.
+func (p *player) mark() ibverbs.Mark {
 	if p.Op != OpWrite {
-		for p.messages == 0 {
-			if n, err := p.complete(ctx); n == 0 || err != nil {
+		return ibverbs.Mark{}
+	}
+	last := p.q.sent%p.Buffers*p.stride() + p.Size - 1
+	return ibverbs.Mark{At: &p.mr.Bytes()[last], Is: byte(p.q.sent + 1)}
+}
+
+// post posts the next message.
+func (p *player) post() error {
+	p.next()
+	if m := p.mark(); m.At != nil {
+		*m.At = m.Is
+	}
+	if _, err := p.q.qp.PostSend(p.wr[:]); err != nil {
+		return err
+	}
+	p.posted()
+	return nil
+}
+
+// turn waits for the next message, and answers it. It reports false when this end is told
+// to end.
+func (p *player) turn(ctx context.Context, answer bool) (bool, error) {
+	if p.Events && p.Op != OpWrite {
+		if came, err := p.await(ctx); !came || err != nil || !answer {
+			return came, err
+		}
+		return true, p.post()
+	}
+	var wr *ibverbs.SendWR
+	if answer {
+		wr = p.next()
+	}
+	for !p.stop.Load() {
+		came, err := p.look(wr)
+		if err != nil {
+			return false, err
+		}
+		if came {
+			if answer {
+				p.posted()
+			}
+			return p.keepUp()
+		}
+	}
+	return false, nil
+}
+
+// look polls for the next message, and posts the request, if there is one, where it came:
+// while a kernel's thread still looks for work it need not be woken, so what lies between a
+// message and the next post counts several times. Of writes it looks at the last byte,
+// which the device writes last.
+func (p *player) look(wr *ibverbs.SendWR) (bool, error) {
+	if p.Op == OpWrite {
+		last := p.in() + p.q.ringed%p.Buffers*p.stride() + p.Size - 1
+		came, err := p.q.qp.PostWhen(ibverbs.Mark{At: &p.mr.Bytes()[last], Is: byte(p.q.ringed + 1)}, p.mark(), look, wr)
+		if came {
+			p.q.ringed++
+		}
+		return came, err
+	}
+	var n int
+	var err error
+	if wr == nil {
+		n, err = p.cq.PollFor(p.wcs, look)
+	} else {
+		n, _, err = p.cq.PollPost(p.wcs, look, p.q.qp, wr)
+	}
+	if err != nil {
+		return false, err
+	}
+	return n > 0, p.takeReceives(n)
+}
+
+// keepUp waits until no more than one message, which tells when it is done, is not.
+func (p *player) keepUp() (bool, error) {
+	for p.outstanding > 1 {
+		n, err := p.sends.PollFor(p.wcs, look)
+		if err != nil {
+			return false, err
+		}
+		for i := range p.wcs[:n] {
+			if err := p.wcs[i].Err(); err != nil {
 				return false, err
 			}
 		}
-		p.messages--
-		return true, nil
-	}
-	last := p.in() + p.q.ringed%p.Buffers*p.stride() + p.Size - 1
-	word := (*uint32)(unsafe.Pointer(&p.mr.Bytes()[last&^3]))
-	p.q.ringed++
-	for looks := 1; ; looks++ {
-		if now := atomic.LoadUint32(word); (*[4]byte)(unsafe.Pointer(&now))[last&3] == byte(p.q.ringed) {
-			break
+		if p.outstanding -= n; n == 0 && p.stop.Load() {
+			return false, nil
 		}
-		if looks%looksAClock == 0 {
-			if p.stop.Load() {
-				return false, nil
-			}
-			runtime.Gosched()
-		}
-	}
-	if p.outstanding > 1 { // far behind: take what has completed
-		n, err := p.complete(ctx)
-		return n > 0, err
 	}
 	return true, nil
 }
 
-// complete takes completions, of sends and of receives.
-func (p *player) complete(ctx context.Context) (int, error) {
-	n, err := p.wait(ctx)
-	if err != nil {
-		return 0, err
+// await waits on events for the next message.
+func (p *player) await(ctx context.Context) (bool, error) {
+	for p.messages == 0 {
+		n, err := p.wait(ctx)
+		if n == 0 || err != nil {
+			return false, err
+		}
+		before := p.received
+		if err := p.takeReceives(n); err != nil {
+			return false, err
+		}
+		got := int(p.received - before)
+		if p.Op == OpRead {
+			got = n
+		}
+		p.messages += got
+		p.outstanding -= n - got
 	}
-	before := p.received
-	if err := p.takeReceives(n); err != nil {
-		return 0, err
-	}
-	got := int(p.received - before)
-	p.messages += got
-	p.outstanding -= n - got
-	return n, nil
+	p.messages--
+	return true, nil
 }
