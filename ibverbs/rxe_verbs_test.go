@@ -308,3 +308,53 @@ func TestSendWithInvalidate(t *testing.T) {
 		t.Errorf("%v", wc.Err())
 	}
 }
+
+// TestPollPost: the answer goes out with the poll that found the message.
+func TestPollPost(t *testing.T) {
+	s := connected(t)
+	a, b := s[0], s[1]
+	a.recv(t, 5, 200, 8)
+	b.recv(t, 6, 0, 8)
+	copy(a.bytes(0, 8), "question")
+	copy(b.bytes(64, 8), "answered")
+	answer := b.wr(OpSend, 64, 8, nil, 0)
+	answer.Flags = SendSignaled
+	wcs := make([]WC, 4)
+	if n, posted, err := b.cq.PollPost(wcs, time.Millisecond, b.qp, &answer); n != 0 || posted || err != nil {
+		t.Fatalf("before there was a question: %d completions, posted %v, %v", n, posted, err)
+	}
+	a.send(t, a.wr(OpSend, 0, 8, nil, 0))
+	n, posted, err := b.cq.PollPost(wcs, 30*time.Second, b.qp, &answer)
+	if n != 1 || !posted || err != nil || wcs[0].ID != 6 || string(b.bytes(0, 8)) != "question" {
+		t.Fatalf("%d completions, posted %v, %v: %+v", n, posted, err, wcs[0])
+	}
+	b.ok(t)
+	for range 2 { // the question went, and the answer came
+		a.ok(t)
+	}
+	if got := string(a.bytes(200, 8)); got != "answered" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestPostWhen: a write is answered by another, and neither takes a receive.
+func TestPostWhen(t *testing.T) {
+	s := connected(t)
+	a, b := s[0], s[1]
+	a.bytes(0, 1)[0] = 7
+	back := b.wr(OpWrite, 64, 1, a, 128)
+	back.Flags = SendSignaled
+	seen, mark := Mark{&b.bytes(32, 1)[0], 7}, Mark{&b.bytes(64, 1)[0], 9}
+	if came, err := b.qp.PostWhen(seen, mark, time.Millisecond, &back); came || err != nil || *mark.At == 9 {
+		t.Fatalf("before it was written: %v, %v, marked %d", came, err, *mark.At)
+	}
+	a.send(t, a.wr(OpWrite, 0, 1, b, 32))
+	if came, err := b.qp.PostWhen(seen, mark, 30*time.Second, &back); !came || err != nil {
+		t.Fatal(came, err)
+	}
+	if came, err := a.qp.PostWhen(Mark{&a.bytes(128, 1)[0], 9}, Mark{}, 30*time.Second, nil); !came || err != nil {
+		t.Error(came, err)
+	}
+	a.ok(t)
+	b.ok(t)
+}
