@@ -17,17 +17,16 @@ func software(device string) bool {
 	return os.IsNotExist(err)
 }
 
-// givingWay runs f on a thread of its own that gives way to every other one (SCHED_IDLE,
-// sched(7)). Messages of a software device are carried by the kernel's threads, on the
-// processors that those who poll for them keep for turns of milliseconds. Nobody may take
-// that policy back without privileges, so the thread ends with f.
+// givingWay runs f on a thread of its own that gives way to others (nice 19, sched(7)).
+// Messages of a software device are carried by the kernel's threads, on the processors that
+// those who poll for them keep for turns of milliseconds. Nobody may take that back without
+// privileges, so the thread ends with f.
 func givingWay[T any](f func() (T, error)) (v T, err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		runtime.LockOSThread() // and never unlocked: the thread ends here
-		idle := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
-		_ = unix.SchedSetAttr(0, &idle, 0) // refused, nothing is lost but speed
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19) // refused, nothing is lost but speed
 		v, err = f()
 	}()
 	<-ended
