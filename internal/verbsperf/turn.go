@@ -25,7 +25,7 @@ func givingWay[T any](f func() (T, error)) (v T, err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		runtime.LockOSThread() // and never unlocked: the thread ends here
+		runtime.LockOSThread()                                     // and never unlocked: the thread ends here
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19) // refused, nothing is lost but speed
 		v, err = f()
 	}()
