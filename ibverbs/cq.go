@@ -84,42 +84,6 @@ func (q *CQ) Poll(wcs []WC) (int, error) {
 	return n, nil
 }
 
-// PollFor polls until there is at least one completion, or for that long, and then answers
-// 0. It is one crossing into C, and the shortest way from a completion to its poller.
-// Longer than some milliseconds it should not be: the thread is the poller's meanwhile,
-// and nothing wakes it.
-func (q *CQ) PollFor(wcs []WC, d time.Duration) (int, error) {
-	n := sysPollSpin(q.h, wcs, int64(d))
-	if n < 0 {
-		return 0, opError("ibv_poll_cq", n)
-	}
-	q.spun(n)
-	return n, nil
-}
-
-// PollPost is PollFor that answers what came before it returns: when the first completion
-// is of success it posts wr to qp (ibv_post_send), in the same crossing. So nothing of Go's
-// lies between a message and its answer, or between one request and the next. It says
-// whether wr was posted; n counts even where that failed.
-func (q *CQ) PollPost(wcs []WC, d time.Duration, qp *QP, wr *SendWR) (n int, posted bool, err error) {
-	n, rc := sysPollPost(q.h, wcs, int64(d), qp.h, wr)
-	if n < 0 {
-		return 0, false, opError("ibv_poll_cq", n)
-	}
-	if rc < 0 {
-		return n, false, qp.postError("ibv_post_send", rc, qp.conf.MaxSend)
-	}
-	q.spun(n)
-	return n, rc > 0, nil
-}
-
-// spun is after a poll in C, of which each may have taken long.
-func (q *CQ) spun(n int) {
-	if q.polls++; n == 0 || q.polls%spinsAClock == 0 {
-		q.yield()
-	}
-}
-
 // A goroutine that polls for 10 ms without going through Go's scheduler is taken for
 // stuck: each time that the runtime's monitor then finds it in C it takes its P away,
 // and it looks every 20 µs (retake in runtime/proc.go). To yield costs more than a

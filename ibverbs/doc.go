@@ -44,9 +44,10 @@
 // batch of them is posted, or polled, in one crossing into C; the C helpers
 // capture errno before they return. Waiting for a completion ([CQ.WaitPoll]) or an
 // event of the device ([Context.NextEvent]) goes through Go's network poller, so a
-// waiting goroutine holds no thread. Who answers messages, and has nothing to decide
-// between one and its answer, can have that posted by the crossing that polls
-// ([CQ.PollPost], [QP.PostWhen]). Posting, polling and waiting allocate nothing.
+// waiting goroutine holds no thread. Posting, polling and waiting allocate nothing.
+//
+// Who measures can leave the whole loop to C ([Pump], [PingPong]), so that nothing of Go's
+// runtime is in what he measures.
 //
 // # Finding the way
 //

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs/internal/fakeverbs"
 )
@@ -146,91 +145,14 @@ func TestUnknownStatusesPrintAsNumbers(t *testing.T) {
 	}
 }
 
-// TestPollForEnds: with what there is at once, without anything when its time is over.
-func TestPollForEnds(t *testing.T) {
-	_, cq := fakes()
-	wcs := make([]WC, 4)
-	fakeverbs.Reset(0, 3, 0)
-	if n, err := cq.PollFor(wcs, time.Hour); n != 3 || err != nil {
-		t.Errorf("3 completions: %d, %v", n, err)
-	}
-	began := time.Now()
-	if n, err := cq.PollFor(wcs, 2*time.Millisecond); n != 0 || err != nil {
-		t.Errorf("none: %d, %v", n, err)
-	}
-	if took := time.Since(began); took < 2*time.Millisecond {
-		t.Errorf("polled for %v of 2 ms", took)
-	}
-}
-
-// TestPollPostPosts: once, after a success and after nothing else.
-func TestPollPostPosts(t *testing.T) {
-	qp, cq := fakes()
-	wcs := make([]WC, 4)
-	for name, c := range map[string]struct {
-		room, waiting int
-		status        WCStatus
-		n             int
-		posted        bool
-		err           error
-	}{
-		"what came":  {1, 3, WCSuccess, 3, true, nil},
-		"nothing":    {1, 0, WCSuccess, 0, false, nil},
-		"a failure":  {1, 2, WCRetryExcErr, 2, false, nil},
-		"a full one": {0, 1, WCSuccess, 1, false, syscall.ENOMEM},
-	} {
-		fakeverbs.Reset(c.room, c.waiting, int(c.status))
-		wr := SendWR{ID: 7, Opcode: OpSend}
-		n, posted, err := cq.PollPost(wcs, time.Millisecond, qp, &wr)
-		if n != c.n || posted != c.posted || !errors.Is(err, c.err) {
-			t.Errorf("%s: %d completions, posted %v, %v", name, n, posted, err)
-		}
-		if got, _, _, _, _, _ := fakeverbs.Last(); posted && got != 7 {
-			t.Errorf("%s: request %d was posted", name, got)
-		}
-	}
-}
-
-func TestPostWhenWaitsForAByte(t *testing.T) {
-	qp, _ := fakes()
-	var seen, mark byte
-	wr := SendWR{ID: 8, Opcode: OpWrite}
-	fakeverbs.Reset(1, 0, 0)
-	is, say := Mark{&seen, 1}, Mark{&mark, 2}
-	if came, err := qp.PostWhen(is, say, 2*time.Millisecond, &wr); came || err != nil || mark != 0 || fakeverbs.Calls() != 0 {
-		t.Errorf("it never came: %v, %v, marked %d, %d calls", came, err, mark, fakeverbs.Calls())
-	}
-	seen = 1
-	if came, err := qp.PostWhen(is, Mark{}, time.Hour, nil); !came || err != nil || fakeverbs.Calls() != 0 {
-		t.Errorf("nothing to post: %v, %v, %d calls", came, err, fakeverbs.Calls())
-	}
-	came, err := qp.PostWhen(is, say, time.Hour, &wr)
-	if id, _, _, _, _, _ := fakeverbs.Last(); !came || err != nil || mark != 2 || id != 8 {
-		t.Errorf("%v, %v, marked %d, request %d", came, err, mark, id)
-	}
-	if _, err := qp.PostWhen(is, say, time.Hour, &wr); !errors.Is(err, syscall.ENOMEM) {
-		t.Errorf("the queue is full: %v", err)
-	}
-}
-
 func TestHotPathAllocatesNothing(t *testing.T) {
 	qp, cq := fakes()
 	fakeverbs.Reset(1<<30, 1<<30, 0)
 	sends, recvs, wcs := make([]SendWR, 16), make([]RecvWR, 16), make([]WC, 16)
 	for name, f := range map[string]func(){
-		"send":     func() { qp.PostSend(sends) },
-		"recv":     func() { qp.PostRecv(recvs) },
-		"poll":     func() { cq.Poll(wcs) },
-		"poll for": func() { cq.PollFor(wcs, time.Microsecond) },
-		"poll, post": func() {
-			var wr SendWR
-			cq.PollPost(wcs, time.Microsecond, qp, &wr)
-		},
-		"look, post": func() {
-			var seen, mark byte
-			var wr SendWR
-			qp.PostWhen(Mark{&seen, 0}, Mark{&mark, 1}, time.Microsecond, &wr)
-		},
+		"send": func() { qp.PostSend(sends) },
+		"recv": func() { qp.PostRecv(recvs) },
+		"poll": func() { cq.Poll(wcs) },
 		"local arrays": func() { // they must not escape into the heap
 			var wr [4]SendWR
 			var wc [4]WC

@@ -16,9 +16,8 @@
 // posted_before counts what a refused chain did post: everything before bad.
 #define POSTED_BEFORE(wrs, bad, base) ((base) + ((bad) ? (int)((bad) - (wrs)) : 0))
 
-// fill_send lays one request out as the library has it. The last of its unions is
-// chosen by the queue pair's type, and by the opcode.
-static void fill_send(struct ibv_send_wr *o, const struct rx_send_wr *w, int ud)
+// The last of the request's unions is chosen by the queue pair's type, and by the opcode.
+void rx_fill_send(struct ibv_send_wr *o, const struct rx_send_wr *w, int ud)
 {
 	o->wr_id = w->id;
 	o->sg_list = (struct ibv_sge *)w->sge;
@@ -59,7 +58,7 @@ int rx_post_send(uintptr_t handle, const struct rx_send_wr *in, int n, int *post
 		int k = n - base < CHAIN ? n - base : CHAIN;
 
 		for (int i = 0; i < k; i++) {
-			fill_send(&wrs[i], &in[base + i], ud);
+			rx_fill_send(&wrs[i], &in[base + i], ud);
 			wrs[i].next = i + 1 < k ? &wrs[i + 1] : NULL;
 		}
 		bad = NULL;
@@ -156,49 +155,6 @@ int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns)
 			rc = rx_poll(cq, wc, n);
 	} while (rc == 0 && now_ns() < end);
 	return rc;
-}
-
-int rx_poll_post(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, uintptr_t handle,
-		 const struct rx_send_wr *in, int *posted)
-{
-	struct ibv_qp *qp = (struct ibv_qp *)handle;
-	struct ibv_send_wr wr, *bad;
-
-	fill_send(&wr, in, qp->qp_type == IBV_QPT_UD);
-	wr.next = NULL;
-	*posted = 0;
-	int rc = rx_poll_spin(cq, wc, n, spin_ns);
-
-	if (rc > 0 && wc[0].status == IBV_WC_SUCCESS) {
-		int e = ibv_post_send(qp, &wr, &bad);
-
-		*posted = e ? rx_answer(e) : 1;
-	}
-	return rc;
-}
-
-int rx_post_when(const uint8_t *seen, uint8_t is, int64_t spin_ns, uint8_t *mark, uint8_t value,
-		 uintptr_t handle, const struct rx_send_wr *in)
-{
-	struct ibv_qp *qp = (struct ibv_qp *)handle;
-	struct ibv_send_wr wr, *bad;
-	int64_t end = now_ns() + spin_ns;
-	int looks = 0;
-
-	if (in) {
-		fill_send(&wr, in, qp->qp_type == IBV_QPT_UD);
-		wr.next = NULL;
-	}
-	while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != is)
-		if (++looks % 256 == 0 && now_ns() >= end)
-			return 0;
-	if (!in)
-		return 1;
-	if (mark)
-		*mark = value;
-	int e = ibv_post_send(qp, &wr, &bad);
-
-	return e ? rx_answer(e) : 1;
 }
 
 int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"syscall"
-	"time"
 )
 
 // QPType is the service of a queue pair (enum ibv_qp_type).
@@ -253,28 +252,6 @@ func (q *QP) PostSend(wrs []SendWR) (int, error) {
 		return n, q.postError("ibv_post_send", rc, q.conf.MaxSend)
 	}
 	return n, nil
-}
-
-// Mark is a byte of memory, and what it is, or shall be.
-type Mark struct {
-	At *byte
-	Is byte
-}
-
-// PostWhen looks at memory until a byte is what the peer's WRITE makes it, and posts wr in
-// the same crossing; before that it puts a mark of its own, as into what wr sends, where
-// mark.At is not nil. It answers false when that did not come within d, which should be
-// milliseconds at the most: see [CQ.PollFor]. With a nil wr it waits, no more.
-//
-// That a device writes the last byte of a message last is the custom of those that poll
-// memory, perftest's ib_write_lat among them, and is no promise of the specification.
-func (q *QP) PostWhen(seen, mark Mark, d time.Duration, wr *SendWR) (bool, error) {
-	rc := sysPostWhen(seen, mark, int64(d), q.h, wr)
-	if rc < 0 {
-		return false, q.postError("ibv_post_send", rc, q.conf.MaxSend)
-	}
-	q.conf.SendCQ.spun(rc)
-	return rc > 0, nil
 }
 
 // PostRecv posts a batch of receives in one crossing (ibv_post_recv), with the

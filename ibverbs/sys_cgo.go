@@ -21,10 +21,12 @@ package ibverbs
 #cgo nocallback rx_poll_arm
 #cgo noescape rx_poll_spin
 #cgo nocallback rx_poll_spin
-#cgo noescape rx_poll_post
-#cgo nocallback rx_poll_post
-#cgo noescape rx_post_when
-#cgo nocallback rx_post_when
+#cgo noescape rx_pump
+#cgo nocallback rx_pump
+#cgo noescape rx_ping
+#cgo nocallback rx_ping
+#cgo noescape rx_pong
+#cgo nocallback rx_pong
 #include <stdlib.h>
 #include "verbs.h"
 
@@ -61,6 +63,15 @@ var (
 	_ [unsafe.Offsetof(C.struct_rx_send_wr{}.remote_qkey) - unsafe.Offsetof(SendWR{}.RemoteQKey)]struct{}
 	_ [unsafe.Offsetof(C.struct_ibv_wc{}.sl) - unsafe.Offsetof(WC{}.SL)]struct{}
 	_ [MaxSGE - C.RX_MAX_SGE]struct{}
+	_ [unsafe.Sizeof(loop{}) - C.sizeof_struct_rx_loop]struct{}
+	_ [C.sizeof_struct_rx_loop - unsafe.Sizeof(loop{})]struct{}
+	_ [unsafe.Offsetof(loop{}.most) - unsafe.Offsetof(C.struct_rx_loop{}.most)]struct{}
+	_ [unsafe.Offsetof(C.struct_rx_loop{}.stop) - unsafe.Offsetof(loop{}.stop)]struct{}
+	_ [unsafe.Sizeof(loopQueue{}) - C.sizeof_struct_rx_loop_queue]struct{}
+	_ [C.sizeof_struct_rx_loop_queue - unsafe.Sizeof(loopQueue{})]struct{}
+	_ [unsafe.Offsetof(loopQueue{}.open) - unsafe.Offsetof(C.struct_rx_loop_queue{}.open)]struct{}
+	_ [MaxLoopChain - C.RX_LOOP_CHAIN]struct{}
+	_ [C.RX_LOOP_CHAIN - MaxLoopChain]struct{}
 )
 
 // sysLoad opens the library once a process.
@@ -309,18 +320,6 @@ func sysPollSpin(cq unsafe.Pointer, wcs []WC, spinNS int64) int {
 	return int(C.rx_poll_spin(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS)))
 }
 
-func sysPollPost(cq unsafe.Pointer, wcs []WC, spinNS int64, qp unsafe.Pointer, wr *SendWR) (n, posted int) {
-	var p C.int
-	rc := C.rx_poll_post(C.uintptr_t(uintptr(cq)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), C.int64_t(spinNS),
-		C.uintptr_t(uintptr(qp)), (*C.struct_rx_send_wr)(unsafe.Pointer(wr)), &p)
-	return int(rc), int(p)
-}
-
-func sysPostWhen(seen, mark Mark, spinNS int64, qp unsafe.Pointer, wr *SendWR) int {
-	return int(C.rx_post_when((*C.uint8_t)(unsafe.Pointer(seen.At)), C.uint8_t(seen.Is), C.int64_t(spinNS),
-		(*C.uint8_t)(unsafe.Pointer(mark.At)), C.uint8_t(mark.Is), C.uintptr_t(uintptr(qp)), (*C.struct_rx_send_wr)(unsafe.Pointer(wr))))
-}
-
 func sysPollArm(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool) (n int, armedNow bool) {
 	asked := cBool(armed)
 	rc := C.rx_poll_arm(C.uintptr_t(uintptr(cq)), C.uintptr_t(uintptr(ch)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), cBool(solicited), &asked)
@@ -331,6 +330,19 @@ func sysPollHold(cq, ch unsafe.Pointer, wcs []WC, solicited, armed bool, wake in
 	asked := cBool(armed)
 	rc := C.rx_poll_hold(C.uintptr_t(uintptr(cq)), C.uintptr_t(uintptr(ch)), (*C.struct_ibv_wc)(unsafe.Pointer(unsafe.SliceData(wcs))), C.int(len(wcs)), cBool(solicited), &asked, C.int(wake))
 	return int(rc), asked != 0
+}
+
+// The state of a loop is Go's memory without pointers to Go's, and C keeps none of it.
+func sysPump(l *loop, queues []loopQueue, warmNS, forNS int64) int {
+	return int(C.rx_pump((*C.struct_rx_loop)(unsafe.Pointer(l)), (*C.struct_rx_loop_queue)(unsafe.Pointer(unsafe.SliceData(queues))), C.int64_t(warmNS), C.int64_t(forNS)))
+}
+
+func sysPing(l *loop, queues []loopQueue, trips []int64, forNS int64) int {
+	return int(C.rx_ping((*C.struct_rx_loop)(unsafe.Pointer(l)), (*C.struct_rx_loop_queue)(unsafe.Pointer(unsafe.SliceData(queues))), (*C.int64_t)(unsafe.SliceData(trips)), C.int64_t(len(trips)), C.int64_t(forNS)))
+}
+
+func sysPong(l *loop, queues []loopQueue) int {
+	return int(C.rx_pong((*C.struct_rx_loop)(unsafe.Pointer(l)), (*C.struct_rx_loop_queue)(unsafe.Pointer(unsafe.SliceData(queues)))))
 }
 
 func cBool(b bool) C.int {

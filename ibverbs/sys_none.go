@@ -52,9 +52,10 @@ func sysDestroyQP(handle) int                             { return none }
 func sysPostSend(handle, []SendWR) (posted, rc int)       { return 0, none }
 func sysPostRecv(handle, []RecvWR) (posted, rc int)       { return 0, none }
 
-func sysPollPost(handle, []WC, int64, handle, *SendWR) (int, int) { return none, 0 }
-func sysPostWhen(_, _ Mark, _ int64, _ handle, _ *SendWR) int     { return none }
-func sysPollArm(_, _ handle, _ []WC, _, _ bool) (int, bool)       { return none, false }
+func sysPump(*loop, []loopQueue, int64, int64) int          { return none }
+func sysPing(*loop, []loopQueue, []int64, int64) int        { return none }
+func sysPong(*loop, []loopQueue) int                        { return none }
+func sysPollArm(_, _ handle, _ []WC, _, _ bool) (int, bool) { return none, false }
 func sysPollHold(_, _ handle, _ []WC, _, _ bool, _ int) (int, bool) {
 	return none, false
 }

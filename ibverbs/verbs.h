@@ -161,17 +161,11 @@ int rx_post_send(uintptr_t qp, const struct rx_send_wr *wr, int n, int *posted);
 int rx_post_recv(uintptr_t qp, const struct rx_recv_wr *wr, int n, int *posted);
 int rx_post_srq(uintptr_t srq, const struct rx_recv_wr *wr, int n, int *posted);
 int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n);
+// rx_fill_send lays one request out as the library has it.
+void rx_fill_send(struct ibv_send_wr *o, const struct rx_send_wr *w, int ud);
 
 // rx_poll_spin polls, and goes on polling up to spin_ns while there is nothing.
 int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns);
-// rx_poll_post does so and posts wr when the first completion is of success. *posted is 1
-// when it did, 0 when it did not, or -errno.
-int rx_poll_post(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns, uintptr_t qp,
-		 const struct rx_send_wr *wr, int *posted);
-// rx_post_when looks at *seen until it is that, and then writes value to *mark, if that is
-// not null, and posts wr, if that is not. It answers 1, 0 after spin_ns, or -errno.
-int rx_post_when(const uint8_t *seen, uint8_t is, int64_t spin_ns, uint8_t *mark, uint8_t value,
-		 uintptr_t qp, const struct rx_send_wr *wr);
 // rx_poll_arm takes the event if one was asked for (*armed), polls, asks for an event
 // unless one is still to come, and polls once more. *armed says whether one is.
 int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed);
@@ -179,6 +173,51 @@ int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solici
 // when wake (eventfd(2)) was written to, and -ENODEV for a channel that only has an error.
 int rx_poll_hold(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solicited, int *armed,
 		 int wake);
+
+// Loops that measure (loop.c). Their state is Go's memory, of Go's layout (loop.go).
+#define RX_LOOP_CHAIN 64 // requests a doorbell, and receives posted at once, at the most
+
+enum rx_loop_call { RX_LOOP_POLL, RX_LOOP_POST_SEND, RX_LOOP_POST_RECV, RX_LOOP_COMPLETION };
+
+struct rx_loop_queue {
+	uintptr_t qp;
+	struct rx_send_wr send; // what is posted again and again, one SGE
+	struct rx_recv_wr recv; // what is posted again for each receive that was used, one SGE
+	uint64_t sent, done;    // requests posted, and those of them that completed
+	uint64_t received;      // messages
+	uint64_t answered;      // of them, by rx_ping and rx_pong
+	uint64_t ringed;        // receives posted
+	uint32_t open;          // requests since the last that is signalled
+	uint32_t owed;          // receives used and not posted again yet
+	uint32_t ud, pad;
+};
+
+struct rx_loop {
+	uintptr_t cq, ch;
+	uint64_t places, stride; // each message takes the next place, so many bytes on
+	int64_t spin_ns;         // before a wait on events
+	uint32_t queues, depth, chain, signal, repost;
+	uint32_t give_way;  // looks without success for each sched_yield(2); 0: none
+	int32_t events;     // wait on them; else poll
+	int32_t wake;       // eventfd(2) that ends such a wait
+	int32_t armed;      // an event was asked for
+	int32_t stop;       // set by other threads
+	int32_t over;       // a pump's time
+	int32_t failed_call; // enum rx_loop_call, where the answer is an error
+	int64_t most;        // requests; 0: any number
+	int64_t posted, done, posts;
+	int64_t counted, first_ns, last_ns;
+	struct ibv_wc failed;
+};
+
+// rx_pump keeps the queues full for that long after it is warm, or until most were posted,
+// and waits for the last. It answers 1, 0 when it was told to stop, or -errno.
+int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, int64_t for_ns);
+// rx_ping posts a message and waits for the peer's, up to n times, and until for_ns is over
+// if that is not 0. It answers how many times it did, or -errno.
+int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns);
+// rx_pong answers messages until it is told to stop: 0, or -errno.
+int rx_pong(struct rx_loop *l, struct rx_loop_queue *q);
 
 // neg makes -errno of a failure that set errno, and never 0.
 static inline int rx_neg(int e) { return e ? -e : -EIO; }

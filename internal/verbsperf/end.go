@@ -3,10 +3,8 @@
 package verbsperf
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -47,14 +45,8 @@ type End struct {
 	pd     *ibverbs.PD
 	mr     *ibverbs.MR
 	cq     *ibverbs.CQ
-	sends  *ibverbs.CQ // where sends complete: cq, unless who polls that answers what it finds
 	queues []*queue
 	peer   Hello
-	wcs    []ibverbs.WC
-
-	stop     atomic.Bool // the passive end's loop shall end
-	received int64
-	posts    int64
 }
 
 // queue is one queue pair.
@@ -64,13 +56,6 @@ type queue struct {
 	ah   *ibverbs.AH
 
 	request ibverbs.SendWR // as it is posted again and again
-	credits *ibverbs.SendCredits
-	batch   []ibverbs.SendWR
-	recv    []ibverbs.RecvWR // those that are to be posted again
-	sent    int              // messages
-	ringed  int              // the place of the next receive
-	// unsignaled are the messages since the last that tells when it is done.
-	unsignaled int
 }
 
 // qkey is what datagrams name: it keeps out nothing but those of other programs.
@@ -81,7 +66,7 @@ func Open(c Config, at Port) (e *End, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	e = &End{Config: c, software: software(at.Device), wcs: make([]ibverbs.WC, 64)}
+	e = &End{Config: c, software: software(at.Device)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -101,22 +86,15 @@ func Open(c Config, at Port) (e *End, err error) {
 		return e, err
 	}
 	e.cq.SetSpin(c.Spin)
-	e.sends = e.cq
-	if c.Latency && !c.Events && (c.Op == OpSend || c.Op == OpUD) {
-		if e.sends, err = e.dev.CreateCQ(c.sends()); err != nil {
-			return e, err
-		}
-	}
-	if c.Latency && c.Events { // as perftest waits
+	if c.Events { // as perftest waits
 		if err := e.cq.HoldThread(); err != nil {
 			return e, err
 		}
-		morePs()
 	}
 	for range c.QPs {
-		q := &queue{credits: ibverbs.NewSendCredits(c.Depth, c.Signal), batch: make([]ibverbs.SendWR, 0, c.Chain)}
+		q := new(queue)
 		e.queues = append(e.queues, q)
-		conf := ibverbs.QPConfig{SendCQ: e.sends, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, Access: c.access(), QKey: qkey}
+		conf := ibverbs.QPConfig{SendCQ: e.cq, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, Access: c.access(), QKey: qkey}
 		if c.Op == OpUD {
 			if q.qp, err = e.pd.OpenUD(conf); err != nil {
 				return e, err
@@ -218,62 +196,58 @@ func (e *End) fillReceives(q *queue) error {
 	if e.Op != OpSend && e.Op != OpUD {
 		return nil
 	}
-	for range e.receives() {
-		q.recv = append(q.recv, e.receive(q))
+	wrs := make([]ibverbs.RecvWR, e.receives())
+	for i := range wrs {
+		wrs[i] = e.receive(q)
+		wrs[i].SGE[0].Addr += uint64(i % e.Buffers * e.stride())
 	}
 	post := q.qp.PostRecv
 	if q.prep != nil {
 		post = q.prep.PostRecv
 	}
-	_, err := post(q.recv)
-	q.recv = q.recv[:0]
+	_, err := post(wrs)
 	return err
 }
 
-// recvID marks the work request IDs of receives.
-const recvID = 1 << 63
-
-// receive is the next of a queue pair's receives.
+// receive is a queue pair's receive into the first place.
 func (e *End) receive(q *queue) ibverbs.RecvWR {
-	wr := ibverbs.RecvWR{ID: recvID | q.request.ID, NumSGE: 1}
+	wr := ibverbs.RecvWR{ID: ibverbs.LoopRecvID | q.request.ID, NumSGE: 1}
 	room := e.Size
 	if e.Op == OpUD {
 		room += ibverbs.GRHSize
 	}
-	wr.SGE[0] = e.mr.SGE(e.in()+q.ringed*e.stride(), room)
-	q.ringed = (q.ringed + 1) % e.Buffers
+	wr.SGE[0] = e.mr.SGE(e.in(), room)
 	return wr
 }
 
-// message is the nth of a queue pair's messages.
-func (e *End) message(q *queue, n int) ibverbs.SendWR {
-	wr := q.request
-	at := n % e.Buffers * e.stride()
-	wr.SGE[0] = e.mr.SGE(at, e.Size)
-	wr.RemoteAddr = e.peer.Addr + uint64(e.in()+at)
-	return wr
+// giveWay is after how many looks at a software device that found nothing the poller lets
+// the kernel's threads run, which carry the messages.
+const giveWay = 4
+
+// GivesWay says whether this end does. Who reads one message at a time polls alone, and on
+// two processors is in nobody's way.
+func (e *End) GivesWay() bool {
+	return e.software && !e.Events && !(e.Latency && e.Op == OpRead)
 }
 
-// look is how long a poller polls before it looks whether it shall end.
-const look = time.Millisecond
+// reposted is how many receives are posted again at a time, where perftest posts one: the
+// queue is deep enough.
+const reposted = 16
 
-// wait takes at least one completion, by polling or by events; none when the loop shall
-// end. It has no time-out, as perftest has none: one would be a timer for the kernel to
-// set each time.
-func (e *End) wait(ctx context.Context) (int, error) {
-	if e.Events {
-		n, err := e.cq.WaitPoll(ctx, e.wcs)
-		if err != nil && ctx.Err() != nil {
-			return 0, nil
-		}
-		return n, err
+// loop is what the queue pairs do from here: as deep as that, and a completion for every so
+// many requests.
+func (e *End) loop(depth, signal int) ibverbs.LoopConfig {
+	c := ibverbs.LoopConfig{Depth: depth, Signal: signal, Chain: e.Chain, Repost: reposted, Places: e.Buffers, Stride: e.stride(), Events: e.Events}
+	if e.GivesWay() {
+		c.GiveWay = giveWay
 	}
-	for !e.stop.Load() {
-		if n, err := e.cq.PollFor(e.wcs, look); n > 0 || err != nil {
-			return n, err
-		}
+	for _, q := range e.queues {
+		wr := q.request
+		wr.SGE[0] = e.mr.SGE(0, e.Size)
+		wr.RemoteAddr = e.peer.Addr + uint64(e.in())
+		c.Queues = append(c.Queues, ibverbs.LoopQueue{QP: q.qp, Send: wr, Recv: e.receive(q), Posted: e.receives()})
 	}
-	return 0, nil
+	return c
 }
 
 // Close ends everything, children first.
@@ -289,9 +263,6 @@ func (e *End) Close() error {
 		if q.ah != nil {
 			errs = append(errs, q.ah.Close())
 		}
-	}
-	if e.sends != nil && e.sends != e.cq {
-		errs = append(errs, e.sends.Close())
 	}
 	if e.cq != nil {
 		errs = append(errs, e.cq.Close())

@@ -79,6 +79,9 @@ func (v Verbs) open(at *wire.Candidate, c verbsperf.Config) (*verbsEnd, *wire.Ve
 	}
 	hello := e.Hello()
 	told := &wire.VerbsEnd{Addr: hello.Addr, RKey: hello.RKey, Detail: fmt.Sprintf("%s gid=%d", at.Device, at.GIDIndex)}
+	if e.GivesWay() {
+		told.Detail += " gives way"
+	}
 	for _, q := range hello.QPs {
 		told.QPs = append(told.QPs, wire.QueuePair{QPN: q.QPN, PSN: q.PSN, GID: q.GID, LID: q.LID, MTU: uint8(q.MTU)})
 	}

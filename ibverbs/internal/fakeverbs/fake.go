@@ -18,13 +18,54 @@ static struct ibv_send_wr last;
 static struct ibv_sge last_sge;
 static int crossings, room, waiting, status;
 
+// What Carry carries: sends in the order of their posts, and completions to be polled.
+#define CARRIED (1 << 16)
+static struct {
+	uint64_t id, addr, remote;
+	unsigned flags;
+	int chained; // to the one before
+} sent[CARRIED];
+static struct ibv_wc fifo[CARRIED];
+static int carrying, answering, sends, receives, put, taken, aloft, most_aloft;
+
+static void complete(uint64_t id)
+{
+	struct ibv_wc *wc = &fifo[put++ % CARRIED];
+
+	memset(wc, 0, sizeof(*wc));
+	wc->wr_id = id;
+	wc->status = (enum ibv_wc_status)status;
+}
+
+static void carry(struct ibv_send_wr *wr, int chained)
+{
+	int i = sends++ % CARRIED;
+
+	sent[i].id = wr->wr_id;
+	sent[i].addr = wr->sg_list[0].addr;
+	sent[i].remote = wr->wr.rdma.remote_addr;
+	sent[i].flags = wr->send_flags;
+	sent[i].chained = chained;
+	if (++aloft > most_aloft)
+		most_aloft = aloft;
+	if (answering && wr->opcode == IBV_WR_RDMA_WRITE)
+		memcpy((void *)(uintptr_t)wr->wr.rdma.remote_addr, (void *)(uintptr_t)wr->sg_list[0].addr, wr->sg_list[0].length);
+	if (wr->send_flags & IBV_SEND_SIGNALED)
+		complete(wr->wr_id);
+	if (answering && wr->opcode == IBV_WR_SEND)
+		complete((uint64_t)1 << 63);
+}
+
 static int post_send(struct ibv_qp *q, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	struct ibv_send_wr *newest = NULL;
 
 	crossings++;
-	for (; wr && room > 0; wr = wr->next, room--)
+	for (int n = 0; wr && room > 0; wr = wr->next, room--, n++) {
 		newest = wr;
+		if (carrying)
+			carry(wr, n > 0);
+	}
 	if (newest) {
 		last = *newest;
 		if (last.num_sge)
@@ -45,6 +86,7 @@ static int post_recv(struct ibv_qp *q, struct ibv_recv_wr *wr, struct ibv_recv_w
 			return ENOMEM;
 		}
 		room--;
+		receives++;
 	}
 	return 0;
 }
@@ -59,6 +101,14 @@ static int poll_cq(struct ibv_cq *q, int n, struct ibv_wc *wc)
 	int i;
 
 	crossings++;
+	if (carrying) {
+		for (i = 0; i < n && taken < put; i++) {
+			wc[i] = fifo[taken++ % CARRIED];
+			if (!(wc[i].wr_id >> 63))
+				aloft = sends - 1 - (int)wc[i].wr_id;
+		}
+		return i;
+	}
 	for (i = 0; i < n && waiting > 0; i++, waiting--) {
 		memset(&wc[i], 0, sizeof(wc[i]));
 		wc[i].wr_id = (uint64_t)waiting;
@@ -79,6 +129,7 @@ static void reset(int r, int w, int s)
 	room = r;
 	waiting = w;
 	status = s;
+	carrying = answering = sends = receives = put = taken = aloft = most_aloft = 0;
 	memset(&last, 0, sizeof(last));
 }
 
@@ -98,6 +149,15 @@ static void *srq_of(void) { return &srq; }
 static uint64_t sge_addr(void) { return last_sge.addr; }
 static int calls(void) { return crossings; }
 static void nothing(void) {}
+static void carry_on(int answer) { carrying = 1, answering = answer; }
+static uint64_t sent_id(int i) { return sent[i].id; }
+static uint64_t sent_addr(int i) { return sent[i].addr; }
+static uint64_t sent_remote(int i) { return sent[i].remote; }
+static int sent_signaled(int i) { return (sent[i].flags & IBV_SEND_SIGNALED) != 0; }
+static int sent_chained(int i) { return sent[i].chained; }
+static int sends_of(void) { return sends; }
+static int receives_of(void) { return receives; }
+static int most_aloft_of(void) { return most_aloft; }
 */
 import "C"
 
@@ -137,3 +197,35 @@ func Nothing() { C.nothing() }
 func Last() (id uint64, opcode, imm uint32, remote, swap, addr uint64) {
 	return uint64(C.last_id()), uint32(C.opcode()), uint32(C.imm()), uint64(C.rdma_addr()), uint64(C.atomic_swap()), uint64(C.sge_addr())
 }
+
+// Carry makes the queue pair, until Reset, one that carries: what is signalled completes.
+// With answer a SEND also brings the receive with ID 1<<63, and a WRITE copies its bytes to
+// its remote address.
+func Carry(answer bool) {
+	n := C.int(0)
+	if answer {
+		n = 1
+	}
+	C.carry_on(n)
+}
+
+// Receive brings the receive with that ID.
+func Receive(id uint64) { C.complete(C.uint64_t(id)) }
+
+// Sent is a request that was carried.
+type Sent struct {
+	ID, Addr, Remote  uint64
+	Signaled, Chained bool // Chained: by the doorbell of the one before
+}
+
+// Carried are the requests that were carried since Reset, and how many of them were in
+// flight at once, at the most.
+func Carried() (all []Sent, most int) {
+	for i := range C.sends_of() {
+		all = append(all, Sent{uint64(C.sent_id(i)), uint64(C.sent_addr(i)), uint64(C.sent_remote(i)), C.sent_signaled(i) != 0, C.sent_chained(i) != 0})
+	}
+	return all, int(C.most_aloft_of())
+}
+
+// Receives is how many receives were posted since Reset.
+func Receives() int { return int(C.receives_of()) }

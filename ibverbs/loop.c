@@ -1,0 +1,287 @@
+//go:build linux && cgo
+
+// The loops of programs that measure (loop.go): they stay in C until they are done.
+#include "verbs.h"
+
+#include <sched.h>
+#include <time.h>
+
+#define POLL 16 // completions a poll
+
+// The ID of a receive is this bit and its queue's number. That of a request is the number
+// of its queue, and how many were posted to that before it, modulo 2^40.
+#define RECV ((uint64_t)1 << 63)
+#define ORDINAL(n) ((uint64_t)(n) & (((uint64_t)1 << 40) - 1))
+#define QUEUE(id) (((id) & ~RECV) >> 40)
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int stopped(const struct rx_loop *l) { return __atomic_load_n(&l->stop, __ATOMIC_RELAXED); }
+
+// pause_after is for a look that found nothing: on request, every so many, others run.
+static void pause_after(const struct rx_loop *l, uint32_t *empty)
+{
+	if (l->give_way && ++*empty % l->give_way == 0)
+		sched_yield();
+}
+
+// fail notes what failed, and answers rc.
+static int fail(struct rx_loop *l, enum rx_loop_call call, int rc)
+{
+	l->failed_call = call;
+	return rc;
+}
+
+// next_completions answers how many there are, 0 when the loop is to stop, or -errno.
+static int next_completions(struct rx_loop *l, struct ibv_wc *wcs)
+{
+	uint32_t empty = 0;
+	int n;
+
+	while (!stopped(l)) {
+		if (!l->events) {
+			n = rx_poll(l->cq, wcs, POLL);
+			if (n == 0)
+				pause_after(l, &empty);
+		} else {
+			n = l->spin_ns > 0 ? rx_poll_spin(l->cq, wcs, POLL, l->spin_ns) : 0;
+			if (n == 0)
+				n = rx_poll_hold(l->cq, l->ch, wcs, POLL, 0, &l->armed, l->wake);
+		}
+		if (n != 0)
+			return n < 0 ? fail(l, RX_LOOP_POLL, n) : n;
+	}
+	return 0;
+}
+
+// received counts a receive, and posts those that are owed again once they are enough.
+static int received(struct rx_loop *l, struct rx_loop_queue *q)
+{
+	struct ibv_recv_wr wrs[RX_LOOP_CHAIN], *bad;
+	struct ibv_sge sges[RX_LOOP_CHAIN];
+
+	q->received++;
+	if (++q->owed < l->repost)
+		return 0;
+	for (uint32_t i = 0; i < q->owed; i++) {
+		sges[i] = q->recv.sge[0];
+		sges[i].addr += q->ringed++ % l->places * l->stride;
+		wrs[i].wr_id = q->recv.id;
+		wrs[i].sg_list = &sges[i];
+		wrs[i].num_sge = 1;
+		wrs[i].next = i + 1 < q->owed ? &wrs[i + 1] : NULL;
+	}
+	q->owed = 0;
+	int rc = ibv_post_recv((struct ibv_qp *)q->qp, wrs, &bad);
+
+	return rc ? fail(l, RX_LOOP_POST_RECV, rx_answer(rc)) : 0;
+}
+
+// take waits for completions and sees to them. It answers 1, 0 when the loop is to stop,
+// or -errno.
+static int take(struct rx_loop *l, struct rx_loop_queue *queues)
+{
+	struct ibv_wc wcs[POLL];
+	int n = next_completions(l, wcs);
+
+	for (int i = 0; i < n; i++) {
+		uint64_t id = wcs[i].wr_id;
+
+		if (wcs[i].status != IBV_WC_SUCCESS) {
+			l->failed = wcs[i];
+			return fail(l, RX_LOOP_COMPLETION, -EIO);
+		}
+		if (id & RECV) {
+			int rc = received(l, &queues[id & ~RECV]);
+
+			if (rc)
+				return rc;
+			continue;
+		}
+		struct rx_loop_queue *q = &queues[QUEUE(id)];
+		uint64_t more = ORDINAL(id + 1 - q->done); // it, and those before it
+
+		q->done += more;
+		l->done += more;
+	}
+	return n > 0 ? 1 : n;
+}
+
+// ended says whether a pump posts no more.
+static int ended(const struct rx_loop *l)
+{
+	return l->over || (l->most > 0 && l->posted >= l->most);
+}
+
+// post posts a chain of up to most messages, as long as there is room, and answers how many
+// those were, or -errno. When no more is to come it ends with one that tells when it and
+// those before it are done, if none of them does.
+static int post(struct rx_loop *l, struct rx_loop_queue *queues, struct rx_loop_queue *q, uint32_t most)
+{
+	struct ibv_send_wr wrs[RX_LOOP_CHAIN], *bad;
+	struct ibv_sge sges[RX_LOOP_CHAIN];
+	uint32_t n = 0;
+
+	while (n < most && q->sent - q->done < l->depth && (!ended(l) || q->open > 0)) {
+		uint64_t at = q->sent % l->places * l->stride;
+		struct ibv_send_wr *w = &wrs[n];
+
+		rx_fill_send(w, &q->send, q->ud);
+		sges[n] = q->send.sge[0];
+		sges[n].addr += at;
+		w->sg_list = &sges[n];
+		if (!q->ud)
+			w->wr.rdma.remote_addr += at;
+		w->wr_id = (uint64_t)(q - queues) << 40 | ORDINAL(q->sent);
+		w->next = NULL;
+		if (n++ > 0)
+			wrs[n - 2].next = w;
+		q->sent++;
+		q->open++;
+		l->posted++;
+		if (q->open >= l->signal || q->sent - q->done == l->depth || ended(l)) {
+			w->send_flags |= IBV_SEND_SIGNALED;
+			q->open = 0;
+		}
+	}
+	if (n == 0)
+		return 0;
+	int rc = ibv_post_send((struct ibv_qp *)q->qp, wrs, &bad);
+
+	if (rc)
+		return fail(l, RX_LOOP_POST_SEND, rx_answer(rc));
+	l->posts++;
+	return (int)n;
+}
+
+// count counts what completed between the first look after warm and the last before until,
+// and sees whether the time is over.
+static void count(struct rx_loop *l, int64_t done, int64_t warm, int64_t until)
+{
+	int64_t now = now_ns();
+
+	if (now >= until) {
+		l->over = 1;
+	} else if (l->first_ns) {
+		l->counted += done;
+		l->last_ns = now;
+	} else if (now >= warm) {
+		l->first_ns = l->last_ns = now;
+	}
+}
+
+int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, int64_t for_ns)
+{
+	int64_t warm = now_ns() + warm_ns;
+	int64_t until = for_ns > 0 ? warm + for_ns : INT64_MAX;
+
+	for (;;) {
+		int64_t before = l->done;
+		int rc;
+
+		for (uint32_t i = 0; l->depth > 0 && i < l->queues; i++)
+			do {
+				rc = post(l, queues, &queues[i], l->chain);
+				if (rc < 0)
+					return rc;
+			} while (rc > 0);
+		if (l->depth > 0 && ended(l) && l->done == l->posted)
+			return 1;
+		rc = take(l, queues);
+		if (rc <= 0)
+			return rc;
+		if (l->done > before)
+			count(l, l->done - before, warm, until);
+	}
+}
+
+// last_byte is that of the nth message in or from memory at addr.
+static uint8_t *last_byte(const struct rx_loop *l, const struct ibv_sge *sge, uint64_t n)
+{
+	return (uint8_t *)(uintptr_t)(sge->addr + n % l->places * l->stride + sge->length - 1);
+}
+
+// await waits for the next message: of reads its completion, of sends a receive, and of
+// writes that its last byte is what the peer makes it. It answers as take does.
+static int await(struct rx_loop *l, struct rx_loop_queue *q)
+{
+	uint64_t before = q->received;
+	uint32_t empty = 0;
+	int rc = 1;
+
+	switch (q->send.opcode) {
+	case IBV_WR_RDMA_READ:
+		while (rc > 0 && q->done != q->sent)
+			rc = take(l, q);
+		return rc;
+	case IBV_WR_RDMA_WRITE: {
+		uint8_t *seen = last_byte(l, &q->recv.sge[0], before);
+
+		while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != (uint8_t)(before + 1)) {
+			if (stopped(l))
+				return 0;
+			pause_after(l, &empty);
+		}
+		q->received++;
+		return 1;
+	}
+	default:
+		while (rc > 0 && q->received == q->answered)
+			rc = take(l, q);
+		q->answered++;
+		return rc;
+	}
+}
+
+// play posts one message. It waits for room first, which there is but every so many.
+static int play(struct rx_loop *l, struct rx_loop_queue *q)
+{
+	int rc = 1;
+
+	while (rc > 0 && q->sent - q->done == l->depth)
+		rc = take(l, q);
+	if (rc <= 0)
+		return rc;
+	if (q->send.opcode == IBV_WR_RDMA_WRITE)
+		*last_byte(l, &q->send.sge[0], q->sent) = (uint8_t)(q->sent + 1);
+	return post(l, q, q, 1);
+}
+
+int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns)
+{
+	int64_t last = now_ns(), until = for_ns > 0 ? last + for_ns : INT64_MAX;
+
+	l->counted = 0;
+	for (int64_t i = 0; i < n && last < until; i++) {
+		int rc = play(l, q);
+
+		if (rc > 0)
+			rc = await(l, q);
+		if (rc <= 0)
+			return rc < 0 ? rc : i;
+		int64_t now = now_ns();
+
+		trips[i] = now - last;
+		last = now;
+		l->counted = i + 1;
+	}
+	return l->counted;
+}
+
+int rx_pong(struct rx_loop *l, struct rx_loop_queue *q)
+{
+	int rc = 1;
+
+	while (rc > 0) {
+		rc = await(l, q);
+		if (rc > 0)
+			rc = play(l, q);
+	}
+	return rc;
+}
