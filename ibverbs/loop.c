@@ -25,10 +25,12 @@ static int64_t now_ns(void)
 static int stopped(const struct rx_loop *l) { return __atomic_load_n(&l->stop, __ATOMIC_RELAXED); }
 
 // pause_after is for a look that found nothing: on request, every so many, others run.
-static void pause_after(const struct rx_loop *l, uint32_t *empty)
+static inline void pause_after(const struct rx_loop *l, uint32_t *left)
 {
-	if (l->give_way && ++*empty % l->give_way == 0)
+	if (l->give_way && --*left == 0) {
 		sched_yield();
+		*left = l->give_way;
+	}
 }
 
 // fail notes what failed, and answers rc.
@@ -38,24 +40,32 @@ static int fail(struct rx_loop *l, enum rx_loop_call call, int rc)
 	return rc;
 }
 
-// next_completions answers how many there are, 0 when the loop is to stop, or -errno.
-static int next_completions(struct rx_loop *l, struct ibv_wc *wcs)
+// poll_until polls for up to most completions. It answers how many there are, 0 when the
+// loop is to stop, or -errno.
+static inline int poll_until(struct rx_loop *l, struct ibv_wc *wcs, int most)
 {
-	uint32_t empty = 0;
+	struct ibv_cq *cq = (struct ibv_cq *)l->cq;
+	uint32_t left = l->give_way;
 	int n;
 
+	while ((n = ibv_poll_cq(cq, most, wcs)) == 0) {
+		if (stopped(l))
+			return 0;
+		pause_after(l, &left);
+	}
+	return n > 0 ? n : fail(l, RX_LOOP_POLL, -EIO); // providers answer -1 or -2, never an errno
+}
+
+// wait_until waits on events, as poll_until polls.
+static int wait_until(struct rx_loop *l, struct ibv_wc *wcs, int most)
+{
 	while (!stopped(l)) {
-		if (!l->events) {
-			n = rx_poll(l->cq, wcs, POLL);
-			if (n == 0)
-				pause_after(l, &empty);
-		} else {
-			n = l->spin_ns > 0 ? rx_poll_spin(l->cq, wcs, POLL, l->spin_ns) : 0;
-			if (n == 0)
-				n = rx_poll_hold(l->cq, l->ch, wcs, POLL, 0, &l->armed, l->wake);
-		}
+		int n = l->spin_ns > 0 ? rx_poll_spin(l->cq, wcs, most, l->spin_ns) : 0;
+
+		if (n == 0)
+			n = rx_poll_hold(l->cq, l->ch, wcs, most, 0, &l->armed, l->wake);
 		if (n != 0)
-			return n < 0 ? fail(l, RX_LOOP_POLL, n) : n;
+			return n > 0 ? n : fail(l, RX_LOOP_POLL, n);
 	}
 	return 0;
 }
@@ -83,12 +93,12 @@ static int received(struct rx_loop *l, struct rx_loop_queue *q)
 	return rc ? fail(l, RX_LOOP_POST_RECV, rx_answer(rc)) : 0;
 }
 
-// take waits for completions and sees to them. It answers 1, 0 when the loop is to stop,
-// or -errno.
-static int take(struct rx_loop *l, struct rx_loop_queue *queues)
+// take waits for up to most completions, of those that POLL has room for, and sees to them.
+// It answers 1, 0 when the loop is to stop, or -errno.
+static inline int take(struct rx_loop *l, struct rx_loop_queue *queues, int most)
 {
 	struct ibv_wc wcs[POLL];
-	int n = next_completions(l, wcs);
+	int n = l->events ? wait_until(l, wcs, most) : poll_until(l, wcs, most);
 
 	for (int i = 0; i < n; i++) {
 		uint64_t id = wcs[i].wr_id;
@@ -193,12 +203,31 @@ int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, in
 			} while (rc > 0);
 		if (l->depth > 0 && ended(l) && l->done == l->posted)
 			return 1;
-		rc = take(l, queues);
+		rc = take(l, queues, POLL);
 		if (rc <= 0)
 			return rc;
 		if (l->done > before)
 			count(l, l->done - before, warm, until);
 	}
+}
+
+// A game is a loop of one message at a time. What lies between a message and the next post
+// counts, so the request is laid out beforehand.
+struct game {
+	struct rx_loop *l;
+	struct rx_loop_queue *q;
+	struct ibv_send_wr wr;
+	struct ibv_sge sge;
+};
+
+static void set_out(struct game *g, struct rx_loop *l, struct rx_loop_queue *q)
+{
+	g->l = l;
+	g->q = q;
+	rx_fill_send(&g->wr, &q->send, q->ud);
+	g->wr.next = NULL;
+	g->wr.sg_list = &g->sge;
+	g->sge = q->send.sge[0];
 }
 
 // last_byte is that of the nth message in or from memory at addr.
@@ -209,79 +238,108 @@ static uint8_t *last_byte(const struct rx_loop *l, const struct ibv_sge *sge, ui
 
 // await waits for the next message: of reads its completion, of sends a receive, and of
 // writes that its last byte is what the peer makes it. It answers as take does.
-static int await(struct rx_loop *l, struct rx_loop_queue *q)
+static inline int await(struct game *g)
 {
-	uint64_t before = q->received;
-	uint32_t empty = 0;
+	struct rx_loop *l = g->l;
+	struct rx_loop_queue *q = g->q;
+	uint32_t left = l->give_way;
 	int rc = 1;
 
-	switch (q->send.opcode) {
+	switch (g->wr.opcode) {
 	case IBV_WR_RDMA_READ:
 		while (rc > 0 && q->done != q->sent)
-			rc = take(l, q);
+			rc = take(l, q, 1);
 		return rc;
 	case IBV_WR_RDMA_WRITE: {
-		uint8_t *seen = last_byte(l, &q->recv.sge[0], before);
+		uint8_t *seen = last_byte(l, &q->recv.sge[0], q->received);
+		uint8_t is = (uint8_t)++q->received;
 
-		while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != (uint8_t)(before + 1)) {
+		while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != is) {
 			if (stopped(l))
 				return 0;
-			pause_after(l, &empty);
+			pause_after(l, &left);
 		}
-		q->received++;
 		return 1;
 	}
 	default:
 		while (rc > 0 && q->received == q->answered)
-			rc = take(l, q);
+			rc = take(l, q, 1);
 		q->answered++;
 		return rc;
 	}
 }
 
 // play posts one message. It waits for room first, which there is but every so many.
-static int play(struct rx_loop *l, struct rx_loop_queue *q)
+static inline int play(struct game *g)
 {
+	struct rx_loop *l = g->l;
+	struct rx_loop_queue *q = g->q;
+	struct ibv_send_wr *bad;
 	int rc = 1;
 
 	while (rc > 0 && q->sent - q->done == l->depth)
-		rc = take(l, q);
+		rc = take(l, q, POLL);
 	if (rc <= 0)
 		return rc;
-	if (q->send.opcode == IBV_WR_RDMA_WRITE)
-		*last_byte(l, &q->send.sge[0], q->sent) = (uint8_t)(q->sent + 1);
-	return post(l, q, q, 1);
+	if (l->places > 1) {
+		uint64_t at = q->sent % l->places * l->stride;
+
+		g->sge.addr = q->send.sge[0].addr + at;
+		if (!q->ud)
+			g->wr.wr.rdma.remote_addr = q->send.remote_addr + at;
+	}
+	g->wr.wr_id = ORDINAL(q->sent);
+	q->sent++;
+	g->wr.send_flags = q->send.flags;
+	if (++q->open >= l->signal || q->sent - q->done == l->depth) {
+		g->wr.send_flags |= IBV_SEND_SIGNALED;
+		q->open = 0;
+	}
+	if (g->wr.opcode == IBV_WR_RDMA_WRITE)
+		*(uint8_t *)(uintptr_t)(g->sge.addr + g->sge.length - 1) = (uint8_t)q->sent;
+	rc = ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad);
+	if (rc)
+		return fail(l, RX_LOOP_POST_SEND, rx_answer(rc));
+	l->posts++;
+	return 1;
 }
 
 int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns)
 {
-	int64_t last = now_ns(), until = for_ns > 0 ? last + for_ns : INT64_MAX;
+	struct game g;
 
-	l->counted = 0;
-	for (int64_t i = 0; i < n && last < until; i++) {
-		int rc = play(l, q);
+	set_out(&g, l, q);
+
+	int64_t last = now_ns(), until = for_ns > 0 ? last + for_ns : INT64_MAX;
+	int64_t played = 0;
+
+	while (played < n && last < until) {
+		int rc = play(&g);
 
 		if (rc > 0)
-			rc = await(l, q);
-		if (rc <= 0)
-			return rc < 0 ? rc : i;
+			rc = await(&g);
+		if (rc < 0)
+			return rc;
+		if (rc == 0)
+			break;
 		int64_t now = now_ns();
 
-		trips[i] = now - last;
+		trips[played++] = now - last;
 		last = now;
-		l->counted = i + 1;
 	}
-	return l->counted;
+	return played;
 }
 
 int rx_pong(struct rx_loop *l, struct rx_loop_queue *q)
 {
+	struct game g;
 	int rc = 1;
 
+	set_out(&g, l, q);
 	while (rc > 0) {
-		rc = await(l, q);
+		rc = await(&g);
 		if (rc > 0)
-			rc = play(l, q);
+			rc = play(&g);
 	}
 	return rc;
 }

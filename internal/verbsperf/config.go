@@ -64,7 +64,7 @@ func (c *Config) receives() int {
 
 // sends is how many there may be on a queue pair.
 func (c *Config) sends() int {
-	if c.Latency {
+	if c.Latency && c.Op != OpRead {
 		return max(c.Depth, pingPongDepth)
 	}
 	return c.Depth

@@ -25,7 +25,7 @@ const signalEvery = 32
 const pingPongDepth = 2 * signalEvery
 
 func (e *End) game() (*ibverbs.PingPong, error) {
-	c := e.loop(pingPongDepth, signalEvery)
+	c := e.loop(e.sends(), signalEvery)
 	switch e.Op {
 	case OpRead:
 		c.Signal = 1
