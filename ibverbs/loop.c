@@ -212,7 +212,8 @@ int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, in
 }
 
 // A game is a loop of one message at a time. What lies between a message and the next post
-// counts, so the request is laid out beforehand.
+// counts, several times where a kernel's thread sleeps meanwhile: so the next request is laid
+// out before the message is there, and the clock is read after the post.
 struct game {
 	struct rx_loop *l;
 	struct rx_loop_queue *q;
@@ -269,65 +270,79 @@ static inline int await(struct game *g)
 	}
 }
 
-// play posts one message. It waits for room first, which there is but every so many.
-static inline int play(struct game *g)
+// prepare lays the next message out. It waits for room first, which there is but every so
+// many, and answers as take does.
+static inline int prepare(struct game *g)
 {
 	struct rx_loop *l = g->l;
 	struct rx_loop_queue *q = g->q;
-	struct ibv_send_wr *bad;
-	int rc = 1;
+	uint64_t at = l->places > 1 ? q->sent % l->places * l->stride : 0;
 
-	while (rc > 0 && q->sent - q->done == l->depth)
-		rc = take(l, q, POLL);
-	if (rc <= 0)
-		return rc;
-	if (l->places > 1) {
-		uint64_t at = q->sent % l->places * l->stride;
+	while (q->sent - q->done == l->depth) {
+		int rc = take(l, q, POLL);
 
-		g->sge.addr = q->send.sge[0].addr + at;
-		if (!q->ud)
-			g->wr.wr.rdma.remote_addr = q->send.remote_addr + at;
+		if (rc <= 0)
+			return rc;
 	}
+	g->sge.addr = q->send.sge[0].addr + at;
+	if (!q->ud)
+		g->wr.wr.rdma.remote_addr = q->send.remote_addr + at;
 	g->wr.wr_id = ORDINAL(q->sent);
-	q->sent++;
 	g->wr.send_flags = q->send.flags;
-	if (++q->open >= l->signal || q->sent - q->done == l->depth) {
+	if (++q->open >= l->signal || q->sent + 1 - q->done == l->depth) {
 		g->wr.send_flags |= IBV_SEND_SIGNALED;
 		q->open = 0;
 	}
+	return 1;
+}
+
+// play posts what was laid out.
+static inline int play(struct game *g)
+{
+	struct rx_loop_queue *q = g->q;
+	struct ibv_send_wr *bad;
+
+	q->sent++;
 	if (g->wr.opcode == IBV_WR_RDMA_WRITE)
 		*(uint8_t *)(uintptr_t)(g->sge.addr + g->sge.length - 1) = (uint8_t)q->sent;
-	rc = ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad);
+	int rc = ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad);
+
 	if (rc)
-		return fail(l, RX_LOOP_POST_SEND, rx_answer(rc));
-	l->posts++;
+		return fail(g->l, RX_LOOP_POST_SEND, rx_answer(rc));
+	g->l->posts++;
 	return 1;
 }
 
 int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns)
 {
+	int64_t until = for_ns > 0 ? now_ns() + for_ns : INT64_MAX, played = 0;
 	struct game g;
 
 	set_out(&g, l, q);
 
-	int64_t last = now_ns(), until = for_ns > 0 ? last + for_ns : INT64_MAX;
-	int64_t played = 0;
+	int rc = prepare(&g);
 
-	while (played < n && last < until) {
-		int rc = play(&g);
+	if (rc > 0)
+		rc = play(&g);
+	for (int64_t last = now_ns(); rc > 0;) {
+		int final = played + 1 == n || last >= until;
 
+		if (!final)
+			rc = prepare(&g);
 		if (rc > 0)
 			rc = await(&g);
-		if (rc < 0)
-			return rc;
-		if (rc == 0)
+		if (rc > 0 && !final)
+			rc = play(&g);
+		if (rc <= 0)
 			break;
 		int64_t now = now_ns();
 
 		trips[played++] = now - last;
 		last = now;
+		if (final)
+			break;
 	}
-	return played;
+	return rc < 0 ? rc : played;
 }
 
 int rx_pong(struct rx_loop *l, struct rx_loop_queue *q)
@@ -337,7 +352,9 @@ int rx_pong(struct rx_loop *l, struct rx_loop_queue *q)
 
 	set_out(&g, l, q);
 	while (rc > 0) {
-		rc = await(&g);
+		rc = prepare(&g);
+		if (rc > 0)
+			rc = await(&g);
 		if (rc > 0)
 			rc = play(&g);
 	}
