@@ -4,7 +4,6 @@
 #include "verbs.h"
 
 #include <sched.h>
-#include <time.h>
 
 #define POLL 16 // completions a poll
 
@@ -13,14 +12,6 @@
 #define RECV ((uint64_t)1 << 63)
 #define ORDINAL(n) ((uint64_t)(n) & (((uint64_t)1 << 40) - 1))
 #define QUEUE(id) (((id) & ~RECV) >> 40)
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 static int stopped(const struct rx_loop *l) { return __atomic_load_n(&l->stop, __ATOMIC_RELAXED); }
 
@@ -174,7 +165,7 @@ static int post(struct rx_loop *l, struct rx_loop_queue *queues, struct rx_loop_
 // and sees whether the time is over.
 static void count(struct rx_loop *l, int64_t done, int64_t warm, int64_t until)
 {
-	int64_t now = now_ns();
+	int64_t now = rx_now_ns();
 
 	if (now >= until) {
 		l->over = 1;
@@ -188,7 +179,7 @@ static void count(struct rx_loop *l, int64_t done, int64_t warm, int64_t until)
 
 int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, int64_t for_ns)
 {
-	int64_t warm = now_ns() + warm_ns;
+	int64_t warm = rx_now_ns() + warm_ns;
 	int64_t until = for_ns > 0 ? warm + for_ns : INT64_MAX;
 
 	for (;;) {
@@ -315,7 +306,7 @@ static inline int play(struct game *g)
 
 int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns)
 {
-	int64_t until = for_ns > 0 ? now_ns() + for_ns : INT64_MAX, played = 0;
+	int64_t until = for_ns > 0 ? rx_now_ns() + for_ns : INT64_MAX, played = 0;
 	struct game g;
 
 	set_out(&g, l, q);
@@ -324,7 +315,7 @@ int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int6
 
 	if (rc > 0)
 		rc = play(&g);
-	for (int64_t last = now_ns(); rc > 0;) {
+	for (int64_t last = rx_now_ns(); rc > 0;) {
 		int final = played + 1 == n || last >= until;
 
 		if (!final)
@@ -335,7 +326,7 @@ int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int6
 			rc = play(&g);
 		if (rc <= 0)
 			break;
-		int64_t now = now_ns();
+		int64_t now = rx_now_ns();
 
 		trips[played++] = now - last;
 		last = now;

@@ -6,7 +6,6 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 // How many work requests are chained on the C stack at a time. A longer batch
@@ -117,14 +116,6 @@ int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n)
 	return rc >= 0 ? rc : -EIO; // providers answer -1 or -2, never an errno
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 // take_event takes and acknowledges one event, the only one that there can be: an
 // event has to be asked for each time. It answers 1, 0 when there is none, or -errno.
 static int take_event(struct ibv_comp_channel *ch)
@@ -147,13 +138,13 @@ int rx_poll_spin(uintptr_t cq, struct ibv_wc *wc, int n, int64_t spin_ns)
 
 	if (rc != 0 || spin_ns <= 0)
 		return rc;
-	int64_t end = now_ns() + spin_ns;
+	int64_t end = rx_now_ns() + spin_ns;
 
 	// The clock costs more than a poll.
 	do {
 		for (int i = 0; rc == 0 && i < 16; i++)
 			rc = rx_poll(cq, wc, n);
-	} while (rc == 0 && now_ns() < end);
+	} while (rc == 0 && rx_now_ns() < end);
 	return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <infiniband/verbs.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define RX_MAX_SGE 4
 
@@ -218,6 +219,14 @@ int rx_pump(struct rx_loop *l, struct rx_loop_queue *queues, int64_t warm_ns, in
 int64_t rx_ping(struct rx_loop *l, struct rx_loop_queue *q, int64_t *trips, int64_t n, int64_t for_ns);
 // rx_pong answers messages until it is told to stop: 0, or -errno.
 int rx_pong(struct rx_loop *l, struct rx_loop_queue *q);
+
+static inline int64_t rx_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 // neg makes -errno of a failure that set errno, and never 0.
 static inline int rx_neg(int e) { return e ? -e : -EIO; }
