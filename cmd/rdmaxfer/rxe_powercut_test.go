@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -20,7 +21,7 @@ func TestPowerCutKeepsReceipts(t *testing.T) {
 	run(t, "../../testbed/faults", "disk", tt.into, "128M")
 	t.Cleanup(func() { run(t, "../../testbed/faults", "disk-off", tt.into) })
 	root := filepath.Join(tt.dir, "tree")
-	const files = 900
+	const files = 1800 // packs of a MiB: the first is 700 of them
 	for i := range files {
 		if err := os.MkdirAll(filepath.Join(root, fmt.Sprint(i/100)), 0o755); err != nil {
 			t.Fatal(err)
@@ -38,12 +39,16 @@ func TestPowerCutKeepsReceipts(t *testing.T) {
 		}
 	}
 	r := tt.recv()
-	s := tt.send("--limit", "50K", root)
+	s := tt.send("--limit", "100K", root)
 	var receipts []string
 	for len(receipts) < 200 {
 		if e := r.await("file"); e["ok"] == true {
 			receipts = append(receipts, e["path"].(string))
 		}
+	}
+	// A busy machine may take longer for the cut than the rest of the files does.
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
 	run(t, "../../testbed/faults", "power-cut", tt.into)
 	_ = r.cmd.Process.Kill() // if it goes on: all that comes now fails
@@ -51,6 +56,9 @@ func TestPowerCutKeepsReceipts(t *testing.T) {
 		if e["event"] == "file" && e["ok"] == true {
 			receipts = append(receipts, e["path"].(string))
 		}
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 	s.wait()
 	if len(receipts) >= files {
