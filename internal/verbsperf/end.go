@@ -137,6 +137,11 @@ func (e *End) Hello() Hello {
 // allow.
 const maxReads = 16
 
+// minRNRTimer is the coded wait for a receiver that has no receive posted (10.24 ms), and
+// there are six: perftest waits 0.64 ms, and for ever. On a busy machine one that polls may
+// not run for longer than its receives last.
+const minRNRTimer = 20
+
 // Connect posts the receives, and brings the queue pairs up with the peer's.
 func (e *End) Connect(peer Hello, at Port) (err error) {
 	if len(peer.QPs) != len(e.queues) {
@@ -169,7 +174,7 @@ func (e *End) Connect(peer Hello, at Port) (err error) {
 			reads := uint8(min(maxReads, attr.MaxQPRead, attr.MaxQPInitRd))
 			prep := q.prep
 			q.prep = nil
-			if q.qp, err = prep.Connect(peer.QPs[i], ibverbs.ConnectParams{MTU: e.MTU, MaxReads: reads, MaxReadsServed: reads}); err != nil {
+			if q.qp, err = prep.Connect(peer.QPs[i], ibverbs.ConnectParams{MTU: e.MTU, MaxReads: reads, MaxReadsServed: reads, MinRNRTimer: minRNRTimer}); err != nil {
 				return err
 			}
 		}
