@@ -105,18 +105,13 @@ func newSide(t *testing.T, ctx *Context, more Access) *side {
 // when the test ends, unless it has done so.
 func connectPair(t *testing.T, a, b *side, aconf, bconf QPConfig) (*QP, *QP) {
 	t.Helper()
-	return connectPairBy(t, a, b, aconf, bconf, ConnectParams{Timeout: 10, Retries: 2, RNRRetries: 1})
-}
-
-func connectPairBy(t *testing.T, a, b *side, aconf, bconf QPConfig, params ConnectParams) (*QP, *QP) {
-	t.Helper()
 	for _, c := range []*QPConfig{&aconf, &bconf} {
 		c.MaxSend, c.MaxRecv = 16, 16
 		c.Access = AccessRemoteRead | AccessRemoteWrite | AccessRemoteAtomic | AccessBindMW
 	}
 	aconf.SendCQ, aconf.RecvCQ = a.cq, a.cq
 	bconf.SendCQ, bconf.RecvCQ = b.cq, b.cq
-	x, y := connect(t, a.pd, b.pd, aconf, bconf, params)
+	x, y := connect(t, a.pd, b.pd, aconf, bconf, ConnectParams{Timeout: 10, Retries: 2, RNRRetries: 1})
 	for _, qp := range []*QP{x, y} {
 		t.Cleanup(func() {
 			if qp.h != nil {

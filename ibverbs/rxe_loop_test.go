@@ -20,22 +20,37 @@ func (s *side) loopOf(t *testing.T, op Opcode, peer *side, change func(*LoopConf
 		change(&c)
 	}
 	if op == OpSend {
-		for i := range q.Posted {
+		for i := range c.Queues[0].Posted {
 			s.recv(t, LoopRecvID, 4096+i%2*128, 64)
 		}
 	}
 	return c
 }
 
-// patient makes two connected sides of which either may be late with its receives, as it is
-// on a busy machine: six times 123 ms (IBTA 9.7.5.2.8).
-func patient(t *testing.T) [2]*side {
+// manyReceives are more than these tests send: whoever is late with posting them again, on a
+// busy machine, is not too late.
+const manyReceives = 320
+
+// roomy makes two connected sides with room for as many receives, and for their completions.
+func roomy(t *testing.T) (s [2]*side) {
 	t.Helper()
 	ctx, gid := openTest(t)
-	a, b := newSide(t, ctx, 0), newSide(t, ctx, 0)
-	conf := QPConfig{GIDIndex: gid.Index, MaxSendSGE: 2, MaxRecvSGE: 2}
-	a.qp, b.qp = connectPairBy(t, a, b, conf, conf, ConnectParams{MinRNRTimer: 27, RNRRetries: 6})
-	return [2]*side{a, b}
+	var conf [2]QPConfig
+	for i := range s {
+		s[i] = newSide(t, ctx, 0)
+		closed(t, s[i].cq)
+		cq, err := ctx.CreateCQ(2 * manyReceives)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s[i].cq = cq // what closes the other closes this
+		conf[i] = QPConfig{GIDIndex: gid.Index, SendCQ: cq, RecvCQ: cq, MaxSend: 16, MaxRecv: manyReceives, Access: AccessRemoteRead | AccessRemoteWrite}
+	}
+	s[0].qp, s[1].qp = connect(t, s[0].pd, s[1].pd, conf[0], conf[1], ConnectParams{})
+	for _, s := range s {
+		t.Cleanup(func() { closed(t, s.qp) })
+	}
+	return s
 }
 
 func (s *side) pump(t *testing.T, c LoopConfig) *Pump {
@@ -66,7 +81,7 @@ func beside(t *testing.T, f func(context.Context) error) (end func()) {
 // TestPump: what one end sends the other takes, by polling and on events.
 func TestPump(t *testing.T) {
 	for name, events := range map[string]bool{"polling": false, "events": true} {
-		s := patient(t)
+		s := roomy(t)
 		a, b := s[0], s[1]
 		if events {
 			for _, s := range s {
@@ -77,7 +92,7 @@ func TestPump(t *testing.T) {
 		}
 		copy(a.bytes(0, 64), bytes.Repeat([]byte{1}, 64))
 		copy(a.bytes(128, 64), bytes.Repeat([]byte{2}, 64))
-		sink := b.pump(t, b.loopOf(t, OpSend, a, func(c *LoopConfig) { c.Depth, c.Events = 0, events }))
+		sink := b.pump(t, b.loopOf(t, OpSend, a, func(c *LoopConfig) { c.Depth, c.Events, c.Queues[0].Posted = 0, events, manyReceives }))
 		source := a.pump(t, a.loopOf(t, OpSend, b, func(c *LoopConfig) { c.Events = events }))
 		var took Pumped
 		end := beside(t, func(ctx context.Context) (err error) {
@@ -102,7 +117,7 @@ func TestPingPong(t *testing.T) {
 		op     Opcode
 		events bool
 	}{"send": {OpSend, false}, "send, events": {OpSend, true}, "write": {OpWrite, false}, "read": {OpRead, false}, "read, events": {OpRead, true}} {
-		s := patient(t)
+		s := roomy(t)
 		var games [2]*PingPong
 		for i := range s {
 			if c.events {
