@@ -12,7 +12,7 @@ import (
 )
 
 func fakes() (*QP, *CQ) {
-	cq := &CQ{ctx: &Context{name: "fake"}}
+	cq := &CQ{ctx: &Context{name: "fake"}, depth: 16}
 	cq.h = fakeverbs.CQ()
 	qp := &QP{conf: QPConfig{MaxSend: 8, MaxRecv: 8, SendCQ: cq, RecvCQ: cq}}
 	qp.h = fakeverbs.QP()

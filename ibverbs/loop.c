@@ -31,34 +31,51 @@ static int fail(struct rx_loop *l, enum rx_loop_call call, int rc)
 	return rc;
 }
 
+// over_now says whether the loop is to stop. What completed before it was told to is taken
+// first, in so many polls: a peer may go on sending.
+static inline int over_now(struct rx_loop *l, int stop) { return stop && l->drain-- <= 0; }
+
 // poll_until polls for up to most completions. It answers how many there are, 0 when the
 // loop is to stop, or -errno.
 static inline int poll_until(struct rx_loop *l, struct ibv_wc *wcs, int most)
 {
 	struct ibv_cq *cq = (struct ibv_cq *)l->cq;
 	uint32_t left = l->give_way;
-	int n;
 
-	while ((n = ibv_poll_cq(cq, most, wcs)) == 0) {
-		if (stopped(l))
+	for (;;) {
+		int stop = stopped(l); // before the poll
+
+		if (over_now(l, stop))
 			return 0;
+		int n = ibv_poll_cq(cq, most, wcs);
+
+		if (n < 0)
+			return fail(l, RX_LOOP_POLL, -EIO); // providers answer -1 or -2, never an errno
+		if (n > 0 || stop)
+			return n;
 		pause_after(l, &left);
 	}
-	return n > 0 ? n : fail(l, RX_LOOP_POLL, -EIO); // providers answer -1 or -2, never an errno
 }
 
 // wait_until waits on events, as poll_until polls.
 static int wait_until(struct rx_loop *l, struct ibv_wc *wcs, int most)
 {
-	while (!stopped(l)) {
-		int n = l->spin_ns > 0 ? rx_poll_spin(l->cq, wcs, most, l->spin_ns) : 0;
+	for (;;) {
+		int stop = stopped(l), n = 0;
 
-		if (n == 0)
+		if (over_now(l, stop))
+			return 0;
+		if (stop)
+			n = rx_poll(l->cq, wcs, most);
+		else if (l->spin_ns > 0)
+			n = rx_poll_spin(l->cq, wcs, most, l->spin_ns);
+		if (n == 0 && !stop)
 			n = rx_poll_hold(l->cq, l->ch, wcs, most, 0, &l->armed, l->wake);
-		if (n != 0)
-			return n > 0 ? n : fail(l, RX_LOOP_POLL, n);
+		if (n < 0)
+			return fail(l, RX_LOOP_POLL, n);
+		if (n > 0 || stop)
+			return n;
 	}
-	return 0;
 }
 
 // received counts a receive, and posts those that are owed again once they are enough.

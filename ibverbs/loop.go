@@ -57,6 +57,7 @@ type loop struct {
 	events, wake, armed                  int32
 	stop                                 int32 // atomic
 	over, failedCall                     int32
+	drain                                int64 // polls
 	most, posted, done, posts            int64
 	counted, first, last                 int64
 	failed                               WC
@@ -85,6 +86,7 @@ func (q *CQ) newLoop(c *LoopConfig) (*looping, error) {
 	l := &looping{cq: q, each: make([]loopQueue, len(c.Queues)), state: loop{
 		cq: uintptr(q.h), ch: uintptr(q.ch), spin: int64(q.spin), places: uint64(c.Places), stride: uint64(c.Stride), queues: uint32(len(c.Queues)),
 		depth: uint32(c.Depth), chain: uint32(c.Chain), signal: uint32(c.Signal), repost: uint32(c.Repost), giveWay: uint32(c.GiveWay),
+		drain: int64(q.depth),
 	}}
 	if c.Events {
 		if q.hold == nil {
@@ -202,7 +204,7 @@ func (q *CQ) NewPump(c LoopConfig) (*Pump, error) {
 
 // Run keeps the queues full until warm and then d have gone by, or if d is 0 until so many
 // messages were posted, and waits for the last of them. With neither, or a depth of 0, it
-// goes on until ctx ends; then it leaves behind what is in flight, answers the context's
+// goes on until ctx ends; then it takes what completed before, leaves behind what is in flight, answers the context's
 // error and what was done, and can't run again. A failed completion is a [*WCError].
 func (p *Pump) Run(ctx context.Context, warm, d time.Duration, messages int64) (Pumped, error) {
 	s := &p.l.state

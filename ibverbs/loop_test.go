@@ -120,6 +120,23 @@ func TestPumpTakesWhatComes(t *testing.T) {
 	}
 }
 
+// What came before a pump was told to end is taken, whenever it is told.
+func TestPumpTakesWhatCameBefore(t *testing.T) {
+	cq, conf, _ := fakeLoop(t, OpSend, func(l *LoopConfig) { l.Depth = 0 })
+	fakeverbs.Carry(false)
+	for range 100 {
+		fakeverbs.Receive(LoopRecvID)
+	}
+	p, err := cq.NewPump(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.l.stop()
+	if n := sysPump(&p.l.state, p.l.each, 0, 0); n != 0 || p.received() != 100 {
+		t.Errorf("%d, %d of 100 taken", n, p.received())
+	}
+}
+
 func TestLoopsSayWhatFailed(t *testing.T) {
 	var wce *WCError
 	for name, c := range map[string]struct {

@@ -205,6 +205,7 @@ struct rx_loop {
 	int32_t stop;       // set by other threads
 	int32_t over;       // a pump's time
 	int32_t failed_call; // enum rx_loop_call, where the answer is an error
+	int64_t drain;       // polls that are left after stop
 	int64_t most;        // requests; 0: any number
 	int64_t posted, done, posts;
 	int64_t counted, first_ns, last_ns;
