@@ -90,7 +90,6 @@ func (q *CQ) Poll(wcs []WC) (int, error) {
 // poll, since it wakes another thread to look for work.
 const (
 	pollsAClock = 256 // polls for each look at the clock
-	spinsAClock = 16  // and of those that wait in C
 	yieldAfter  = 5 * time.Millisecond
 )
 

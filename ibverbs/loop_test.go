@@ -35,6 +35,15 @@ func fakeLoop(t *testing.T, op Opcode, change func(*LoopConfig)) (*CQ, LoopConfi
 	return cq, c, memory
 }
 
+func newPump(t *testing.T, cq *CQ, c LoopConfig) *Pump {
+	t.Helper()
+	p, err := cq.NewPump(c)
+	if err != nil {
+		t.Fatalf("%+v: %v", c, err)
+	}
+	return p
+}
+
 func addressOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }
 
 // A pump posts what it was told to, chained, signalled and placed as it was told, never
@@ -48,10 +57,7 @@ func TestPumpPostsAsItIsTold(t *testing.T) {
 			l.Queues[0].Send.RemoteAddr = 1 << 40
 		})
 		fakeverbs.Carry(false)
-		p, err := cq.NewPump(conf)
-		if err != nil {
-			t.Fatalf("%+v: %v", c, err)
-		}
+		p := newPump(t, cq, conf)
 		done, err := p.Run(t.Context(), 0, 0, int64(c.messages))
 		all, most := fakeverbs.Carried()
 		if err != nil || done.Sent != int64(c.messages) || len(all) != c.messages || most > c.depth {
@@ -87,10 +93,7 @@ func TestPumpCountsWithinItsTime(t *testing.T) {
 	cq, conf, _ := fakeLoop(t, OpSend, nil)
 	conf.Queues[0].Send.SGE[0].Addr = 0
 	fakeverbs.Carry(false)
-	p, err := cq.NewPump(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPump(t, cq, conf)
 	done, err := p.Run(t.Context(), time.Millisecond, 5*time.Millisecond, 0)
 	if err != nil || done.Counted == 0 || done.Counted >= done.Sent || done.Took <= 0 || done.Took > 5*time.Millisecond {
 		t.Errorf("%+v, %v", done, err)
@@ -105,10 +108,7 @@ func TestPumpTakesWhatComes(t *testing.T) {
 	for range 10 {
 		fakeverbs.Receive(LoopRecvID)
 	}
-	p, err := cq.NewPump(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPump(t, cq, conf)
 	enough := errors.New("enough")
 	time.AfterFunc(10*time.Millisecond, func() { cancel(enough) })
 	done, err := p.Run(ctx, 0, 0, 0)
@@ -127,10 +127,7 @@ func TestPumpTakesWhatCameBefore(t *testing.T) {
 	for range 100 {
 		fakeverbs.Receive(LoopRecvID)
 	}
-	p, err := cq.NewPump(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newPump(t, cq, conf)
 	p.l.stop()
 	if n := sysPump(&p.l.state, p.l.each, 0, 0); n != 0 || p.received() != 100 {
 		t.Errorf("%d, %d of 100 taken", n, p.received())
@@ -164,10 +161,7 @@ func TestLoopsSayWhatFailed(t *testing.T) {
 		for range c.receives {
 			fakeverbs.Receive(LoopRecvID)
 		}
-		p, err := cq.NewPump(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := newPump(t, cq, conf)
 		if _, err := p.Run(t.Context(), 0, 0, 50); !c.is(err) {
 			t.Errorf("%s: %v", name, err)
 		}

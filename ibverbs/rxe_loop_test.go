@@ -53,15 +53,6 @@ func roomy(t *testing.T) (s [2]*side) {
 	return s
 }
 
-func (s *side) pump(t *testing.T, c LoopConfig) *Pump {
-	t.Helper()
-	p, err := s.cq.NewPump(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // beside runs f of a loop that ends when told to. The end that is returned does that, and
 // says what f answered if that is not the end of its context.
 func beside(t *testing.T, f func(context.Context) error) (end func()) {
@@ -92,8 +83,8 @@ func TestPump(t *testing.T) {
 		}
 		copy(a.bytes(0, 64), bytes.Repeat([]byte{1}, 64))
 		copy(a.bytes(128, 64), bytes.Repeat([]byte{2}, 64))
-		sink := b.pump(t, b.loopOf(t, OpSend, a, func(c *LoopConfig) { c.Depth, c.Events, c.Queues[0].Posted = 0, events, manyReceives }))
-		source := a.pump(t, a.loopOf(t, OpSend, b, func(c *LoopConfig) { c.Events = events }))
+		sink := newPump(t, b.cq, b.loopOf(t, OpSend, a, func(c *LoopConfig) { c.Depth, c.Events, c.Queues[0].Posted = 0, events, manyReceives }))
+		source := newPump(t, a.cq, a.loopOf(t, OpSend, b, func(c *LoopConfig) { c.Events = events }))
 		var took Pumped
 		end := beside(t, func(ctx context.Context) (err error) {
 			took, err = sink.Run(ctx, 0, 0, 0)
@@ -159,7 +150,7 @@ func TestPingPong(t *testing.T) {
 func TestLoopsPeerDies(t *testing.T) {
 	s := connected(t)
 	a, b := s[0], s[1]
-	source := a.pump(t, a.loopOf(t, OpWrite, b, nil))
+	source := newPump(t, a.cq, a.loopOf(t, OpWrite, b, nil))
 	if done, err := source.Run(t.Context(), 0, 0, 20); done.Sent != 20 || err != nil {
 		t.Fatalf("%+v, %v", done, err)
 	}

@@ -64,7 +64,10 @@ func (c *Config) receives() int {
 
 // sends is how many there may be on a queue pair.
 func (c *Config) sends() int {
-	if c.Latency && c.Op != OpRead {
+	switch {
+	case c.Latency && c.Op == OpRead:
+		return max(c.Depth, 2) // the next is laid out while one is under way
+	case c.Latency:
 		return max(c.Depth, pingPongDepth)
 	}
 	return c.Depth
