@@ -80,46 +80,9 @@ func sendRange(conn *net.TCPConn, in int, off int64, n int) error {
 	return rawWrite(conn, n, func(fd, done int) (int, error) {
 		at := off + int64(done)
 		sent, err := unix.Sendfile(fd, in, &at, n-done)
-		if sent == 0 && err == nil {
-			return 0, io.ErrUnexpectedEOF
-		}
 		if done == 0 && (err == unix.EINVAL || err == unix.ENOSYS) {
 			return 0, errNoSendfile
 		}
 		return sent, err
 	})
-}
-
-// rawWrite calls write on the socket until n bytes are gone, parked in Go's
-// netpoller while the socket is full.
-func rawWrite(conn *net.TCPConn, n int, write func(fd, done int) (int, error)) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	done := 0
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		for done < n {
-			k, err := write(int(fd), done)
-			switch {
-			case err == unix.EAGAIN:
-				return false
-			case err == unix.EINTR:
-				continue
-			case err != nil:
-				failed = os.NewSyscallError("send", err)
-				if errors.Is(err, io.ErrUnexpectedEOF) {
-					failed = err
-				}
-				return true
-			}
-			done += k
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	return failed
 }
