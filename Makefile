@@ -65,10 +65,10 @@ lint: deps
 	shellcheck -x -P SCRIPTDIR $$(.ci/scripts)
 	shfmt -i 2 -ci -d $$(.ci/scripts)
 
-# The judged figures of one file: seven rounds of rdmaxfer by each op, perftest's
+# The judged figures of one file: thirteen rounds of rdmaxfer by each op, perftest's
 # program of that name and rcopy in turn, in the testbed.
 bench-send: build
-	$(VM) --timeout 3600 -- testbed/bench-send 7
+	$(VM) --idle-poll --timeout 3600 -- testbed/bench-send 13
 
 # Two rails beside one, each as slow as the other.
 bench-rails: build
