@@ -5,7 +5,8 @@
 
 #include <sched.h>
 
-#define POLL 16 // completions a poll
+#define POLL 16      // completions a poll
+#define GLANCE 65536 // looks at a byte for each at the completions
 
 // The ID of a receive is this bit and its queue's number. That of a request is the number
 // of its queue, and how many were posted to that before it, modulo 2^40.
@@ -101,13 +102,10 @@ static int received(struct rx_loop *l, struct rx_loop_queue *q)
 	return rc ? fail(l, RX_LOOP_POST_RECV, rx_answer(rc)) : 0;
 }
 
-// take waits for up to most completions, of those that POLL has room for, and sees to them.
-// It answers 1, 0 when the loop is to stop, or -errno.
-static inline int take(struct rx_loop *l, struct rx_loop_queue *queues, int most)
+// see sees to n completions, and answers 1, or -errno. One that is not of this loop's work
+// would be counted for what it is not.
+static inline int see(struct rx_loop *l, struct rx_loop_queue *queues, const struct ibv_wc *wcs, int n)
 {
-	struct ibv_wc wcs[POLL];
-	int n = l->events ? wait_until(l, wcs, most) : poll_until(l, wcs, most);
-
 	for (int i = 0; i < n; i++) {
 		uint64_t id = wcs[i].wr_id;
 
@@ -116,19 +114,44 @@ static inline int take(struct rx_loop *l, struct rx_loop_queue *queues, int most
 			return fail(l, RX_LOOP_COMPLETION, -EIO);
 		}
 		if (id & RECV) {
+			if ((id & ~RECV) >= l->queues || queues[id & ~RECV].recv.num_sge != 1)
+				return fail(l, RX_LOOP_FOREIGN, -EPROTO);
 			int rc = received(l, &queues[id & ~RECV]);
 
 			if (rc)
 				return rc;
 			continue;
 		}
+		if (QUEUE(id) >= l->queues)
+			return fail(l, RX_LOOP_FOREIGN, -EPROTO);
 		struct rx_loop_queue *q = &queues[QUEUE(id)];
 		uint64_t more = ORDINAL(id + 1 - q->done); // it, and those before it
 
+		if (more > q->sent - q->done)
+			return fail(l, RX_LOOP_FOREIGN, -EPROTO);
 		q->done += more;
 		l->done += more;
 	}
-	return n > 0 ? 1 : n;
+	return 1;
+}
+
+// take waits for up to most completions, of those that POLL has room for, and sees to them.
+// It answers 1, 0 when the loop is to stop, or -errno.
+static inline int take(struct rx_loop *l, struct rx_loop_queue *queues, int most)
+{
+	struct ibv_wc wcs[POLL];
+	int n = l->events ? wait_until(l, wcs, most) : poll_until(l, wcs, most);
+
+	return n > 0 ? see(l, queues, wcs, n) : n;
+}
+
+// glance sees to what has completed, if anything has, and answers as see does.
+static int glance(struct rx_loop *l, struct rx_loop_queue *queues)
+{
+	struct ibv_wc wcs[POLL];
+	int n = rx_poll(l->cq, wcs, POLL);
+
+	return n < 0 ? fail(l, RX_LOOP_POLL, n) : see(l, queues, wcs, n);
 }
 
 // ended says whether a pump posts no more.
@@ -239,11 +262,15 @@ static void set_out(struct game *g, struct rx_loop *l, struct rx_loop_queue *q)
 	g->sge = q->send.sge[0];
 }
 
-// last_byte is that of the nth message in or from memory at addr.
+// last_byte is that of the nth message, counted from 0, that comes in.
 static uint8_t *last_byte(const struct rx_loop *l, const struct ibv_sge *sge, uint64_t n)
 {
 	return (uint8_t *)(uintptr_t)(sge->addr + n % l->places * l->stride + sge->length - 1);
 }
+
+// mark is what that byte is: never 0, which memory is at first, and never what the message
+// before it in the same place had.
+static uint8_t mark(const struct rx_loop *l, uint64_t n) { return (uint8_t)(1 + n / l->places % 255); }
 
 // await waits for the next message: of reads its completion, of sends a receive, and of
 // writes that its last byte is what the peer makes it. It answers as take does.
@@ -261,11 +288,14 @@ static inline int await(struct game *g)
 		return rc;
 	case IBV_WR_RDMA_WRITE: {
 		uint8_t *seen = last_byte(l, &q->recv.sge[0], q->received);
-		uint8_t is = (uint8_t)++q->received;
+		uint8_t is = mark(l, q->received++);
 
-		while (__atomic_load_n(seen, __ATOMIC_ACQUIRE) != is) {
+		for (uint32_t looks = 1; __atomic_load_n(seen, __ATOMIC_ACQUIRE) != is; looks++) {
 			if (stopped(l))
 				return 0;
+			// Why none comes may be known: this end's own has failed.
+			if (looks % GLANCE == 0 && (rc = glance(l, q)) < 0)
+				return rc;
 			pause_after(l, &left);
 		}
 		return 1;
@@ -310,9 +340,9 @@ static inline int play(struct game *g)
 	struct rx_loop_queue *q = g->q;
 	struct ibv_send_wr *bad;
 
-	q->sent++;
 	if (g->wr.opcode == IBV_WR_RDMA_WRITE)
-		*(uint8_t *)(uintptr_t)(g->sge.addr + g->sge.length - 1) = (uint8_t)q->sent;
+		*(uint8_t *)(uintptr_t)(g->sge.addr + g->sge.length - 1) = mark(g->l, q->sent);
+	q->sent++;
 	int rc = ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad);
 
 	if (rc)

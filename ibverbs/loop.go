@@ -35,7 +35,7 @@ type LoopConfig struct {
 	Depth  int // requests in flight, each queue pair; 0: none is ever sent
 	Chain  int // requests a doorbell at the most, up to MaxLoopChain
 	Signal int // a completion for every so many requests
-	Repost int // receives posted again at once, up to MaxLoopChain
+	Repost int // receives posted again at once, up to MaxLoopChain, and to what each queue has
 	// Each message takes the next of so many places, Stride bytes apart; at the peer too.
 	Places, Stride int
 	// Events makes it wait on them, in poll(2): the queue holds its thread
@@ -96,6 +96,15 @@ func (q *CQ) newLoop(c *LoopConfig) (*looping, error) {
 	}
 	for i, from := range c.Queues {
 		to := &l.each[i]
+		switch {
+		case from.QP == nil || from.QP.h == nil:
+			return nil, fmt.Errorf("queue %d of a loop: %w", i, ErrClosed)
+		case from.QP.conf.SendCQ != q || from.QP.conf.RecvCQ != q:
+			return nil, fmt.Errorf("queue %d of a loop: it completes in another queue, where nobody looks", i)
+		}
+		if from.Posted > 0 { // else the last of them are waited for, and the peer waits for us
+			l.state.repost = min(l.state.repost, uint32(from.Posted))
+		}
 		to.qp, to.send, to.recv, to.ringed = uintptr(from.QP.h), from.Send, from.Recv, uint64(from.Posted)
 		if from.QP.conf.Type == QPTypeUD {
 			to.ud = 1
@@ -125,16 +134,41 @@ func (c *LoopConfig) check() error {
 	return nil
 }
 
+// takeArmed takes over that the last WaitPoll asked for an event, which is asked for once.
+func (l *looping) takeArmed() {
+	if l.state.events != 0 && l.cq.armed && !l.cq.solicited {
+		l.state.armed, l.cq.armed = 1, false
+	}
+}
+
+// giveArmed gives it back, and a Wake that the loop slept through.
+func (l *looping) giveArmed() {
+	if l.state.events == 0 {
+		return
+	}
+	l.cq.armed = l.state.armed != 0 && !l.cq.solicited
+	l.state.armed = 0
+	if l.cq.woken.Load() {
+		l.cq.hold.interrupt()
+	}
+}
+
 // until runs f, which is in C, and sees to it that the end of ctx ends that.
 func (l *looping) until(ctx context.Context, f func() int) (int, error) {
 	if l.stopped() {
 		return 0, errors.New("a loop that was stopped does not run again")
 	}
-	end := context.AfterFunc(ctx, l.stop)
-	defer end()
+	told := make(chan struct{})
+	end := context.AfterFunc(ctx, func() { l.stop(); close(told) })
+	l.takeArmed()
 	n := f()
+	l.giveArmed()
+	if !end() {
+		<-told // what it wakes may be closed next, or is waited for by somebody else
+	}
 	switch {
 	case n < 0:
+		atomic.StoreInt32(&l.state.stop, 1) // what it counted may be wrong by what failed
 		return 0, l.failure(n)
 	case l.stopped():
 		return n, context.Cause(ctx)
@@ -158,6 +192,7 @@ const (
 	loopPostSend
 	loopPostRecv
 	loopCompletion
+	loopForeign
 )
 
 func (l *looping) failure(rc int) error {
@@ -169,6 +204,8 @@ func (l *looping) failure(rc int) error {
 		return l.qps[0].postError("ibv_post_recv", rc, conf.MaxRecv)
 	case loopCompletion:
 		return l.state.failed.Err()
+	case loopForeign:
+		return errors.New("a completion that is not this loop's: its queue has to be empty when it begins, and nobody else's requests may complete there")
 	}
 	return l.cq.gone(opError("waiting for completions", rc))
 }
@@ -179,7 +216,8 @@ func (l *looping) failure(rc int) error {
 // should be taken away, and where the device is software that costs as much as messages do.
 //
 // Nothing looks at what comes in, and the same is sent again and again. One goroutine at a
-// time runs it, and no other polls its completion queue meanwhile.
+// time runs it, and no other polls its completion queue meanwhile. That is empty when a loop is
+// made, and is its own from then on. Queue pairs and queue stay open while it runs.
 type Pump struct{ l *looping }
 
 // Pumped counts what one Run of a [Pump] did, on all queue pairs together.
@@ -202,23 +240,30 @@ func (q *CQ) NewPump(c LoopConfig) (*Pump, error) {
 	return &Pump{l}, nil
 }
 
-// Run keeps the queues full until warm and then d have gone by, or if d is 0 until so many
-// messages were posted, and waits for the last of them. With neither, or a depth of 0, it
-// goes on until ctx ends; then it takes what completed before, leaves behind what is in flight, answers the context's
-// error and what was done, and can't run again. A failed completion is a [*WCError].
+// Run keeps the queues full until warm and then d have gone by, if d is not 0, or until so many
+// messages were posted, if that is not 0, and waits for the last of them. With neither, or a
+// depth of 0, it goes on until ctx ends; then it takes what completed before, leaves behind what
+// is in flight, answers the context's cause and what was done, and can't run again. Nor can it
+// after another error. A failed completion is a [*WCError].
 func (p *Pump) Run(ctx context.Context, warm, d time.Duration, messages int64) (Pumped, error) {
+	if warm < 0 || d < 0 || messages < 0 {
+		return Pumped{}, errors.New("a pump: a negative time, or number of messages")
+	}
 	s := &p.l.state
 	before := Pumped{Sent: s.done, Received: p.received(), Posts: s.posts}
 	s.over, s.counted, s.first, s.last, s.most = 0, 0, 0, 0, 0
 	if messages > 0 {
 		s.most = s.posted + messages
 	}
-	_, err := p.l.until(ctx, func() int { return sysPump(s, p.l.each, int64(warm), int64(d)) })
+	_, err := p.l.until(ctx, func() int { return sysPump(s, p.l.each, loopTime(warm), loopTime(d)) })
 	return Pumped{
 		Sent: s.done - before.Sent, Received: p.received() - before.Received, Posts: s.posts - before.Posts,
 		Counted: s.counted, Took: time.Duration(s.last - s.first),
 	}, err
 }
+
+// loopTime is so long in nanoseconds, or so much less that a clock's reading can be added.
+func loopTime(d time.Duration) int64 { return min(int64(d), 1<<61) }
 
 func (p *Pump) received() (n int64) {
 	for i := range p.l.each {
@@ -229,9 +274,9 @@ func (p *Pump) received() (n int64) {
 
 // PingPong is one end of a game with one message at a time, or reads one at a time, and like
 // a [Pump] it stays in C. Of sends a message is there when it took a receive; of writes when
-// its last byte is what the peer put there, which is the number of the message. That a
-// device writes that byte last is the custom of those that poll memory, perftest's
-// ib_write_lat among them, and is no promise of the specification.
+// its last byte is what the peer put there, which differs from what was there before: the
+// memory is 0 at first. That a device writes that byte last is the custom of those that poll
+// memory, perftest's ib_write_lat among them, and is no promise of the specification.
 type PingPong struct{ l *looping }
 
 // NewPingPong makes an end of one queue pair. Its depth is what may be posted and not be
@@ -247,6 +292,8 @@ func (q *CQ) NewPingPong(c LoopConfig) (*PingPong, error) {
 		return nil, errors.New("reads one at a time are signalled each")
 	case c.Queues[0].Send.Opcode == OpWrite && (c.Queues[0].Recv.NumSGE != 1 || c.Events):
 		return nil, errors.New("who looks for a peer's writes needs the place they come to, and no event tells of one")
+	case c.Queues[0].Send.Opcode == OpWrite && (c.Queues[0].Send.SGE[0].Length == 0 || c.Queues[0].Send.SGE[0].Length != c.Queues[0].Recv.SGE[0].Length):
+		return nil, errors.New("what is written back and forth has one length, of a byte or more: the last byte tells that it is there")
 	}
 	return &PingPong{l}, nil
 }
@@ -255,15 +302,21 @@ func (q *CQ) NewPingPong(c LoopConfig) (*PingPong, error) {
 // round-trip times in nanoseconds, or d is over if that is not 0. It answers how many there
 // are. The end of ctx ends it as it ends [Pump.Run].
 func (p *PingPong) Play(ctx context.Context, trips []int64, d time.Duration) (int, error) {
-	if len(trips) == 0 {
+	switch {
+	case d < 0:
+		return 0, errors.New("a game of ping-pong: a negative time")
+	case len(trips) == 0:
 		return 0, nil
 	}
-	return p.l.until(ctx, func() int { return sysPing(&p.l.state, p.l.each, trips, int64(d)) })
+	return p.l.until(ctx, func() int { return sysPing(&p.l.state, p.l.each, trips, loopTime(d)) })
 }
 
 // Answer answers each message with one, until ctx ends; its error is that of ctx, or why it
 // could not.
 func (p *PingPong) Answer(ctx context.Context) error {
+	if p.l.each[0].send.Opcode == OpRead {
+		return errors.New("reads are answered by the device, not by a game")
+	}
 	_, err := p.l.until(ctx, func() int { return sysPong(&p.l.state, p.l.each) })
 	return err
 }

@@ -192,7 +192,8 @@ func TestPingPongPlays(t *testing.T) {
 		if n != 300 || err != nil || len(all) != 300 || g.Posts() != 300 || most > conf.Depth {
 			t.Errorf("%s: %d trips, %d posts, %d at once, %v", name, n, len(all), most, err)
 		}
-		if c.op == OpWrite && (memory[512+7] != 299&0xff || memory[512+64+7] != 300&0xff) {
+		// The 150th round of both places.
+		if c.op == OpWrite && (memory[512+7] != 150 || memory[512+64+7] != 150) {
 			t.Errorf("the last two writes are %d and %d", memory[512+7], memory[512+64+7])
 		}
 		if n, err := g.Play(t.Context(), trips, time.Nanosecond); n != 1 || err != nil {
@@ -218,6 +219,107 @@ func TestPingPongEnds(t *testing.T) {
 	}
 }
 
+// What a place has from the round before is not taken for the next message, however many
+// places there are.
+func TestPingPongOfWritesWaits(t *testing.T) {
+	for _, places := range []int{1, 2, 255, 256, 512} {
+		cq, conf, _ := fakeLoop(t, OpWrite, func(l *LoopConfig) { l.Places, l.Stride, l.Depth = places, 8, 64 })
+		memory := make([]byte, 2*8*places)
+		pin := new(runtime.Pinner)
+		pin.Pin(&memory[0])
+		t.Cleanup(pin.Unpin)
+		q := &conf.Queues[0]
+		q.Send.SGE[0].Addr, q.Recv.SGE[0].Addr = addressOf(memory), addressOf(memory[8*places:])
+		q.Send.RemoteAddr = q.Recv.SGE[0].Addr
+		fakeverbs.Carry(true)
+		g, err := cq.NewPingPong(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := g.Play(t.Context(), make([]int64, 3*places), 0); n != 3*places || err != nil {
+			t.Errorf("%d places: %d trips, %v", places, n, err)
+		}
+		fakeverbs.Carry(false) // the peer answers no more
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		if n, err := g.Play(ctx, make([]int64, 4), 0); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d places: %d trips without an answer, %v", places, n, err)
+		}
+		cancel()
+	}
+}
+
+// A write that failed is why none comes back: who waits for that hears of it.
+func TestPingPongOfWritesFails(t *testing.T) {
+	cq, conf, _ := fakeLoop(t, OpWrite, nil)
+	fakeverbs.Reset(1<<30, 0, int(WCRemAccessErr))
+	fakeverbs.Carry(false)
+	g, err := cq.NewPingPong(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var wce *WCError
+	if _, err := g.Play(ctx, make([]int64, 4), 0); !errors.As(err, &wce) || wce.Status != WCRemAccessErr {
+		t.Errorf("%v", err)
+	}
+	if _, err := g.Play(ctx, make([]int64, 4), 0); err == nil || errors.As(err, &wce) {
+		t.Errorf("a game that failed goes on: %v", err)
+	}
+}
+
+// What completes there and is not the loop's ends it: it would be counted for what it is not.
+func TestLoopsMeetStrangers(t *testing.T) {
+	for name, id := range map[string]uint64{"a request of before": 7, "another queue's": 9 << 40, "another's receive": LoopRecvID | 3, "a receive, of a loop without": LoopRecvID} {
+		cq, conf, _ := fakeLoop(t, OpWrite, func(l *LoopConfig) {
+			if l.Depth = 0; name == "a receive, of a loop without" {
+				l.Queues[0].Recv.NumSGE = 0
+			}
+		})
+		fakeverbs.Carry(false)
+		fakeverbs.Receive(id)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if _, err := newPump(t, cq, conf).Run(ctx, 0, 0, 0); err == nil || !strings.Contains(err.Error(), "not this loop's") {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+}
+
+// Receives are posted again by as many as there are, where those are fewer than was asked for.
+func TestPumpWithFewReceives(t *testing.T) {
+	cq, conf, _ := fakeLoop(t, OpSend, func(l *LoopConfig) { l.Depth, l.Repost, l.Queues[0].Posted = 0, 16, 2 })
+	fakeverbs.Carry(false)
+	for range 4 {
+		fakeverbs.Receive(LoopRecvID)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(5*time.Millisecond, cancel)
+	if done, err := newPump(t, cq, conf).Run(ctx, 0, 0, 0); done.Received != 4 || fakeverbs.Receives() != 4 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d came, %d were posted again, %v", done.Received, fakeverbs.Receives(), err)
+	}
+}
+
+func TestLoopsRefuseNegativeTimes(t *testing.T) {
+	cq, conf, _ := fakeLoop(t, OpRead, nil)
+	p := newPump(t, cq, conf)
+	g, err := cq.NewPingPong(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func() error{
+		"time":     func() error { _, err := p.Run(t.Context(), 0, -1, 0); return err },
+		"warm-up":  func() error { _, err := p.Run(t.Context(), -1, 0, 0); return err },
+		"messages": func() error { _, err := p.Run(t.Context(), 0, 0, -1); return err },
+		"game":     func() error { _, err := g.Play(t.Context(), make([]int64, 1), -1); return err },
+		"reads":    func() error { return g.Answer(t.Context()) },
+	} {
+		if f() == nil {
+			t.Errorf("%s: was taken", name)
+		}
+	}
+}
+
 func TestLoopsRefuseWhatTheyCannotDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		op     Opcode
@@ -236,6 +338,11 @@ func TestLoopsRefuseWhatTheyCannotDo(t *testing.T) {
 		"not held":          {OpSend, func(l *LoopConfig) { l.Events = true }, false},
 		"two to a game":     {OpSend, func(l *LoopConfig) { l.Queues = append(l.Queues, l.Queues[0]); l.Queues[1].Recv.NumSGE = 0 }, true},
 		"reads unsignalled": {OpRead, func(l *LoopConfig) { l.Signal = 2 }, true},
+		"no queue pair":     {OpSend, func(l *LoopConfig) { l.Queues[0].QP = nil }, false},
+		"closed":            {OpSend, func(l *LoopConfig) { l.Queues[0].QP.h = nil }, false},
+		"elsewhere":         {OpSend, func(l *LoopConfig) { l.Queues[0].QP, _ = fakes() }, false},
+		"nothing written":   {OpWrite, func(l *LoopConfig) { l.Queues[0].Send.SGE[0].Length, l.Queues[0].Recv.SGE[0].Length = 0, 0 }, true},
+		"two lengths":       {OpWrite, func(l *LoopConfig) { l.Queues[0].Recv.SGE[0].Length = 4 }, true},
 		"writes to nowhere": {OpWrite, func(l *LoopConfig) { l.Queues[0].Recv.NumSGE = 0 }, true},
 	} {
 		cq, conf, _ := fakeLoop(t, c.op, c.change)

@@ -20,7 +20,7 @@ type notifier struct {
 // watch is the context whose end wakes a waiter.
 type watch struct {
 	watching context.Context
-	unwatch  func() bool
+	unwatch  func()
 }
 
 // open takes a dup of fd, which is non-blocking already: the library closes its
@@ -73,10 +73,18 @@ func (w *watch) see(ctx context.Context, waiter interface{ interrupt() }) {
 	w.stop()
 	w.watching = ctx
 	if ctx.Done() != nil {
-		w.unwatch = context.AfterFunc(ctx, waiter.interrupt)
+		told := make(chan struct{})
+		end := context.AfterFunc(ctx, func() { waiter.interrupt(); close(told) })
+		w.unwatch = func() {
+			if !end() {
+				<-told
+			}
+		}
 	}
 }
 
+// stop makes sure that no interrupt of an earlier context is still to come: the descriptor may
+// be closed next, and its number be somebody else's.
 func (w *watch) stop() {
 	if w.unwatch != nil {
 		w.unwatch()

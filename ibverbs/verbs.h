@@ -178,7 +178,7 @@ int rx_poll_hold(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solic
 // Loops that measure (loop.c). Their state is Go's memory, of Go's layout (loop.go).
 #define RX_LOOP_CHAIN 64 // requests a doorbell, and receives posted at once, at the most
 
-enum rx_loop_call { RX_LOOP_POLL, RX_LOOP_POST_SEND, RX_LOOP_POST_RECV, RX_LOOP_COMPLETION };
+enum rx_loop_call { RX_LOOP_POLL, RX_LOOP_POST_SEND, RX_LOOP_POST_RECV, RX_LOOP_COMPLETION, RX_LOOP_FOREIGN };
 
 struct rx_loop_queue {
 	uintptr_t qp;

@@ -79,7 +79,11 @@ func (m *Meter) Verbs(ctx context.Context, v Verbs, l VerbsLoad) (*VerbsMeasurem
 		return nil, m.verbsOver(msg)
 	}
 	r := &VerbsMeasurement{Remote: Printable(theirs.Detail)}
-	early, ran := m.runVerbs(ctx, limit, v, l, theirs, r)
+	end, early, ran := m.runVerbs(ctx, limit, v, l, theirs, r)
+	if end != nil {
+		// Not before the receiver's has ended: what that still sends would be lost, or counted.
+		defer end.Close()
+	}
 	if m.err != nil {
 		return nil, ran
 	}
@@ -117,29 +121,29 @@ func (m *Meter) verbsOver(msg wire.Message) error {
 	return m.wrong(msg)
 }
 
-// runVerbs runs this end. What the receiver says of its own meanwhile ends it: early.
-func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l VerbsLoad, theirs *wire.VerbsEnd, r *VerbsMeasurement) (early wire.Message, err error) {
+// runVerbs runs this end, which is the caller's to close. What the receiver says of its own
+// meanwhile ends it: early.
+func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l VerbsLoad, theirs *wire.VerbsEnd, r *VerbsMeasurement) (end VerbsEnd, early wire.Message, err error) {
 	if int(theirs.Candidate) >= len(m.offered) {
-		return nil, m.wrong(theirs)
+		return nil, nil, m.wrong(theirs)
 	}
 	end, mine, err := v.Active(&m.offered[theirs.Candidate], l)
 	if err != nil {
-		return nil, errorf(CodeNoRDMA, "%w", err)
+		return nil, nil, errorf(CodeNoRDMA, "%w", err)
 	}
-	defer end.Close()
 	r.Local = mine.Detail
 	if err := end.Connect(theirs); err != nil {
-		return nil, errorf(CodeNoRDMA, "%w", err)
+		return end, nil, errorf(CodeNoRDMA, "%w", err)
 	}
 	if err := m.p.s.Send(mine); err != nil {
-		return nil, err
+		return end, nil, err
 	}
 	msg, err := m.event(ctx)
 	if err != nil {
-		return nil, err
+		return end, nil, err
 	}
 	if _, ok := msg.(*wire.VerbsReady); !ok {
-		return msg, nil
+		return end, msg, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errorf(CodeConnect, "not finished after %v: a message was lost, or the path is dead", limit))
 	defer cancel()
@@ -161,17 +165,17 @@ func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l Ve
 	case early = <-m.events:
 		cancel()
 		<-result
-		return early, nil
+		return end, early, nil
 	case m.err = <-m.ended:
 		cancel()
 		<-result
-		return nil, m.err
+		return end, nil, m.err
 	}
 	if out.err != nil {
-		return nil, errorf(CodeNoRDMA, "%w", causeOf(ctx, out.err))
+		return end, nil, errorf(CodeNoRDMA, "%w", causeOf(ctx, out.err))
 	}
 	r.Here, r.VerbsResult = spent().since(began), *out.got
-	return nil, nil
+	return end, nil, nil
 }
 
 // serveVerbs is the receiver's end. It answers with VerbsOver, whatever happens: once the

@@ -115,6 +115,9 @@ func benchVerbs(c *cli.Context) error {
 	if o.Latency && (o.Both || o.QPs > 1) {
 		return usagef("bench lat: one message at a time, so --both and --qps are for bench bw")
 	}
+	if o.Latency && o.Op == "write" && o.Events {
+		return usagef("bench lat --op write --events: who waits for a write looks for its last byte, and no event tells of it; --op send has events")
+	}
 	if o.WarmUp < 0 || o.WarmUp > 5*time.Minute {
 		return usagef("--warm-up %v: up to 5m", o.WarmUp)
 	}

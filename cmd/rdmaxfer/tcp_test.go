@@ -258,6 +258,7 @@ func TestUsage(t *testing.T) {
 		{"bench h", 2, "bw or lat"},
 		{"bench bw --op rdma h", 2, "read, write, send"},
 		{"bench lat --size 64,4K h", 2, "--size"},
+		{"bench lat --op write --events h", 2, "no event"},
 		{"send --encrypt --transport rdma a b", 2, "payload over RDMA is clear"},
 		{"send --encrypt --method sendfile a b", 2, "sendfile moves pages as they are"},
 		{"send --encrypt --method splice a b", 2, "splice moves pages as they are"},

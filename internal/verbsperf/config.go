@@ -111,6 +111,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("%d buffers for %d bytes: more than %d bytes of registered memory", c.Buffers, c.Size, MaxMemory)
 	case c.Latency && (c.QPs > 1 || c.Both):
 		return errors.New("latency: of one queue pair, with one message at a time")
+	case c.Latency && c.Op == OpWrite && c.Events:
+		return errors.New("latency of writes: who waits for one looks for its last byte, and no event tells of it")
 	case c.Iterations < 0 || c.Duration < 0 || c.WarmUp < 0 || c.Spin < 0:
 		return errors.New("a negative number of messages, or time")
 	}

@@ -30,6 +30,7 @@ func TestConfigIsBounded(t *testing.T) {
 		"memory":    {func(c *Config) { c.Size, c.Buffers = 1<<20-40, 32 }, func(c *Config) { c.Size, c.Buffers = 1<<20-40, 33 }, "registered"},
 		"latency":   {func(c *Config) { c.Latency = true }, func(c *Config) { c.Latency, c.QPs = true, 2 }, "one queue pair"},
 		"both":      {func(c *Config) { c.Both = true }, func(c *Config) { c.Both, c.Latency = true, true }, "one queue pair"},
+		"events":    {func(c *Config) { c.Latency, c.Op, c.Events = true, OpSend, true }, func(c *Config) { c.Latency, c.Events = true, true }, "no event"},
 		"MTU":       {func(c *Config) { c.MTU = 5 }, func(c *Config) { c.MTU = 6 }, "MTU"},
 		"no buffer": {func(c *Config) { c.Buffers = 1 }, func(c *Config) { c.Buffers = 0 }, "buffers"},
 		"negative":  {func(c *Config) { c.Duration = 1 }, func(c *Config) { c.Duration = -1 }, "negative"},

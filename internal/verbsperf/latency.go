@@ -26,11 +26,8 @@ const pingPongDepth = 2 * signalEvery
 
 func (e *End) game() (*ibverbs.PingPong, error) {
 	c := e.loop(e.sends(), signalEvery)
-	switch e.Op {
-	case OpRead:
+	if e.Op == OpRead {
 		c.Signal = 1
-	case OpWrite: // who waits for a write looks for its last byte, and no event tells of that
-		c.Events = false
 	}
 	return e.cq.NewPingPong(c)
 }
