@@ -170,7 +170,7 @@ func (p *pull) begin(f *inbound) error {
 				if err != nil {
 					return err
 				}
-				p.sched.giveBack(f.resume(l, blocks, p.sched.extentSize))
+				p.sched.resume(e.File, e.Size, f.resume(l, blocks))
 				p.hadLanded(f)
 				f.mu.Lock() // nothing may be missing
 				if err := p.step(f, nil); err != nil {

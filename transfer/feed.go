@@ -33,10 +33,12 @@ type laneFeed struct {
 
 	bytes   atomic.Int64 // landed
 	retired atomic.Bool  // it takes no more
+	gone    atomic.Bool  // it has ended
 
 	mu      sync.Mutex
 	taken   []taken
 	since   time.Time     // of the last progress, while something is taken
+	landing bool          // what came is being written
 	typical time.Duration // from taking an extent to its bytes; 0 when none came yet
 	detail  string        // what the lane ran on, once it has ended
 }
@@ -147,7 +149,7 @@ func (f *laneFeed) rest() (list []Extent) {
 func (f *laneFeed) stalled(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.taken) > 0 && now.Sub(f.since) > stallLimit
+	return len(f.taken) > 0 && !f.landing && now.Sub(f.since) > stallLimit
 }
 
 // usual is how long an extent takes from being asked for to its bytes; 0 when none came yet.
@@ -249,7 +251,17 @@ func (f *laneFeed) Land(e Extent, b []byte) error {
 		return nil
 	}
 	f.count(e)
+	f.lands(true)
+	defer f.lands(false)
 	return f.l.p.land(e, b)
+}
+
+// lands notes that what came is being written, or was: a disk that takes long for that is no
+// silence of the peer's.
+func (f *laneFeed) lands(now bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.landing, f.since = now, time.Now()
 }
 
 // count notes that an extent came over this lane: before it lands, because the last one

@@ -3,6 +3,7 @@ package transfer
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
@@ -186,9 +187,9 @@ func (f *inbound) complete(n int) bool {
 	return first/64 < len(f.got) && f.got[first/64]>>(first%64)&(1<<blockExtents-1) == 1<<blockExtents-1
 }
 
-// resume takes over the blocks that landed before the transfer was interrupted, and
-// gives the extents that are missing, the last first.
-func (f *inbound) resume(l Landing, blocks []Block, extentSize int64) (missing []Extent) {
+// resume takes over the blocks that landed before the transfer was interrupted, and gives a
+// bit for each extent that did.
+func (f *inbound) resume(l Landing, blocks []Block) bitmap {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.landing = l
@@ -200,12 +201,7 @@ func (f *inbound) resume(l Landing, blocks []Block, extentSize int64) (missing [
 		}
 		f.resumed += blockSize
 	}
-	for n := f.total - 1; n >= 0; n-- {
-		if !f.got.has(n) {
-			missing = append(missing, f.extent(n, extentSize))
-		}
-	}
-	return missing
+	return slices.Clone(f.got)
 }
 
 // again asks for a damaged extent once more. f.mu is held.
@@ -313,42 +309,56 @@ func (p *pull) landPack(e Extent, b []byte) {
 }
 
 func (p *pull) landShare(members []packed, b []byte) {
-	hands <- struct{}{}
-	defer func() { <-hands }()
+	select {
+	case hands <- struct{}{}:
+	case <-p.ctx.Done():
+		return
+	}
 	var ready []commit
+	failed := make(map[*inbound]error)
 	for _, m := range members {
-		if f := p.file(m.file); f != nil && p.landWhole(f, b[:m.size]) {
-			ready = append(ready, commit{file: f})
+		if f := p.file(m.file); f != nil {
+			switch whole, err := p.landWhole(f, b[:m.size]); {
+			case err != nil:
+				failed[f] = err
+			case whole:
+				ready = append(ready, commit{file: f})
+			}
 		}
 		b = b[m.size:]
+	}
+	<-hands
+	// Without a hand: a peer that is slow to hear of it holds up nobody else's transfer.
+	for f, err := range failed {
+		p.giveUp(f, err, true)
 	}
 	p.commits.add(ready...)
 }
 
-// landWhole takes a whole small file. It reports whether that is to be committed.
-func (p *pull) landWhole(f *inbound, b []byte) (ready bool) {
+// landWhole takes a whole small file. It reports whether that is to be committed; one that
+// could not be landed is settled, and the caller's to give up.
+func (p *pull) landWhole(f *inbound, b []byte) (ready bool, err error) {
 	sum := p.verify.Whole(b)
 	f.mu.Lock()
 	if f.settled || f.here > 0 {
 		f.mu.Unlock()
-		return false
+		return false, nil
 	}
-	err := f.put(p.dest, b)
+	err = f.put(p.dest, b)
 	vouched := f.vouched
 	if err == nil {
 		f.here, f.small = 1, sum
 	}
 	f.mu.Unlock()
-	switch {
-	case err != nil:
-		p.giveUp(f, err, true)
-		return false
-	case p.Progress != nil:
+	if err != nil {
+		return false, err
+	}
+	if p.Progress != nil {
 		p.Progress.Moved.Add(int64(len(b)))
 	}
 	if !vouched {
 		p.owe(f.entry.File)
-		return false
+		return false, nil
 	}
 	return p.compareWhole(f)
 }
@@ -366,29 +376,30 @@ func (f *inbound) put(dest Destination, b []byte) (err error) {
 }
 
 // compareWhole compares a small file that has landed with the sender's word for it. It
-// reports whether that is to be committed.
-func (p *pull) compareWhole(f *inbound) (ready bool) {
+// reports whether that is to be committed; one that was damaged too often is settled, and
+// the caller's to give up.
+func (p *pull) compareWhole(f *inbound) (ready bool, err error) {
 	f.mu.Lock()
 	if f.settled || f.here == 0 || !f.vouched {
 		f.mu.Unlock()
-		return false
+		return false, nil
 	}
 	p.said(f.entry.File)
 	if f.theirs == f.small {
 		f.settled = true
 		f.mu.Unlock()
-		return true
+		return true, nil
 	}
 	f.vouched, f.here = false, 0
 	f.rounds++
 	again := f.rounds < maxAttempts
+	f.settled = !again
 	f.mu.Unlock()
-	if again {
-		p.sched.again(f.entry.File, int(f.entry.Size))
-	} else {
-		p.fail(f.entry.File, errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), maxAttempts), true)
+	if !again {
+		return false, errorf(CodeIntegrity, "%s arrived damaged %d times: the path between the hosts, or memory, corrupts data", Printable(f.entry.Path), maxAttempts)
 	}
-	return false
+	p.sched.again(f.entry.File, int(f.entry.Size))
+	return false, nil
 }
 
 // digests keeps what the sender says its extents hash to.
@@ -442,7 +453,10 @@ func (p *pull) vouched(m *wire.Vouch) error {
 			f.mu.Lock()
 			f.vouched, f.theirs = true, sum
 			f.mu.Unlock()
-			if p.compareWhole(f) {
+			switch whole, err := p.compareWhole(f); {
+			case err != nil:
+				p.giveUp(f, err, true)
+			case whole:
 				ready = append(ready, commit{file: f})
 			}
 		case f.sum == nil:

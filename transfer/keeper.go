@@ -265,6 +265,7 @@ func (k *keeper) cameUp(g *group, f *laneFeed) {
 	if len(g.up) == 1 {
 		k.announce(g, k.trouble)
 		if g == k.tcp && g.asked == 0 {
+			k.streams = streams{over: k.streams.over} // what it had measured was another time's
 			k.streaming.Reset(streamsAfter)
 		}
 	}
@@ -288,7 +289,7 @@ func (k *keeper) settled(g *group) error {
 	if len(g.up) == 0 {
 		return k.nothing(g, errs)
 	}
-	if len(errs) > 0 {
+	if len(errs) > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
 	} else {
 		k.announce(g, k.trouble)
@@ -312,8 +313,8 @@ func (k *keeper) nothing(g *group, errs []error) error {
 	err := errors.New(words(errs))
 	if g == k.tcp {
 		switch {
-		case k.rdma != nil && len(k.rdma.up) > 0:
-			return nil
+		case k.rdma != nil && (len(k.rdma.up) > 0 || k.rdma.opening > 0):
+			return nil // that is heard of next
 		case k.trouble == "":
 			return errorf(codeOfLanes(errs), "no lane: %w", err)
 		}
@@ -384,8 +385,10 @@ func (k *keeper) broke(e laneEvent) error {
 		if g.opening == 0 {
 			k.open(g, min(g.want, len(g.paths)))
 		}
-	case k.tcp.opening == 0:
-		k.open(k.tcp, k.tcp.want)
+	default:
+		if k.tcp.opening == 0 {
+			k.open(k.tcp, k.tcp.want)
+		}
 		if k.rdma != nil {
 			k.soon(k.rdma)
 		}

@@ -68,6 +68,10 @@ func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, pa
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	l.mu.Lock()
+	if l.last == maxOpened {
+		l.mu.Unlock()
+		return nil, errorf(CodeConnect, "this session has opened %d lanes, and lost them: something between the hosts, or the sender, ends them", maxOpened)
+	}
 	l.last++
 	id := l.last
 	answer := make(chan *wire.LaneAnswer, 1)
@@ -175,6 +179,7 @@ func (l *lanes) run(ln *lane) error {
 // close frees what a lane holds. Its Pull has returned, or was never called.
 func (l *lanes) close(ln *lane) {
 	ln.feed.kill(nil)
+	ln.feed.gone.Store(true)
 	ln.feed.ended()
 	// Every byte that was asked for has landed or goes back: what can't be freed is
 	// of no consequence to the transfer.

@@ -30,7 +30,8 @@ type pendingFile struct {
 	file    uint32
 	through uint32 // from file to here there is nothing else that has bytes
 	size    int64
-	next    int64 // bytes that were handed out
+	next    int64  // bytes that were handed out, or had landed before
+	have    bitmap // extents that had landed before
 	stream  bool
 	open    bool // a stream that may grow
 }
@@ -73,6 +74,25 @@ func (s *scheduler) add(file uint32, size int64) {
 		s.notify()
 	} else if n := len(s.files); n > 0 && s.files[n-1].through+1 == file {
 		s.files[n-1].through = file
+	}
+}
+
+// resume puts a file at the end of the list of which some extents have landed: its size is the
+// sender's word, and nothing here grows with it.
+func (s *scheduler) resume(file uint32, size int64, have bitmap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &pendingFile{file: file, through: file, size: size, have: have}
+	if f.pass(s.extentSize); f.next < f.size {
+		s.files = append(s.files, f)
+		s.notify()
+	}
+}
+
+// pass goes over what had landed before.
+func (f *pendingFile) pass(extentSize int64) {
+	for f.next < f.size && f.have.has(int(f.next/extentSize)) {
+		f.next = min(f.next+extentSize, f.size)
 	}
 }
 
@@ -180,7 +200,8 @@ func (s *scheduler) take() (Extent, bool) {
 			return s.pack(i), true
 		}
 		e := Extent{File: f.file, Off: f.next, Len: int(min(s.extentSize, f.size-f.next))}
-		if f.next += int64(e.Len); f.next == f.size && !f.open {
+		f.next += int64(e.Len)
+		if f.pass(s.extentSize); f.next == f.size && !f.open {
 			s.remove(i, i+1)
 		}
 		return e, true

@@ -204,3 +204,25 @@ func TestStreamsGrow(t *testing.T) {
 		t.Errorf("%d files are left", len(s.files))
 	}
 }
+
+// TestResumedFileIsHandedOutWithoutWhatLanded, and takes no memory for a size that is only said.
+func TestResumedFileIsHandedOutWithoutWhatLanded(t *testing.T) {
+	s := newScheduler(mib)
+	var have bitmap
+	for _, n := range []int{0, 1, 4, 6} {
+		have.set(n)
+	}
+	s.resume(1, 6*mib+5, have)
+	s.resume(2, 1<<52, have)
+	s.resume(3, mib, have) // nothing is missing
+	for _, want := range []Extent{{File: 1, Off: 2 * mib, Len: mib}, {File: 1, Off: 3 * mib, Len: mib}, {File: 1, Off: 5 * mib, Len: mib},
+		{File: 2, Off: 2 * mib, Len: mib}, {File: 2, Off: 3 * mib, Len: mib}, {File: 2, Off: 5 * mib, Len: mib}, {File: 2, Off: 7 * mib, Len: mib}} {
+		if e, ok := s.tryNext(); !ok || e != want {
+			t.Fatalf("%+v, %v, want %+v", e, ok, want)
+		}
+	}
+	s.drop(2)
+	if e, ok := s.tryNext(); ok {
+		t.Errorf("%+v of nothing", e)
+	}
+}

@@ -1,6 +1,9 @@
 package transfer
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // How many lanes over TCP pay is found out, where no user said, while a transfer runs that
 // lasts: after streamsAfter, or eight times as long as an extent takes from being asked for,
@@ -62,7 +65,7 @@ func (k *keeper) stream() {
 	switch {
 	case len(g.up) == 0: // RDMA has taken over, or all are lost
 		return
-	case g.opening > 0:
+	case g.opening > 0, slices.ContainsFunc(g.up, func(f *laneFeed) bool { return f.gone.Load() }): // of which k is told soon
 		k.streaming.Reset(streamsSettle)
 		return
 	case g.missing() > 0: // some can't be had, or were lost

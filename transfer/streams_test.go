@@ -80,7 +80,7 @@ func TestStreamsThatCantBeHad(t *testing.T) {
 		}
 		s, r := e.run(t, t.Context(), t.Context())
 		for _, end := range []*end{s, r} {
-			if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != 2 {
+			if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != 2 || end.Plan.Reason != "the sender was told to use tcp" {
 				t.Errorf("%d bytes, %+v; %v", end.Bytes, end.Plan, end.err)
 			}
 		}
@@ -88,6 +88,17 @@ func TestStreamsThatCantBeHad(t *testing.T) {
 			t.Errorf("%d tries", n)
 		}
 	})
+}
+
+// TestStreamsWaitForALaneThatEnded: no other is ended in its stead, before it is known why.
+func TestStreamsWaitForALaneThatEnded(t *testing.T) {
+	a, b := new(laneFeed), new(laneFeed)
+	k := &keeper{l: new(lanes), tcp: &group{up: []*laneFeed{a, b}, want: 2}, streaming: time.NewTimer(time.Hour)}
+	k.streams = streams{waited: true, since: time.Now().Add(-time.Second), extents: -2 * streamsLeast, rate: 1e12}
+	a.gone.Store(true)
+	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.streams.over {
+		t.Errorf("%d lanes, the other one retired: %v", len(k.tcp.up), b.retired.Load())
+	}
 }
 
 func TestStreamsLook(t *testing.T) {
