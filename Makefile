@@ -76,7 +76,7 @@ bench-rails: build
 
 # bench beside perftest, in turn: bandwidth, latency, and waiting on events, counted.
 bench-verbs: build
-	$(VM) --timeout 2400 -- testbed/bench-verbs 9
+	$(VM) --idle-poll --timeout 3400 -- testbed/bench-verbs $(or $(ROUNDS),25)
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 
 # TCP natively, over loopback and between two namespaces (as root): beside socat, ncat, an
