@@ -402,12 +402,31 @@ func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
 	return s.pass(r), nil
 }
 
+// readAgain gives those of some small files that can be read, and their bytes one after the other.
+func (s *Source) readAgain(files []*sourceFile) (read []*sourceFile, bytes []byte) {
+	for _, f := range files {
+		p := make([]byte, f.entry.Size)
+		if err := f.readWhole(p); err != nil {
+			s.fail(f, err)
+			continue
+		}
+		read, bytes = append(read, f), append(bytes, p...)
+	}
+	return read, bytes
+}
+
 // sentPack vouches for the files of a pack: each was compared with the manifest when
 // it had been read.
 func (s *Source) sentPack(r wire.Request, p []byte) {
 	files, size, _, err := s.pack(r)
-	if err != nil || size != int64(len(p)) {
-		return // one has settled meanwhile: the receiver asks again, or wants no more
+	if err != nil {
+		return
+	}
+	if size != int64(len(p)) { // some have settled meanwhile: which of the bytes were theirs is not known any more
+		files, p = s.readAgain(files)
+	}
+	if len(files) == 0 {
+		return
 	}
 	m := new(wire.Vouch)
 	for _, f := range files {

@@ -2,8 +2,10 @@ package transfer
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -231,6 +233,45 @@ func serveAll(t *testing.T, s *testSource) {
 		t.Fatal(ok, err)
 	}
 	s.Sent(r, buf)
+}
+
+// TestPackIsVouchedForWithoutWhatSettled: the others have landed, and wait for the word.
+func TestPackIsVouchedForWithoutWhatSettled(t *testing.T) {
+	var paths []string
+	for i, words := range []string{"one", "second", "three"} {
+		paths = append(paths, filepath.Join(t.TempDir(), fmt.Sprint(i)))
+		write(t, paths[i], words)
+	}
+	s, err := OpenSource(paths, SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	for range paths {
+		if _, err := s.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.extentSize, s.verify = kib, digest.BLAKE3
+	var told []*wire.Vouch
+	s.vouched = func(m *wire.Vouch) { told = append(told, m) }
+	s.failed = func(n uint32, err error) { t.Errorf("%d failed: %v", n, err) }
+	buf := make([]byte, 14)
+	r := wire.Request{Length: 14, Count: 3}
+	if ok, err := s.Read(r, buf); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	s.settle(1) // the receiver could not write it
+	s.Sent(r, buf)
+	one, three := digest.BLAKE3.Whole([]byte("one")), digest.BLAKE3.Whole([]byte("three"))
+	if len(told) != 1 || !slices.Equal(told[0].Files, []uint32{0, 2}) || !bytes.Equal(told[0].Digests, append(one[:], three[:]...)) {
+		t.Errorf("%+v", told)
+	}
+	s.settle(0)
+	s.settle(2)
+	if s.Sent(r, buf); len(told) != 1 {
+		t.Errorf("a word for nobody: %+v", told[1])
+	}
 }
 
 func TestVouchGivesEachDigestOnce(t *testing.T) {
