@@ -22,6 +22,7 @@ type group struct {
 	want    int // lanes
 	up      []*laneFeed
 	opening int
+	owed    bool    // the last that was up broke while others were being opened
 	errs    []error // of those that could not be opened, this time
 }
 

@@ -289,6 +289,7 @@ func (k *keeper) settled(g *group) error {
 	if len(g.up) == 0 {
 		return k.nothing(g, errs)
 	}
+	g.owed = false
 	if len(errs) > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
 	} else {
@@ -315,6 +316,10 @@ func (k *keeper) nothing(g *group, errs []error) error {
 		switch {
 		case k.rdma != nil && (len(k.rdma.up) > 0 || k.rdma.opening > 0):
 			return nil // that is heard of next
+		case g.owed: // what could not be had was asked for before the last one broke
+			g.owed = false
+			k.open(g, g.want)
+			return nil
 		case k.trouble == "":
 			return errorf(codeOfLanes(errs), "no lane: %w", err)
 		}
@@ -386,7 +391,7 @@ func (k *keeper) broke(e laneEvent) error {
 			k.open(g, min(g.want, len(g.paths)))
 		}
 	default:
-		if k.tcp.opening == 0 {
+		if k.tcp.owed = k.tcp.opening > 0; !k.tcp.owed {
 			k.open(k.tcp, k.tcp.want)
 		}
 		if k.rdma != nil {

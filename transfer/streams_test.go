@@ -119,6 +119,36 @@ func TestStreamsThatWereTried(t *testing.T) {
 	})
 }
 
+// TestLaneBreaksWhileAnotherIsTried: that this one can't be had is no reason to give up, since
+// it was asked for before.
+func TestLaneBreaksWhileAnotherIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var opened, broken atomic.Int32
+		began := time.Now()
+		e := newEngine(t, func(*memAnswer) error {
+			time.Sleep(50 * time.Millisecond)
+			if time.Since(began) > 2*time.Second && broken.CompareAndSwap(0, 1) {
+				return errPulled
+			}
+			return nil
+		}, [2]string{"f", ""})
+		resize(t, e, 320*mib)
+		e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
+		e.Sink = Discard{}
+		e.Receiver.TCP.(*memory).refuse = func(string) error {
+			if opened.Add(1) == 2 {
+				time.Sleep(4 * time.Second)
+				return errPulled
+			}
+			return nil
+		}
+		_, r := e.run(t, t.Context(), t.Context())
+		if r.err != nil || broken.Load() != 1 || opened.Load() < 3 || r.Bytes != 320*mib {
+			t.Errorf("%d bytes by %d lanes, of which %d broke: %v", r.Bytes, opened.Load(), broken.Load(), r.err)
+		}
+	})
+}
+
 // TestStreamsWaitForALaneThatEnded: no other is ended in its stead, before it is known why.
 func TestStreamsWaitForALaneThatEnded(t *testing.T) {
 	a, b := new(laneFeed), new(laneFeed)
