@@ -61,23 +61,33 @@ func resize(t *testing.T, e *engine, size int64) {
 	e.Source = src
 }
 
+// slowly is how long each lane's answers take by themselves.
+func slowly(*memAnswer) error {
+	time.Sleep(50 * time.Millisecond)
+	return nil
+}
+
+// streaming moves a large file over TCP alone, by as many lanes as pay and are not refused.
+func streaming(t *testing.T, meddle func(*memAnswer) error, refuse func(string) error) *engine {
+	t.Helper()
+	e := newEngine(t, meddle, [2]string{"f", ""})
+	resize(t, e, 320*mib)
+	e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
+	e.Sink = Discard{}
+	e.Receiver.TCP.(*memory).refuse = refuse
+	return e
+}
+
 // TestStreamsThatCantBeHad: what there is goes on, and is not doubled again.
 func TestStreamsThatCantBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opened atomic.Int32
-		e := newEngine(t, func(*memAnswer) error {
-			time.Sleep(50 * time.Millisecond)
-			return nil
-		}, [2]string{"f", ""})
-		resize(t, e, 320*mib)
-		e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
-		e.Sink = Discard{}
-		e.Receiver.TCP.(*memory).refuse = func(string) error {
+		e := streaming(t, slowly, func(string) error {
 			if opened.Add(1) > 2 {
 				return errPulled
 			}
 			return nil
-		}
+		})
 		s, r := e.run(t, t.Context(), t.Context())
 		for _, end := range []*end{s, r} {
 			if end.err != nil || end.Bytes != 320*mib || end.Plan.Lanes != 2 {
@@ -94,19 +104,12 @@ func TestStreamsThatCantBeHad(t *testing.T) {
 func TestStreamsThatWereTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opened atomic.Int32
-		e := newEngine(t, func(*memAnswer) error {
-			time.Sleep(50 * time.Millisecond)
-			return nil
-		}, [2]string{"f", ""})
-		resize(t, e, 320*mib)
-		e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
-		e.Sink = Discard{}
-		e.Receiver.TCP.(*memory).refuse = func(string) error {
+		e := streaming(t, slowly, func(string) error {
 			if opened.Add(1) == 3 {
 				return errPulled
 			}
 			return nil
-		}
+		})
 		_, r := e.run(t, t.Context(), t.Context())
 		if r.err != nil || opened.Load() < 3 {
 			t.Errorf("%d lanes were tried: %v", opened.Load(), r.err)
@@ -125,23 +128,19 @@ func TestLaneBreaksWhileAnotherIsTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var opened, broken atomic.Int32
 		began := time.Now()
-		e := newEngine(t, func(*memAnswer) error {
+		e := streaming(t, func(*memAnswer) error {
 			time.Sleep(50 * time.Millisecond)
 			if time.Since(began) > 2*time.Second && broken.CompareAndSwap(0, 1) {
 				return errPulled
 			}
 			return nil
-		}, [2]string{"f", ""})
-		resize(t, e, 320*mib)
-		e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
-		e.Sink = Discard{}
-		e.Receiver.TCP.(*memory).refuse = func(string) error {
+		}, func(string) error {
 			if opened.Add(1) == 2 {
 				time.Sleep(4 * time.Second)
 				return errPulled
 			}
 			return nil
-		}
+		})
 		_, r := e.run(t, t.Context(), t.Context())
 		if r.err != nil || broken.Load() != 1 || opened.Load() < 3 || r.Bytes != 320*mib {
 			t.Errorf("%d bytes by %d lanes, of which %d broke: %v", r.Bytes, opened.Load(), broken.Load(), r.err)
