@@ -102,7 +102,7 @@ func (q *CQ) newLoop(c *LoopConfig) (*looping, error) {
 		case from.QP.conf.SendCQ != q || from.QP.conf.RecvCQ != q:
 			return nil, fmt.Errorf("queue %d of a loop: it completes in another queue, where nobody looks", i)
 		}
-		if from.Posted > 0 { // else the last of them are waited for, and the peer waits for us
+		if from.Posted > 0 { // more than those would be waited for, while the peer waits for a receive
 			l.state.repost = min(l.state.repost, uint32(from.Posted))
 		}
 		to.qp, to.send, to.recv, to.ringed = uintptr(from.QP.h), from.Send, from.Recv, uint64(from.Posted)
