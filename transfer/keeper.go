@@ -265,7 +265,7 @@ func (k *keeper) cameUp(g *group, f *laneFeed) {
 	if len(g.up) == 1 {
 		k.announce(g, k.trouble)
 		if g == k.tcp && g.asked == 0 {
-			k.streams = streams{over: k.streams.over} // what it had measured was another time's
+			k.streams = streams{round: k.streams.round} // what it had measured was another time's
 			k.streaming.Reset(streamsAfter)
 		}
 	}
@@ -292,7 +292,7 @@ func (k *keeper) settled(g *group) error {
 	g.owed = false
 	if len(errs) > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
-	} else {
+	} else if g != k.tcp || !k.streams.trying() {
 		k.announce(g, k.trouble)
 	}
 	switch {

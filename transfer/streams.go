@@ -7,57 +7,82 @@ import (
 
 // How many lanes over TCP pay is found out, where no user said, while a transfer runs that
 // lasts: after streamsAfter, or eight times as long as an extent takes from being asked for,
-// since a lane must first get up to speed, what lands is measured for streamsSpan, and until
-// streamsLeast extents have landed; then there are twice as many lanes, which have
+// since a lane must first get up to speed, what lands is measured, until streamsLeast
+// extents have landed at the least; then there are streamsMore times as many lanes, which have
 // streamsSettle, or four times what an extent takes, to get up to speed. They stay where
-// they land streamsLead times as much, and are doubled again; else the new ones take no
-// more, and that is that. One is what two CPUs have, and a path without loss or delay; where
-// each lane is held up by those, eight move more.
+// they land streamsLead times as much, and are multiplied again, up to autoLanes; else the new ones
+// take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
+// spare; where each lane is held up by those, or by its CPU, more move more.
 const (
-	streamsAfter  = 100 * time.Millisecond
-	streamsSettle = 50 * time.Millisecond
-	streamsSpan   = 100 * time.Millisecond
+	streamsAfter  = 20 * time.Millisecond
+	streamsSettle = 20 * time.Millisecond
 	streamsLeast  = 16
+	streamsMore   = 4
 	streamsLead   = 1.15
 )
 
+// streamsRounds are the times that this is tried: at once, shortly, since a transfer may be over
+// in half a second, and again, for longer, since a short look is easily deceived.
+var streamsRounds = []struct{ after, span time.Duration }{ // what was found before; of each measurement
+	{streamsAfter, 30 * time.Millisecond},
+	{time.Second, 100 * time.Millisecond},
+	{10 * time.Second, 500 * time.Millisecond},
+}
+
 // streams is how far that has come. Its zero value has measured nothing.
 type streams struct {
+	round   int
 	since   time.Time // of the measurement; zero while lanes get up to speed
 	extents int64     // that had landed then
 	bytes   int64     // the same
-	rate    float64   // of half as many lanes, bytes a second; 0 when none was measured
+	fewer   int       // lanes that were measured before these
+	rate    float64   // of those, bytes a second; 0 when none were in this round
 	waited  bool      // until the first lane was up to speed
-	over    bool
 }
 
 // look is told how much has landed, and of how many lanes, which were as many when it was
-// asked last; typical is how long an extent takes. It gives how many there shall be, and when
-// it wants to look again; 0 is never.
+// asked last; typical is how long an extent takes, 0 when none has come. It gives how many there
+// shall be, and when it wants to look again; 0 is never.
 func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical time.Duration) (want int, again time.Duration) {
-	switch {
-	case s.over:
+	if s.over() {
 		return lanes, 0
+	}
+	span := streamsRounds[s.round].span
+	switch {
+	case typical == 0:
+		return lanes, span
 	case !s.waited && 8*typical > streamsAfter:
 		s.waited = true
 		return lanes, 8*typical - streamsAfter
 	case s.since.IsZero():
 		s.since, s.extents, s.bytes = now, extents, bytes
-		return lanes, streamsSpan
+		return lanes, span
 	case extents-s.extents < streamsLeast:
-		return lanes, streamsSpan
+		return lanes, span
 	}
 	rate := float64(bytes-s.bytes) / now.Sub(s.since).Seconds()
 	s.since = time.Time{}
-	if s.over = s.rate > 0 && rate < streamsLead*s.rate; s.over {
-		return lanes / 2, 0
-	}
-	if s.over = lanes >= autoLanes; s.over {
+	switch {
+	case s.trying() && rate < streamsLead*s.rate:
+		s.rate = 0
+		if s.round++; s.over() {
+			return s.fewer, 0
+		}
+		return s.fewer, streamsRounds[s.round].after
+	case lanes >= autoLanes:
+		s.end()
 		return lanes, 0
 	}
-	s.rate = rate
-	return 2 * lanes, max(streamsSettle, 4*typical)
+	s.fewer, s.rate = lanes, rate
+	return min(streamsMore*lanes, autoLanes), max(streamsSettle, 4*typical)
 }
+
+// trying reports whether there are lanes that may go again.
+func (s *streams) trying() bool { return s.rate > 0 }
+
+func (s *streams) over() bool { return s.round == len(streamsRounds) }
+
+func (s *streams) end() { s.round, s.rate = len(streamsRounds), 0 }
 
 // stream opens more lanes over TCP, or ends some, as what was measured says.
 func (k *keeper) stream() {
@@ -69,8 +94,9 @@ func (k *keeper) stream() {
 		k.streaming.Reset(streamsSettle)
 		return
 	case g.missing() > 0: // some can't be had, or were lost
-		k.streams.over = true
-		g.want = max(len(g.up), g.want/2)
+		k.streams.end()
+		g.want = max(len(g.up), k.streams.fewer)
+		k.announce(g, k.trouble)
 		return
 	}
 	want, again := k.streams.look(time.Now(), len(g.up), k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
@@ -81,8 +107,9 @@ func (k *keeper) stream() {
 		}
 		g.paths[0].busy = want
 		g.up = g.up[:want]
-		k.announce(g, k.trouble)
-	} else if n := g.missing(); n > 0 {
+	}
+	k.announce(g, k.trouble) // of those that have proved to pay; not of those that are tried now
+	if n := g.missing(); n > 0 {
 		k.open(g, n)
 	}
 	if again > 0 {

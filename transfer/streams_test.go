@@ -2,16 +2,20 @@ package transfer
 
 import (
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// TestStreamsThatPay: lanes that a path holds up each by itself are doubled, up to eight;
-// those that share what there is are one again. What its user says holds.
+// TestStreamsThatPay: of lanes that a path holds up each by itself there are eight in the end;
+// those that share what there is are one again, however often that is tried. What its user says holds.
 func TestStreamsThatPay(t *testing.T) {
-	const each = 50 * time.Millisecond
+	const (
+		each = 50 * time.Millisecond
+		size = 800 * mib // the third time that it is tried is over then
+	)
 	for name, c := range map[string]struct {
 		asked, want int
 		shared      bool
@@ -32,12 +36,12 @@ func TestStreamsThatPay(t *testing.T) {
 					time.Sleep(each)
 					return nil
 				}, [2]string{"f", ""})
-				resize(t, e, 640*mib)
+				resize(t, e, size)
 				e.Sender.Transport, e.Verify, e.Lanes = TransportTCP, VerifyNone, c.asked
 				e.Sink = Discard{}
 				s, r := e.run(t, t.Context(), t.Context())
 				for _, end := range []*end{s, r} {
-					if end.err != nil || end.Bytes != 640*mib || end.Plan.Lanes != c.want {
+					if end.err != nil || end.Bytes != size || end.Plan.Lanes != c.want {
 						t.Errorf("%d bytes by %d lanes, want %d; %v", end.Bytes, end.Plan.Lanes, c.want, end.err)
 					}
 				}
@@ -154,7 +158,7 @@ func TestStreamsWaitForALaneThatEnded(t *testing.T) {
 	k := &keeper{l: new(lanes), tcp: &group{up: []*laneFeed{a, b}, want: 2}, streaming: time.NewTimer(time.Hour)}
 	k.streams = streams{waited: true, since: time.Now().Add(-time.Second), extents: -2 * streamsLeast, rate: 1e12}
 	a.gone.Store(true)
-	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.streams.over {
+	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.streams.over() {
 		t.Errorf("%d lanes, the other one retired: %v", len(k.tcp.up), b.retired.Load())
 	}
 }
@@ -166,24 +170,36 @@ func TestStreamsLook(t *testing.T) {
 		want  int
 		again time.Duration
 	}
+	// A round for each of streamsRounds: the fewer are measured, and then the more, once they had
+	// four times as long as an extent takes.
+	round := func(i int, rate float64, more int, moreRate float64, left int, again time.Duration) []look {
+		r := streamsRounds[i]
+		return []look{{r.span, rate, more, 4 * time.Second}, {4 * time.Second, rate, more, r.span}, {r.span, moreRate, left, again}}
+	}
+	const second = time.Second
+	begin := []look{{streamsAfter, 2000, 1, 8*second - streamsAfter}, {8*second - streamsAfter, 2000, 1, streamsRounds[0].span}}
+	again := func(i, lanes int) look { return look{streamsRounds[i].after, 2000, lanes, streamsRounds[i].span} }
 	for name, looks := range map[string][]look{
-		"a gain, and then none": {
-			{streamsAfter, 200, 1, 8*time.Second - streamsAfter}, {8*time.Second - streamsAfter, 200, 1, streamsSpan},
-			{streamsSpan, 200, 2, 4 * time.Second},
-			{4 * time.Second, 50, 2, streamsSpan}, {streamsSpan, 360, 4, 4 * time.Second},
-			{4 * time.Second, 50, 4, streamsSpan}, {streamsSpan, 380, 2, 0}, {time.Hour, 900, 2, 0},
-		},
+		"a gain, and later another": slices.Concat(begin, round(0, 2000, 4, 7000, 8, 4*second),
+			[]look{{4 * second, 2000, 8, streamsRounds[0].span}, {streamsRounds[0].span, 7500, 4, streamsRounds[1].after}},
+			[]look{again(1, 4)}, round(1, 7000, 8, 8100, 8, 0), []look{{time.Hour, 900, 8, 0}}),
+		"never a gain": slices.Concat(begin, round(0, 2000, 4, 2200, 1, streamsRounds[1].after),
+			[]look{again(1, 1)}, round(1, 2000, 4, 2200, 1, streamsRounds[2].after),
+			[]look{again(2, 1)}, round(2, 2000, 4, 2200, 1, 0), []look{{time.Hour, 900, 1, 0}}),
 		"too little to go by": {
-			{streamsAfter, 60, 1, 8*time.Second - streamsAfter}, {8*time.Second - streamsAfter, 60, 1, streamsSpan},
-			{streamsSpan, 60, 1, streamsSpan}, {streamsSpan, 60, 1, streamsSpan}, {streamsSpan, 60, 2, 4 * time.Second},
+			{streamsAfter, 300, 1, 8*second - streamsAfter}, {8*second - streamsAfter, 300, 1, streamsRounds[0].span},
+			{streamsRounds[0].span, 300, 1, streamsRounds[0].span}, {streamsRounds[0].span, 300, 4, 4 * second},
 		},
 	} {
 		var s streams
 		now, lanes, landed := time.Unix(1, 0), 1, 0.0
+		if want, again := s.look(now, 1, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
+			t.Errorf("%s: %d lanes, again in %v, before anything has come", name, want, again)
+		}
 		for i, l := range looks {
 			now = now.Add(l.after)
 			landed += l.rate * l.after.Seconds()
-			want, again := s.look(now, lanes, int64(landed), int64(landed)*mib, time.Second)
+			want, again := s.look(now, lanes, int64(landed), int64(landed)*mib, second)
 			if want != l.want || again != l.again {
 				t.Errorf("%s, %d: %d lanes, again in %v; want %+v", name, i, want, again, l)
 			}
