@@ -1,0 +1,77 @@
+package transfer
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// How what landed, and its names, become durable.
+
+// few is how many files are worth an fsync each; more are synced with their file
+// system.
+const few = 4
+
+// sync makes a file or a directory durable.
+func (s *staging) sync(f *os.File) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if err := f.Sync(); err != nil {
+		return errorf(CodeLocalIO, "syncing %s: %w", Printable(f.Name()), err)
+	}
+	return nil
+}
+
+// syncParts makes contents durable.
+func (s *staging) syncParts(parts []*part) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if len(parts) > few {
+		if err := s.syncAll(); err != nil {
+			return err
+		}
+	}
+	for _, p := range parts {
+		if len(parts) > few {
+			if err := p.lost(); err != nil {
+				return err
+			}
+		} else if err := p.sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncAll makes everything on the destination's file system durable (syncfs(2), which
+// tells of failed writes from Linux 5.8 on).
+func (s *staging) syncAll() error {
+	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
+		return errorf(CodeLocalIO, "syncing the file system of %s: %w", s.path("."), err)
+	}
+	return nil
+}
+
+// syncDirs makes the names in directories durable.
+func (s *staging) syncDirs(dirs map[string]bool) error {
+	if s.d.NoSync {
+		return nil
+	}
+	if len(dirs) > few {
+		return s.syncAll()
+	}
+	for name := range dirs {
+		dir, err := s.d.root.Open(name)
+		if err != nil {
+			return errorf(CodeLocalIO, "syncing a directory: %w", err)
+		}
+		err = s.sync(dir)
+		dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
