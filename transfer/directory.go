@@ -38,6 +38,8 @@ type Directory struct {
 
 	nameless     atomic.Int64 // small files that are open and have no name yet
 	mostNameless int64
+
+	fsync, syncfs func(*os.File) error // tests have some that fail
 }
 
 // OpenDirectory makes a sink of a directory that exists and is writable.
@@ -50,7 +52,8 @@ func OpenDirectory(path string, o Overwrite) (*Directory, error) {
 		root.Close()
 		return nil, errorf(CodeLocalIO, "destination %s is not writable: %w (chown or chmod it, or choose another with --into)", path, err)
 	}
-	return &Directory{root: root, overwrite: o, mostNameless: mostNameless()}, nil
+	syncfs := func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
+	return &Directory{root: root, overwrite: o, mostNameless: mostNameless(), fsync: (*os.File).Sync, syncfs: syncfs}, nil
 }
 
 // Describe names the directory.

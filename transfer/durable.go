@@ -1,10 +1,6 @@
 package transfer
 
-import (
-	"os"
-
-	"golang.org/x/sys/unix"
-)
+import "os"
 
 // How what landed, and its names, become durable.
 
@@ -17,38 +13,39 @@ func (s *staging) sync(f *os.File) error {
 	if s.d.NoSync {
 		return nil
 	}
-	if err := f.Sync(); err != nil {
+	if err := s.d.fsync(f); err != nil {
 		return errorf(CodeLocalIO, "syncing %s: %w", Printable(f.Name()), err)
 	}
 	return nil
 }
 
-// syncParts makes contents durable.
-func (s *staging) syncParts(parts []*part) error {
+// syncParts makes the contents of those parts durable that have not failed.
+func (s *staging) syncParts(parts []*part, errs []error) {
 	if s.d.NoSync {
-		return nil
+		return
 	}
-	if len(parts) > few {
+	many := len(parts) > few
+	if many {
 		if err := s.syncAll(); err != nil {
-			return err
+			spread(errs, err)
+			return
 		}
 	}
-	for _, p := range parts {
-		if len(parts) > few {
-			if err := p.lost(); err != nil {
-				return err
-			}
-		} else if err := p.sync(); err != nil {
-			return err
+	for i, p := range parts {
+		switch {
+		case errs[i] != nil:
+		case many:
+			errs[i] = p.lost()
+		default:
+			errs[i] = p.sync()
 		}
 	}
-	return nil
 }
 
 // syncAll makes everything on the destination's file system durable (syncfs(2), which
 // tells of failed writes from Linux 5.8 on).
 func (s *staging) syncAll() error {
-	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
+	if err := s.d.syncfs(s.dir); err != nil {
 		return errorf(CodeLocalIO, "syncing the file system of %s: %w", s.path("."), err)
 	}
 	return nil

@@ -252,7 +252,7 @@ func (p *part) sync() error {
 		}
 		defer file.Close()
 	}
-	err := file.Sync()
+	err := p.s.d.fsync(file)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil && !p.done {

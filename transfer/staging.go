@@ -243,7 +243,7 @@ func (s *staging) Commit(list []Whole) []error {
 		parts[i].digest = w.Digest
 		errs[i] = parts[i].finish()
 	}
-	s.each(parts, errs, s.syncParts)
+	s.syncParts(parts, errs)
 	if len(list) > 0 {
 		s.settled(parts, errs, list[0].Kind)
 	}
