@@ -1,6 +1,9 @@
 package transfer
 
-import "os"
+import (
+	"os"
+	"slices"
+)
 
 // How what landed, and its names, become durable.
 
@@ -24,8 +27,10 @@ func (s *staging) syncParts(parts []*part, errs []error) {
 	if s.d.NoSync {
 		return
 	}
-	many := len(parts) > few
-	if many {
+	doubt := s.doubt.Load()
+	many := len(parts) > few && !doubt
+	// What failed of a file that was closed, nobody but its file system remembers for sure.
+	if many || !doubt && slices.ContainsFunc(parts, (*part).closed) {
 		if err := s.syncAll(); err != nil {
 			spread(errs, err)
 			return
@@ -43,9 +48,12 @@ func (s *staging) syncParts(parts []*part, errs []error) {
 }
 
 // syncAll makes everything on the destination's file system durable (syncfs(2), which
-// tells of failed writes from Linux 5.8 on).
+// tells of failed writes from Linux 5.8 on). It tells a descriptor once of what failed, be
+// it of a part whose group comes later: from then on each part is asked for, by the
+// descriptor that it was written with.
 func (s *staging) syncAll() error {
 	if err := s.d.syncfs(s.dir); err != nil {
+		s.doubt.Store(true)
 		return errorf(CodeLocalIO, "syncing the file system of %s: %w", s.path("."), err)
 	}
 	return nil
@@ -56,7 +64,7 @@ func (s *staging) syncDirs(dirs map[string]bool) error {
 	if s.d.NoSync {
 		return nil
 	}
-	if len(dirs) > few {
+	if len(dirs) > few && !s.doubt.Load() {
 		return s.syncAll()
 	}
 	for name := range dirs {

@@ -3,7 +3,9 @@ package transfer
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -65,4 +67,85 @@ func TestFailedSyncIsOneFilesAlone(t *testing.T) {
 		}
 		wantFiles(t, dir, want)
 	}
+}
+
+// TestSyncfsThatFailedIsNotAskedAgain: it told of the files of the next group too, which
+// have to be asked for one by one. Of a small one that was closed nobody is told for sure.
+func TestSyncfsThatFailedIsNotAskedAgain(t *testing.T) {
+	d, dir := into(t, OverwriteNever)
+	w := watchSyncs(d)
+	s := stage(t, d)
+	withoutNameless(s)
+	land := func(name string, size int) Whole {
+		e := wire.Entry{Path: path.Join(name, "f"), Size: int64(size), Mode: 0o600}
+		if err := s.Mkdir(&wire.Entry{Path: name, Kind: wire.Dir}); err != nil {
+			t.Fatal(err)
+		}
+		if size <= maxPacked {
+			return Whole{Landing: putWhole(t, s, e, random(size))}
+		}
+		l := create(t, s, e)
+		if _, err := l.WriteAt([]byte(random(size)), 0); err != nil {
+			t.Fatal(err)
+		}
+		return Whole{Landing: l}
+	}
+	var first, second []Whole
+	for i := range few + 1 {
+		first = append(first, land(fmt.Sprint("first", i), 5))
+	}
+	second = append(second, land("closed", 5))
+	for i := range few + 1 {
+		second = append(second, land(fmt.Sprint("open", i), maxPacked+1))
+	}
+	w.fail = syscall.EIO
+	for _, err := range s.Commit(first) {
+		wantCode(t, err, CodeLocalIO, "file system")
+	}
+	second = append(second, land("later", 5))
+	w.fail, w.bad = nil, filepath.Base(second[1].Landing.(*part).name)
+	for i, err := range s.Commit(second) {
+		switch {
+		case i == 0:
+			wantCode(t, err, CodeLocalIO, "send it again")
+		case i == 1:
+			wantCode(t, err, CodeLocalIO, "syncing")
+		case err != nil:
+			t.Error(err)
+		}
+	}
+	if w.all != 1 {
+		t.Errorf("syncfs was called %d times", w.all)
+	}
+	for _, x := range second[2:] {
+		p := x.Landing.(*part)
+		if !slices.Contains(w.files, filepath.Base(p.name)) || !slices.Contains(w.files, path.Dir(p.e.Path)) {
+			t.Errorf("%s was not synced", p.e.Path)
+		}
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"first0/f", "closed/f", "open0/f"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s has its name", name)
+		}
+	}
+}
+
+// TestClosedPartsAreSyncedWithTheirFileSystem: a part's write that failed before it is
+// opened again may be forgotten with its inode.
+func TestClosedPartsAreSyncedWithTheirFileSystem(t *testing.T) {
+	eachWay(t, func(t *testing.T, begin func(Overwrite) (*staging, string)) {
+		s, _ := begin(OverwriteNever)
+		w := watchSyncs(s.d)
+		l := putWhole(t, s, wire.Entry{Path: "f", Size: 5, Mode: 0o600}, "hello")
+		closed := l.(*part).closed()
+		if err := commitOne(t, s, l); err != nil {
+			t.Error(err)
+		}
+		if (w.all > 0) != closed {
+			t.Errorf("closed: %v, and syncfs was called %d times", closed, w.all)
+		}
+	})
 }

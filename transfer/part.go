@@ -113,7 +113,8 @@ func (p *part) failed(op string, err error) error {
 
 // WriteAt writes at an offset; it never shares a file position. What a file with holes
 // has of zeroes is left out. A small file that is whole is finished, and closed if it can
-// be opened again: many may wait for their names.
+// be opened again: many may wait for their names. In doubt only its own descriptor tells
+// what comes of it.
 func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 	file, err := p.open()
 	switch {
@@ -134,7 +135,7 @@ func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 		if err := p.finish(); err != nil {
 			return n, err
 		}
-		if p.name != "" {
+		if p.name != "" && !p.s.doubt.Load() {
 			p.close()
 		}
 	}
@@ -204,6 +205,13 @@ func (p *part) finish() error {
 	return nil
 }
 
+// closed reports whether a part has to be opened again.
+func (p *part) closed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.file == nil
+}
+
 func (p *part) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -234,6 +242,10 @@ func (p *part) Verified(block uint32, sum Digest) {
 	p.s.pending[p] = append(p.s.pending[p], Block{Number: block, Sum: sum})
 }
 
+// errDoubt is why a part that was closed is not vouched for: it may be what syncfs failed
+// of, and a new descriptor does not hear of what failed before it for sure.
+var errDoubt = errors.New("its file system failed to write something, and does not say again what: send it again")
+
 // sync makes the content durable. Once that has failed it fails for ever: the kernel
 // may take pages for clean that it could not write.
 func (p *part) sync() error {
@@ -245,14 +257,16 @@ func (p *part) sync() error {
 	}
 	p.mu.Unlock()
 	// Without the lock: whoever writes does not wait for the disk.
-	if file == nil {
-		var err error
+	err := errDoubt
+	if file == nil && !p.s.doubt.Load() {
 		if file, err = p.s.root.OpenFile(p.name, os.O_RDONLY|syscall.O_NOFOLLOW, 0); err != nil {
 			return p.failed("syncing", err)
 		}
 		defer file.Close()
 	}
-	err := p.s.d.fsync(file)
+	if file != nil {
+		err = p.s.d.fsync(file)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil && !p.done {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -39,6 +40,7 @@ type staging struct {
 	named    string            // directory of which syncNames was the last; Check's alone
 	at       openDir           // where Check looked last
 	nameless nameless
+	doubt    atomic.Bool // syncfs has failed, and does not tell of that again
 	who      accounts
 }
 
