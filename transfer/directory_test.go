@@ -246,9 +246,9 @@ func TestHiddenDirectoryMustBeOurs(t *testing.T) {
 	}
 }
 
-// TestPartMustBeAPart puts other things where the part belongs. None is followed,
-// emptied or kept waiting for.
-func TestPartMustBeAPart(t *testing.T) {
+// TestPartIsMadeAnew, whatever is where it belongs. Nothing is followed, emptied or kept
+// waiting for.
+func TestPartIsMadeAnew(t *testing.T) {
 	e := wire.Entry{Path: "f", Size: 5}
 	for name, make := range map[string]func(dir, part string) error{
 		"a symlink": func(dir, part string) error { return os.Symlink("precious", part) },
@@ -260,7 +260,14 @@ func TestPartMustBeAPart(t *testing.T) {
 		"a FIFO":             func(dir, part string) error { return syscall.Mkfifo(part, 0o600) },
 		"a directory":        func(dir, part string) error { return os.Mkdir(part, 0o700) },
 		"a socket":           func(dir, part string) error { return unix.Mknod(part, unix.S_IFSOCK|0o600, 0) },
+		"a part":             func(dir, part string) error { return os.WriteFile(part, []byte("stale"), 0o600) },
+		"somebody else's": func(dir, part string) error { // of a transfer with --owner
+			return errors.Join(os.WriteFile(part, []byte("stale"), 0o600), os.Chown(part, 1, 1))
+		},
 	} {
+		if os.Geteuid() != 0 && name == "somebody else's" {
+			continue // only root can make that
+		}
 		d, dir := into(t, OverwriteAlways)
 		s := stage(t, d)
 		precious := filepath.Join(dir, "precious")
@@ -268,10 +275,16 @@ func TestPartMustBeAPart(t *testing.T) {
 		if err := make(dir, staged(dir, &e)); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := s.Create(&e); err == nil {
-			t.Errorf("%s: taken for a part", name)
-			l.Abort()
+		l, err := s.Create(&e)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
 		}
+		var st unix.Stat_t
+		if err := unix.Lstat(staged(dir, &e), &st); err != nil || st.Mode != unix.S_IFREG|0o600 || st.Nlink != 1 || st.Size != 0 || int(st.Uid) != os.Geteuid() {
+			t.Errorf("%s: %+v, %v", name, st, err)
+		}
+		l.Abort()
 		if b, _ := os.ReadFile(precious); string(b) != "precious" {
 			t.Errorf("%s: the file beside it holds %q", name, b)
 		}

@@ -38,36 +38,28 @@ type part struct {
 
 const partSuffix = ".part"
 
-// Create makes the part. One that is there was left by a transfer that was interrupted.
+// Create makes the part. One that is there was left by a transfer that was interrupted, and
+// goes: its owner and bits may be its file's already, which forbid to open it. The directory
+// is the program's own.
 func (s *staging) Create(e *wire.Entry) (Landing, error) {
-	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
+		s.ledger.AppendForget(partKey(e))
+		if err := ledgerError("ledger", s.ledger.Sync()); err != nil {
+			return nil, err
+		}
+	}
 	name := partName(e, partSuffix)
-	f, err := s.root.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := s.createPart(name)
 	if errors.Is(err, fs.ErrExist) {
-		f, err = s.root.OpenFile(name, flags, 0)
+		if err = s.root.Remove(name); err == nil {
+			f, err = s.createPart(name)
+		}
 	}
 	if err != nil {
 		return nil, errorf(CodeLocalIO, "part file: %w (is %s writable?)", err, s.path("."))
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		f.Close()
-		return nil, errorf(CodeLocalIO, "part file: %w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || int(st.Uid) != os.Geteuid() {
-		f.Close()
-		return nil, errorf(CodeExists, "%s is not a part of a file: remove it", s.path(s.name+"/"+name))
-	}
 	p := &part{s: s, file: f, name: name, e: *e, mode: unknownMode}
-	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
-		s.ledger.AppendForget(partKey(e))
-		if err := ledgerError("ledger", s.ledger.Sync()); err != nil {
-			p.over()
-			return nil, err
-		}
-	}
-	err = f.Truncate(0)
-	if err == nil && e.Sparse {
+	if e.Sparse {
 		err = f.Truncate(e.Size)
 	}
 	if err == nil {
@@ -78,6 +70,10 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 		return nil, p.failed("making room for", err)
 	}
 	return p, nil
+}
+
+func (s *staging) createPart(name string) (*os.File, error) {
+	return s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // fits says at once what would otherwise be found out when the disk is full. What an
@@ -135,7 +131,7 @@ func (p *part) WriteAt(b []byte, off int64) (n int, err error) {
 		if err := p.finish(); err != nil {
 			return n, err
 		}
-		if p.name != "" && !p.s.doubt.Load() {
+		if p.name != "" && p.e.Mode&0o400 != 0 && !p.s.doubt.Load() {
 			p.close()
 		}
 	}
@@ -149,7 +145,7 @@ func (p *part) open() (_ *os.File, err error) {
 	defer p.mu.Unlock()
 	p.set = false
 	if p.file == nil && !p.done {
-		p.file, err = p.s.root.OpenFile(p.name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		p.file, err = p.s.openPart(&p.e, os.O_RDWR)
 	}
 	return p.file, err
 }

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"sync"
 	"syscall"
@@ -21,6 +22,26 @@ func (p *part) again(flags int) (*os.File, error) {
 		err = errors.New("another program has replaced the part")
 	}
 	return f, err
+}
+
+// reader gives the part's file once more, to be read. If its bits forbid that, the
+// descriptor that is open has to do.
+func (p *part) reader() (*os.File, error) {
+	f, err := p.again(os.O_RDONLY)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil || !errors.Is(err, fs.ErrPermission) {
+		return f, err
+	}
+	var twin int
+	err = control(p.file, func(fd int) (err error) {
+		twin, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return os.NewSyscallError("fcntl", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(twin), p.file.Name()), nil
 }
 
 // write writes b at off: past the page cache as far as its blocks go, where the user wants

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"runtime"
 	"sync"
@@ -54,7 +55,7 @@ func (s *staging) readBack(p *part, kind digest.Kind) error {
 // else with what the cache has of it dropped before, so that the disk answers as far as
 // can be. It gives the file's size, too.
 func (p *part) reread(kind digest.Kind) (sum Digest, size int64, err error) {
-	file, err := p.again(os.O_RDONLY)
+	file, err := p.reader()
 	if err != nil {
 		return sum, 0, err
 	}
@@ -70,7 +71,8 @@ func (p *part) reread(kind digest.Kind) (sum Digest, size int64, err error) {
 	var past *directFile
 	if size > maxPacked {
 		past, err = openDirect(func(flags int) (*os.File, error) { return p.again(os.O_RDONLY | flags) })
-		if err != nil && !errors.Is(err, errNotDirect) {
+		// Its bits may forbid that, too.
+		if err != nil && !errors.Is(err, errNotDirect) && !errors.Is(err, fs.ErrPermission) {
 			return sum, size, err
 		}
 		defer past.close()
@@ -140,7 +142,7 @@ func (r *rereading) read(b []byte, off int64) error {
 
 // leaveCache drops a part's pages from the page cache.
 func (p *part) leaveCache() error {
-	file, err := p.again(os.O_RDWR)
+	file, err := p.reader()
 	if err != nil {
 		return p.failed("dropping from the page cache what is there of", err)
 	}

@@ -95,12 +95,21 @@ func (s *staging) finished(e *wire.Entry) (done *Finished, named bool) {
 	return done, false
 }
 
-// openPart opens what an earlier try left of a file.
+// openPart opens a part that is there, to be read, or to be written to though it has the
+// bits of its file already.
 func (s *staging) openPart(e *wire.Entry, flags int) (*os.File, error) {
 	if s.root == nil {
 		return nil, fs.ErrNotExist
 	}
-	return s.root.OpenFile(partName(e, partSuffix), flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	name := partName(e, partSuffix)
+	open := func() (*os.File, error) {
+		return s.root.OpenFile(name, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	}
+	f, err := open()
+	if errors.Is(err, fs.ErrPermission) && flags&os.O_RDWR != 0 && s.root.Chmod(name, 0o600) == nil {
+		f, err = open()
+	}
+	return f, err
 }
 
 // syncNames makes the names durable that an earlier try gave in a directory: it may have

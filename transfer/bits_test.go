@@ -1,0 +1,154 @@
+package transfer
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
+)
+
+// asUser runs a test where permission bits count: not as root, who has it run in another
+// process.
+func asUser(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		test(t)
+		return
+	}
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "TMPDIR="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// hardModes are those of files that their owner may not write to, or not even read.
+var hardModes = []uint32{0o444, 0o200, 0}
+
+// landBits lands a small file and one of more bytes that is not, of each mode, and commits
+// them together.
+func landBits(t *testing.T, s *staging, dir string) {
+	t.Helper()
+	var whole []Whole
+	for _, mode := range hardModes {
+		for _, size := range []int{5, maxPacked + 1} {
+			content := random(size)
+			e := wire.Entry{Path: fmt.Sprintf("%o-%d", mode, size), Size: int64(size), Mode: mode, MTimeNS: 5}
+			sum := digest.BLAKE3.Whole([]byte(content))
+			w := Whole{Digest: &sum, Kind: digest.BLAKE3}
+			var err error
+			if size <= maxPacked {
+				w.Landing = putWhole(t, s, e, random(size + 1)[:size])
+				_, err = w.Landing.WriteAt([]byte(content), 0) // it had arrived damaged
+			} else {
+				w.Landing = create(t, s, e)
+				_, err = w.Landing.WriteAt([]byte(content), 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole = append(whole, w)
+		}
+	}
+	for i, err := range s.Commit(whole) {
+		p := whole[i].Landing.(*part)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		st, err := os.Stat(filepath.Join(dir, p.e.Path))
+		if err != nil || uint32(st.Mode()) != p.e.Mode || st.Size() != p.e.Size {
+			t.Errorf("%s: %v, %v", p.e.Path, st, err)
+		}
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBitsDoNotForbidToLand, though files have them before they have their names.
+func TestBitsDoNotForbidToLand(t *testing.T) {
+	asUser(t, func(t *testing.T) {
+		for name, option := range map[string]func(d *Directory){
+			"plain":    func(*Directory) {},
+			"cache":    func(d *Directory) { d.KeepCache = true },
+			"readback": func(d *Directory) { d.Readback = true },
+			"both":     func(d *Directory) { d.KeepCache, d.Readback, d.Direct = true, true, DirectAlways },
+			"no sync":  func(d *Directory) { d.KeepCache, d.NoSync = true, true },
+		} {
+			t.Run(name, func(t *testing.T) {
+				d, dir := into(t, OverwriteNever)
+				option(d)
+				landBits(t, stage(t, d), dir)
+			})
+			t.Run(name+" of parts", func(t *testing.T) {
+				d, dir := into(t, OverwriteNever)
+				option(d)
+				s := stage(t, d)
+				withoutNameless(s)
+				landBits(t, s, dir)
+			})
+		}
+	})
+}
+
+// TestBitsDoNotForbidToGoOn: an earlier try ended between the bits and the name.
+func TestBitsDoNotForbidToGoOn(t *testing.T) {
+	asUser(t, func(t *testing.T) {
+		for _, mode := range hardModes {
+			d, _ := into(t, OverwriteNever)
+			s := stage(t, d)
+			e := wire.Entry{Path: "f", Size: 2 * blockSize, Mode: mode, MTimeNS: 5, Version: 1}
+			l := create(t, s, e)
+			if _, err := l.WriteAt([]byte("words"), e.Size-5); err != nil {
+				t.Fatal(err)
+			}
+			l.Verified(0, Digest{1})
+			if err := l.(*part).finish(); err != nil {
+				t.Fatal(err)
+			}
+			l.Leave()
+			if err := s.Close(true); err != nil {
+				t.Fatal(err)
+			}
+			s = stage(t, d)
+			again, blocks, err := s.Resume(&e)
+			if again == nil || len(blocks) != 1 || err != nil {
+				t.Fatalf("%o: %v, %v, %v", mode, again, blocks, err)
+			}
+			if _, err := again.WriteAt([]byte("words"), 0); err != nil {
+				t.Errorf("%o: %v", mode, err)
+			}
+			again.Leave()
+			if err := s.Close(true); err != nil {
+				t.Fatal(err)
+			}
+			s = stage(t, d)
+			if l, err := s.Create(&e); err != nil { // what it has of it goes
+				t.Errorf("%o: %v", mode, err)
+			} else {
+				l.Abort()
+			}
+			if err := s.Close(false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
