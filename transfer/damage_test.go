@@ -133,6 +133,65 @@ func TestResumeWithNothingMissing(t *testing.T) {
 	})
 }
 
+// TestResumeOfWhatHasHolesNow: what a file has of blocks, and with it whether its zeroes are
+// left out, may change without a new version of it.
+func TestResumeOfWhatHasHolesNow(t *testing.T) {
+	d, dir := into(t, OverwriteNever)
+	s := stage(t, d)
+	e := wire.Entry{Path: "f", Size: 2 * blockSize, Mode: 0o600, MTimeNS: 5, Version: 1}
+	block := random(blockSize)
+	l := create(t, s, e)
+	if _, err := l.WriteAt([]byte(block), 0); err != nil {
+		t.Fatal(err)
+	}
+	l.Verified(0, Digest{1})
+	l.Leave()
+	if err := s.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	s = stage(t, d)
+	e.Sparse = true
+	l, blocks, err := s.Resume(&e)
+	if l == nil || len(blocks) != 1 || err != nil {
+		t.Fatal(l, blocks, err)
+	}
+	rest := string(make([]byte, blockSize))
+	if _, err := l.WriteAt([]byte(rest), blockSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := commitOne(t, s, l); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, dir, map[string]string{"f": block + rest})
+}
+
+// TestPartOfAnotherLengthDoesNotLand, while a stream lands with what it has.
+func TestPartOfAnotherLengthDoesNotLand(t *testing.T) {
+	d, dir := into(t, OverwriteNever)
+	s := stage(t, d)
+	var whole []Whole
+	for _, e := range []wire.Entry{{Path: "f", Size: mib}, {Path: "g", Size: mib}, {Path: "stream", Kind: wire.Stream}} {
+		e.Mode = 0o600
+		whole = append(whole, Whole{Landing: create(t, s, e)})
+	}
+	for i, n := range []int{mib - 1, mib, 5} {
+		if _, err := whole[i].WriteAt([]byte(random(n)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, err := range s.Commit(whole) {
+		if i == 0 {
+			wantCode(t, err, CodeIntegrity, "bytes")
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, dir, map[string]string{"g": random(mib), "stream": random(5)})
+}
+
 // endless is a stream that never ends.
 type endless struct{}
 

@@ -187,12 +187,23 @@ var zeroes [hole]byte
 
 func zero(b []byte) bool { return string(b) == string(zeroes[:len(b)]) }
 
-// finish sets mode and times, unless they are.
+// finish sets mode and times, unless they are, of a file that has its length. One without a
+// name was written at one go.
 func (p *part) finish() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.file == nil || p.set {
 		return nil
+	}
+	if p.e.Kind == wire.File && p.name != "" {
+		st, err := p.file.Stat()
+		if err != nil {
+			return p.failed("looking at", err)
+		}
+		if st.Size() != p.e.Size {
+			return errorf(CodeIntegrity, "%s has %d bytes and not %d when everything has landed: another program changed its part (send it again)",
+				p.s.path(p.e.Path), st.Size(), p.e.Size)
+		}
 	}
 	if err := setMeta(p.file, &p.e, p.mode, &p.s.who); err != nil {
 		return p.failed("setting mode and times of", err)

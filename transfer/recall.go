@@ -141,6 +141,12 @@ func (s *staging) Resume(e *wire.Entry) (Landing, []Block, error) {
 	}
 	p := &part{s: s, file: f, name: partName(e, partSuffix), e: *e, mode: unknownMode, object: object}
 	p.known.Store(true)
+	if e.Sparse { // it may not have been then, and zeroes at its end are left out now
+		if err := f.Truncate(e.Size); err != nil {
+			f.Close()
+			return nil, nil, p.failed("making room for", err)
+		}
+	}
 	return p, blocks, nil
 }
 
