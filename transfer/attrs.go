@@ -1,8 +1,10 @@
 package transfer
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"os/user"
 	"strconv"
 	"strings"
@@ -108,6 +110,27 @@ func setAttrs(fd int, attrs []wire.Attr, lists bool) error {
 		}
 	}
 	return nil
+}
+
+// hasAttributes reports whether a file has the owner and the attributes of an entry.
+func hasAttributes(f *os.File, e *wire.Entry, who *accounts) (has bool) {
+	_ = control(f, func(fd int) error {
+		if o := e.Owner; o != nil {
+			var st unix.Stat_t
+			if err := unix.Fstat(fd, &st); err != nil || int(st.Uid) != who.uid(o) || int(st.Gid) != who.gid(o) {
+				return err
+			}
+		}
+		for _, a := range e.Attrs {
+			value := make([]byte, len(a.Value)+1)
+			if n, err := unix.Fgetxattr(fd, a.Name, value); err != nil || !bytes.Equal(value[:n], a.Value) {
+				return err
+			}
+		}
+		has = true
+		return nil
+	})
+	return has
 }
 
 // accounts remembers the users and groups of this host that were looked up. The zero

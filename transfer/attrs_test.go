@@ -3,6 +3,7 @@ package transfer
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,87 @@ func TestAttributes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAttributesOfWhatLandedBefore by a try that was not asked for them, with its name and
+// without.
+func TestAttributesOfWhatLandedBefore(t *testing.T) {
+	test := func(t *testing.T) {
+		for _, named := range []bool{true, false} {
+			d, dir := into(t, OverwriteNever)
+			w := watchSyncs(d)
+			s := stage(t, d)
+			e := wire.Entry{Path: "f", Size: maxPacked + 1, Mode: 0o444, MTimeNS: 7}
+			l := create(t, s, e)
+			if _, err := l.WriteAt([]byte(random(maxPacked+1)), 0); err != nil {
+				t.Fatal(err)
+			}
+			p, path := l.(*part), filepath.Join(dir, "f")
+			var err error
+			if named {
+				err = s.Commit([]Whole{{Landing: l}})[0]
+			} else {
+				if err = p.finish(); err == nil {
+					err = s.record([]*part{p})
+				}
+				p.over()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(true); err != nil {
+				t.Fatal(err)
+			}
+			e.Attrs = []wire.Attr{{Name: "user.one", Value: []byte("1\x00\xff")}, {Name: "user.empty"}, {Name: wire.ACLAccess, Value: []byte(acl)}}
+			if os.Geteuid() == 0 { // only root can give it away
+				e.Owner = &wire.Owner{UID: 12, GID: 99999}
+			}
+			for i, synced := range []bool{true, false} { // the second try has nothing to set, and makes sure
+				w.files, w.all = nil, 0
+				s = stage(t, d)
+				for range 2 {
+					if done, err := s.Check(&e); done == nil || err != nil {
+						t.Fatalf("named: %v: %v, %v", named, done, err)
+					}
+				}
+				if w.all != 1 {
+					t.Errorf("syncfs was called %d times", w.all)
+				}
+				of := "f"
+				if !named && i == 0 {
+					of = filepath.Base(p.name)
+				}
+				if got := slices.Contains(w.files, of); got != synced {
+					t.Errorf("%s was synced: %v; want %v", of, got, synced)
+				}
+				if err := s.Close(true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !hasAttributes(f, &e, new(accounts)) || !untouched(f, &e) {
+				t.Errorf("named: %v: it has not what was asked for", named)
+			}
+			// With a list, the group's bits are its mask.
+			if st, err := f.Stat(); err != nil || st.Mode() != 0o770 {
+				t.Errorf("%v, %v", st, err)
+			}
+			f.Close()
+
+			e.Attrs = []wire.Attr{{Name: wire.ACLAccess, Value: []byte("no list")}}
+			s = stage(t, d)
+			_, err = s.Check(&e)
+			wantCode(t, err, CodeLocalIO, "attributes")
+			if err := s.Close(false); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	test(t)
+	asUser(t, test)
 }
 
 func TestAttributesAreRead(t *testing.T) {

@@ -41,7 +41,10 @@ func (o *outlook) Foresee(e *wire.Entry) (f Foreseen, err error) {
 	if err := mayBe(e); err != nil {
 		return f, err
 	}
-	done, named := o.finished(e)
+	done, file, named := o.finished(e)
+	if file != nil {
+		file.Close()
+	}
 	if done != nil && named || e.Kind == wire.HardLink && o.linked(e) {
 		return Foreseen{Here: e.Size, Done: true}, nil
 	}

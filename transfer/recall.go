@@ -39,15 +39,19 @@ func same(f *os.File, o ledger.Object) bool {
 	return now.Dev == o.Dev
 }
 
-// landedBefore gives what is known of what an earlier try finished, and makes its name
-// durable. Between the ledger's record and the name may lie a power cut: then the name is
-// given now.
+// landedBefore gives what is known of what an earlier try finished, gives it what that was not
+// asked to, and makes its name durable. Between the ledger's record and the name may lie a
+// power cut: then the name is given now.
 func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
-	done, named := s.finished(e)
-	switch {
-	case done == nil || e.Kind == wire.Symlink:
+	done, f, named := s.finished(e)
+	if f == nil {
 		return done, nil
-	case named:
+	}
+	defer f.Close()
+	if err := s.complete(f, e); err != nil {
+		return nil, err
+	}
+	if named {
 		return done, s.syncNames(path.Dir(e.Path))
 	}
 	if err := s.rename(partName(e, partSuffix), e); err != nil {
@@ -56,22 +60,57 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
 }
 
-// finished gives what is known of a file that an earlier try finished, or of a symbolic
-// link that is there as it shall be, and whether it has its name.
-func (s *staging) finished(e *wire.Entry) (done *Finished, named bool) {
+// complete gives a file that landed before the owner and the attributes that come with its
+// entry, unless it has them: the earlier try may have been without.
+func (s *staging) complete(f *os.File, e *wire.Entry) error {
+	switch {
+	case e.Owner == nil && len(e.Attrs) == 0:
+		return nil
+	case hasAttributes(f, e, &s.who):
+		return s.syncEarlier()
+	}
+	if len(e.Attrs) > 0 { // its bits may forbid them
+		_ = f.Chmod(fs.FileMode(e.Mode&0o777 | 0o200))
+	}
+	if err := setMeta(f, e, unknownMode, &s.who); err != nil {
+		_ = f.Chmod(fs.FileMode(e.Mode & 0o777))
+		return errorf(CodeLocalIO, "setting owner and attributes of %s: %w", s.path(e.Path), err)
+	}
+	return s.sync(f)
+}
+
+// syncEarlier makes durable, once, all that an earlier try set: it may have ended before it
+// did. That takes a descriptor of its own: a failed write is told to each once, and Commit
+// must hear of it.
+func (s *staging) syncEarlier() error {
+	if s.d.NoSync {
+		return nil
+	}
+	s.earlier.Do(func() {
+		if err := s.d.syncfs(s.top); err != nil {
+			s.unsynced = errorf(CodeLocalIO, "syncing the file system of %s: %w", s.path("."), err)
+		}
+	})
+	return s.unsynced
+}
+
+// finished gives what is known of a file that an earlier try finished, and the file, which
+// the caller closes, and whether it has its name; or of a symbolic link that is there as it
+// shall be, without a file.
+func (s *staging) finished(e *wire.Entry) (done *Finished, file *os.File, named bool) {
 	switch e.Kind {
 	case wire.File:
 	case wire.Symlink:
 		if to, err := s.d.root.Readlink(e.Path); err == nil && to == e.Link {
-			return new(Finished), true
+			return new(Finished), nil, true
 		}
-		return nil, false
+		return nil, nil, false
 	default:
-		return nil, false
+		return nil, nil, false
 	}
 	was, ok := s.ledger.Finished(partKey(e))
 	if !ok {
-		return nil, false
+		return nil, nil, false
 	}
 	done = new(Finished)
 	if was.HasDigest {
@@ -79,20 +118,20 @@ func (s *staging) finished(e *wire.Entry) (done *Finished, named bool) {
 		done.Digest = &sum
 	}
 	if f, err := s.d.root.OpenFile(e.Path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err == nil {
-		defer f.Close()
 		if same(f, was.Object) && untouched(f, e) {
-			return done, true
+			return done, f, true
 		}
+		f.Close()
 	}
 	f, err := s.openPart(e, os.O_RDONLY)
 	if err != nil {
-		return nil, false
+		return nil, nil, false
 	}
-	defer f.Close()
 	if !same(f, was.Object) || !untouched(f, e) {
-		return nil, false
+		f.Close()
+		return nil, nil, false
 	}
-	return done, false
+	return done, f, false
 }
 
 // openPart opens a part that is there, to be read, or to be written to though it has the

@@ -41,6 +41,8 @@ type staging struct {
 	at       openDir           // where Check looked last
 	nameless nameless
 	doubt    atomic.Bool // syncfs has failed, and does not tell of that again
+	earlier  sync.Once   // syncEarlier's
+	unsynced error       // what came of it
 	who      accounts
 }
 
