@@ -47,6 +47,18 @@ func TestDamagedHoleIsAHoleAgain(t *testing.T) {
 	})
 }
 
+// TestNoHoleInAnotherFile: the number of a descriptor that is closed may be another's.
+func TestNoHoleInAnotherFile(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := punch(f, 0, hole); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 // TestCheckpointAfterTheEnd of a file must not take back that it was finished.
 func TestCheckpointAfterTheEnd(t *testing.T) {
 	d, _ := into(t, OverwriteNever)

@@ -178,9 +178,12 @@ func page(b []byte, off int64, at int) int {
 	return min(at+hole-int(off+int64(at))%hole, len(b))
 }
 
-// punch makes a hole of a range (fallocate(2)); some file systems can't.
+// punch makes a hole of a range (fallocate(2)); some file systems can't. A part that is given
+// up meanwhile is closed, and its descriptor may be another file's.
 func punch(f *os.File, off, n int64) error {
-	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	return control(f, func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
 }
 
 var zeroes [hole]byte
