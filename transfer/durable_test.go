@@ -149,3 +149,23 @@ func TestClosedPartsAreSyncedWithTheirFileSystem(t *testing.T) {
 		}
 	})
 }
+
+// TestDirectoryThatFailsHasADurableName: what landed in it was vouched for.
+func TestDirectoryThatFailsHasADurableName(t *testing.T) {
+	d, _ := into(t, OverwriteNever)
+	w := watchSyncs(d)
+	s := stage(t, d)
+	for _, name := range []string{"parent", "parent/d"} {
+		if err := s.Mkdir(&wire.Entry{Path: name, Kind: wire.Dir}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := s.Finish(&wire.Entry{Path: "parent/d", Kind: wire.Dir, Mode: 0o755, Attrs: []wire.Attr{{Name: wire.ACLAccess, Value: []byte("no list")}}})
+	wantCode(t, err, CodeLocalIO, "setting")
+	if !slices.Contains(w.files, "parent") {
+		t.Errorf("%v were synced", w.files)
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -179,13 +180,11 @@ func (s *staging) Finish(e *wire.Entry) error {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
 	defer dir.Close()
-	if err := setMeta(dir, e, unknownMode, &s.who); err != nil {
-		return errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
+	if err = setMeta(dir, e, unknownMode, &s.who); err != nil {
+		err = errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
 	}
-	if err := s.sync(dir); err != nil {
-		return err
-	}
-	return s.syncDirs(map[string]bool{path.Dir(e.Path): true})
+	// It has a name in any case, and files in it have receipts.
+	return cmp.Or(err, s.sync(dir), s.syncDirs(map[string]bool{path.Dir(e.Path): true}))
 }
 
 // Symlink makes a link. It replaces nothing but another link or a file that may be.
