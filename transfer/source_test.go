@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -324,4 +326,22 @@ func TestVouchWaitsForDigestsOnTheirWay(t *testing.T) {
 		}
 		synctest.Wait()
 	})
+}
+
+// TestVersionOutlivesAMount, so that a transfer goes on after one, and nothing else.
+func TestVersionOutlivesAMount(t *testing.T) {
+	was := stamp{dev: 1, ino: 2, size: 3, mtime: unix.Timespec{Sec: 4}, ctime: unix.Timespec{Sec: 5}}
+	now := was
+	now.dev++
+	if now.version() != was.version() {
+		t.Error("it is another one")
+	}
+	for _, change := range []func(*stamp){
+		func(s *stamp) { s.ino++ }, func(s *stamp) { s.size++ }, func(s *stamp) { s.mtime.Nsec++ }, func(s *stamp) { s.ctime.Nsec++ },
+	} {
+		now := was
+		if change(&now); now.version() == was.version() {
+			t.Errorf("%+v is the same", now)
+		}
+	}
 }

@@ -57,10 +57,11 @@ func stampOf(st *unix.Stat_t) stamp {
 	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 }
 
-// version is what the receiver knows the version by.
+// version is what the receiver knows the version by. The device is not in it: NFS, btrfs and
+// device mapper get another number when they are mounted again.
 func (s stamp) version() uint64 {
 	h := fnv.New64a()
-	fmt.Fprint(h, s.dev, s.ino, s.size, s.mtime, s.ctime)
+	fmt.Fprint(h, s.ino, s.size, s.mtime, s.ctime)
 	return h.Sum64()
 }
 
