@@ -81,21 +81,38 @@ func TestAlwaysDamagedIsAnIntegrityError(t *testing.T) {
 	wantCode(t, r.err, CodeIntegrity, "damaged")
 }
 
+// TestOneFailedFileOfSeveralIsPartial, and the next try sends that one alone.
 func TestOneFailedFileOfSeveralIsPartial(t *testing.T) {
-	file := random(2 * mib)
-	meddle := func(a *memAnswer) error {
-		if a.r.File == 1 {
-			a.p[0] ^= 1
+	synctest.Test(t, func(t *testing.T) {
+		file := random(2 * mib)
+		damage := true
+		meddle := func(a *memAnswer) error {
+			if a.r.File == 1 && damage {
+				a.p[0] ^= 1
+			}
+			return nil
 		}
-		return nil
-	}
-	s, r := transfer(t, meddle, map[string]string{"a": file, "c": file}, [2]string{"a", file}, [2]string{"b", file}, [2]string{"c", file})
-	for _, e := range []*end{s, r} {
-		wantCode(t, e.err, CodePartial, "1 of 3")
-		if e.Files != 2 || e.Failed != 1 || e.Bytes != 4*mib {
-			t.Errorf("%+v", e.Result)
+		e := newEngine(t, meddle, [2]string{"a", file}, [2]string{"b", file}, [2]string{"c", file})
+		paths := e.Source.walk.roots
+		s, r := e.run(t, t.Context(), t.Context())
+		for _, e := range []*end{s, r} {
+			wantCode(t, e.err, CodePartial, "1 of 3")
+			if e.Files != 2 || e.Failed != 1 || e.Bytes != 4*mib {
+				t.Errorf("%+v", e.Result)
+			}
 		}
-	}
+		damage = false
+		var err error
+		if e.Source, err = OpenSource(paths, SourceOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(e.Source.Close)
+		s, r = e.run(t, t.Context(), t.Context())
+		if s.err != nil || r.err != nil || r.Files != 3 || r.Resumed != 4*mib {
+			t.Errorf("%+v, %v, %v", r.Result, s.err, r.err)
+		}
+		wantFiles(t, e.dir, map[string]string{"a": file, "b": file, "c": file})
+	})
 }
 
 // TestBrokenLaneIsReplaced: what it had taken and not landed travels over the

@@ -82,7 +82,8 @@ func TestReadbackOfWhatLanded(t *testing.T) {
 	}
 }
 
-// TestReadbackFindsWhatADiskDid: the file fails, nothing of it stays, the others land.
+// TestReadbackFindsWhatADiskDid: the file fails, nothing of it stays, the others land, and
+// are known to another try.
 func TestReadbackFindsWhatADiskDid(t *testing.T) {
 	for name, off := range map[string]int64{"large": 17 * mib, "small": 4000} {
 		for _, readback := range []bool{true, false} {
@@ -115,6 +116,10 @@ func TestReadbackFindsWhatADiskDid(t *testing.T) {
 				}
 				if _, err := os.Stat(filepath.Join(e.dir, name)); err == nil {
 					t.Errorf("%s has its name", name)
+				}
+				left, err := filepath.Glob(filepath.Join(e.dir, stagingPrefix+"*"))
+				if len(left) != 1 || filepath.Ext(left[0]) != ".ledger" || os.Remove(left[0]) != nil {
+					t.Errorf("%v, %v", left, err)
 				}
 				wantFiles(t, e.dir, want)
 			})

@@ -98,7 +98,8 @@ type failures struct {
 // add counts n files that failed for one reason.
 func (f *failures) add(err error, n int) {
 	f.n += n
-	if code := CodeOf(err); code == CodeLocalIO || code == CodeConnect {
+	switch CodeOf(err) {
+	case CodeLocalIO, CodeConnect, CodeIntegrity:
 		f.passing = true
 	}
 	if f.first == nil {
