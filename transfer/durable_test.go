@@ -1,13 +1,17 @@
 package transfer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -167,5 +171,141 @@ func TestDirectoryThatFailsHasADurableName(t *testing.T) {
 	}
 	if err := s.Close(false); err != nil {
 		t.Error(err)
+	}
+}
+
+// dying is a Directory whose ledger dies as soon as a file is begun.
+type dying struct{ *Directory }
+
+func (d *dying) Begin(id [16]byte) (Destination, error) {
+	s, err := d.Directory.Begin(id)
+	if err != nil {
+		return nil, err
+	}
+	return &dyingIn{s.(*staging)}, nil
+}
+
+type dyingIn struct{ *staging }
+
+func (d *dyingIn) Put(e *wire.Entry, b []byte) (Landing, error) {
+	d.ledger.Close()
+	return d.staging.Put(e, b)
+}
+
+func (d *dyingIn) Resume(e *wire.Entry) (Landing, []Block, error) {
+	l, blocks, err := d.staging.Resume(e)
+	d.ledger.Close()
+	return l, blocks, err
+}
+
+// TestDeadLedgerEndsTheTransfer when it is to say that files have landed.
+func TestDeadLedgerEndsTheTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, nil, [2]string{"a", "a"}, [2]string{"b", "b"}, [2]string{"c", random(mib)})
+		e.Sink = &dying{e.Sink.(*Directory)}
+		s, r := e.run(t, t.Context(), t.Context())
+		for _, err := range []error{s.err, r.err} {
+			wantCode(t, err, CodeLocalIO, "ledger")
+			if strings.Contains(err.Error(), "of 3 files") {
+				t.Errorf("the transfer went on: %v", err)
+			}
+		}
+		wantStaged(t, e.dir)
+	})
+}
+
+// TestDeadLedgerEndsALargeFile at the next checkpoint, and what was known of it before is
+// known to the next try.
+func TestDeadLedgerEndsALargeFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content := random(4*blockSize + 5)
+		lost := false
+		e := newEngine(t, func(a *memAnswer) error {
+			if lost && a.r.Offset == 4*blockSize { // so that there is time for a checkpoint
+				return errLost
+			}
+			return nil
+		}, [2]string{"f", content})
+		paths, sink := e.Source.walk.roots, e.Sink.(*Directory)
+		again := func(s Sink) {
+			e.Sink = s
+			var err error
+			if e.Source, err = OpenSource(paths, SourceOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(e.Source.Close)
+		}
+		ctx, stop := context.WithCancelCause(t.Context())
+		e.Sink = &lastBlock{sink, 2, func() { stop(errors.New("killed")) }}
+		e.run(t, t.Context(), ctx)
+
+		lost = true
+		again(&dying{sink})
+		s, r := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodeLocalIO, "ledger")
+		wantCode(t, r.err, CodeLocalIO, "ledger")
+		if len(r.files) > 0 {
+			t.Errorf("the file was sent to its end: %+v", r.files)
+		}
+		wantStaged(t, e.dir)
+
+		lost = false
+		again(sink)
+		s, r = e.run(t, t.Context(), t.Context())
+		if s.err != nil || r.err != nil || r.Resumed < 2*blockSize {
+			t.Errorf("%d bytes had landed before, %v, %v", r.Resumed, s.err, r.err)
+		}
+		wantFiles(t, e.dir, map[string]string{"f": content})
+	})
+}
+
+// TestFailedCommitIsGoneOnWith, where it was this host's fault: a part that can't be
+// synced, and one whose directory is missing.
+func TestFailedCommitIsGoneOnWith(t *testing.T) {
+	for _, why := range []string{"sync", "directory"} {
+		synctest.Test(t, func(t *testing.T) { // with no checkpoint but the test's own
+			d, dir := into(t, OverwriteNever)
+			w := watchSyncs(d)
+			s := stage(t, d)
+			e := wire.Entry{Path: "d/f", Size: 2 * blockSize, Mode: 0o600, MTimeNS: 5, Version: 1}
+			if err := s.Mkdir(&wire.Entry{Path: "d", Kind: wire.Dir}); err != nil {
+				t.Fatal(err)
+			}
+			l := create(t, s, e)
+			if err := l.(*part).file.Truncate(e.Size); err != nil {
+				t.Fatal(err)
+			}
+			l.Verified(0, Digest{1})
+			s.checkpoint()
+			if why == "sync" {
+				w.bad = filepath.Base(l.(*part).name)
+			} else if err := os.Remove(filepath.Join(dir, "d")); err != nil {
+				t.Fatal(err)
+			}
+			wantCode(t, s.Commit([]Whole{{Landing: l}})[0], CodeLocalIO)
+			if err := s.Close(true); err != nil {
+				t.Fatal(err)
+			}
+			w.bad = ""
+			s = stage(t, d)
+			if err := s.Mkdir(&wire.Entry{Path: "d", Kind: wire.Dir}); err != nil {
+				t.Fatal(err)
+			}
+			done, err := s.Check(&e)
+			if (done != nil) != (why == "directory") || err != nil {
+				t.Errorf("%s: %v, %v", why, done, err)
+			}
+			if done == nil {
+				l, blocks, err := s.Resume(&e)
+				if l == nil || len(blocks) != 1 || err != nil {
+					t.Errorf("%s: %v, %v, %v", why, l, blocks, err)
+				} else {
+					l.Abort()
+				}
+			}
+			if err := s.Close(false); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

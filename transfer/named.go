@@ -103,6 +103,13 @@ func (d *namedIn) Put(e *wire.Entry, b []byte) (Landing, error) {
 	return d.Destination.Put(d.n.renamed(e), b)
 }
 
+// ends is the directory's.
+func (d *namedIn) ends(end func(error)) {
+	if m, ok := d.Destination.(mortal); ok {
+		m.ends(end)
+	}
+}
+
 // single refuses what is not the one file or stream that a place has room for: the
 // first entry of the manifest.
 func single(e *wire.Entry, place string) error {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 func openNamed(t *testing.T, file string) *Named {
@@ -62,6 +64,22 @@ func TestNamedResumes(t *testing.T) {
 		}
 		wantFiles(t, e.dir, map[string]string{"name": content})
 	})
+}
+
+// TestNamedEndsWithItsLedger: the directory's word reaches the transfer.
+func TestNamedEndsWithItsLedger(t *testing.T) {
+	d, err := openNamed(t, filepath.Join(t.TempDir(), "name")).Begin([16]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end error
+	d.(mortal).ends(func(err error) { end = err })
+	s := d.(*namedIn).Destination.(*staging)
+	l := putWhole(t, s, wire.Entry{Path: "name", Size: 5, Mode: 0o600}, "hello")
+	s.ledger.Close()
+	wantCode(t, s.Commit([]Whole{{Landing: l}})[0], CodeLocalIO, "ledger")
+	wantCode(t, end, CodeLocalIO, "ledger")
+	_ = d.Close(true) // which says it once more
 }
 
 // TestNamedMeetsAFile: the policy is the directory's.

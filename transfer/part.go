@@ -44,7 +44,7 @@ const partSuffix = ".part"
 func (s *staging) Create(e *wire.Entry) (Landing, error) {
 	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
 		s.ledger.AppendForget(partKey(e))
-		if err := ledgerError("ledger", s.ledger.Sync()); err != nil {
+		if err := s.syncLedger(); err != nil {
 			return nil, err
 		}
 	}
@@ -320,4 +320,14 @@ func (p *part) Leave() {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.left = append(p.s.left, p)
+}
+
+// giveUp ends a part that gets no name. From a large one another try may go on, when there
+// is room, or what else its host lacked.
+func (p *part) giveUp(err error) {
+	if CodeOf(err) == CodeLocalIO && p.e.Size > blockSize {
+		p.Leave()
+	} else {
+		p.Abort()
+	}
 }

@@ -24,7 +24,9 @@ const readersAtOnce = 4
 func (s *staging) settled(parts []*part, errs []error, kind digest.Kind) {
 	for i, p := range parts {
 		if errs[i] == nil && s.d.Readback {
-			errs[i] = s.readBack(p, kind)
+			if errs[i] = s.readBack(p, kind); errs[i] != nil {
+				p.Abort() // nobody could go on from it
+			}
 		}
 		if errs[i] == nil && s.d.KeepCache {
 			errs[i] = p.leaveCache()

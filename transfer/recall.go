@@ -230,7 +230,33 @@ func (s *staging) record(parts []*part) error {
 		s.ledger.AppendFinished(partKey(&p.e), done)
 	}
 	s.mu.Unlock()
-	return ledgerError("ledger", s.ledger.Sync())
+	if err := s.syncLedger(); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		p.known.Store(true)
+	}
+	return nil
+}
+
+// ends is told what to call when the ledger has died.
+func (s *staging) ends(end func(error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end = end
+}
+
+// syncLedger makes durable what was written down. A ledger that can't be written is dead,
+// and no file could be vouched for from then on: the transfer ends.
+func (s *staging) syncLedger() error {
+	err := ledgerError("ledger", s.ledger.Sync())
+	s.mu.Lock()
+	end := s.end
+	s.mu.Unlock()
+	if err != nil && end != nil {
+		end(err)
+	}
+	return err
 }
 
 // checkpoint is how often what has landed of large files is made durable and written
@@ -267,8 +293,7 @@ func (s *staging) checkpoint() {
 		}
 		s.write(p, blocks)
 	}
-	// A ledger that can't be written is dead: commit says so.
-	_ = s.ledger.Sync()
+	_ = s.syncLedger() // which says so to whom it concerns
 }
 
 // write tells the ledger of blocks, unless it knows the end of the file already.

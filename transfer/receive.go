@@ -172,6 +172,9 @@ func (p *pull) run(ctx context.Context, ended <-chan error, gone <-chan struct{}
 		case err := <-ended:
 			return err
 		case <-p.done:
+			if ctx.Err() != nil { // with the last file
+				return context.Cause(ctx)
+			}
 			return p.conclude(gone)
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -245,6 +248,9 @@ func (p *pull) greet() error {
 		return err
 	}
 	p.dest = dest
+	if d, ok := dest.(mortal); ok {
+		d.ends(p.cancel)
+	}
 	d, prompt := dest.(paced)
 	if prompt {
 		d.pace(p.sched.allow, func(file uint32, err error) { p.fail(file, err, true) })

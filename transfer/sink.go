@@ -105,6 +105,10 @@ type paced interface {
 	pace(allow func(below int64), fail func(file uint32, err error))
 }
 
+// mortal is a Destination in which nothing can land any more when something of its own has
+// failed: it calls end then, once or more, and the transfer ends.
+type mortal interface{ ends(end func(error)) }
+
 type soundLanding interface{ sound(extent int) }
 
 // Discard is the sink that keeps nothing: for measuring.

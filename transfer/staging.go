@@ -37,6 +37,7 @@ type staging struct {
 	mu       sync.Mutex
 	pending  map[*part][]Block // that landed, and are not in the ledger
 	left     []*part           // that shall be kept
+	end      func(error)       // ends the transfer
 	made     map[string]bool   // directories that are new and not finished: nothing else is there
 	named    string            // directory of which syncNames was the last; Check's alone
 	at       openDir           // where Check looked last
@@ -264,7 +265,7 @@ func (s *staging) callAll(parts []*part, errs []error) map[string]bool {
 	in := make(map[string][]int)
 	for i, p := range parts {
 		if errs[i] != nil {
-			p.Abort()
+			p.giveUp(errs[i])
 			continue
 		}
 		dir := path.Dir(p.e.Path)
@@ -281,7 +282,7 @@ func (s *staging) callAll(parts []*part, errs []error) map[string]bool {
 				errs[i] = s.call(p, dir)
 			}
 			if errs[i] != nil {
-				p.Abort()
+				p.giveUp(errs[i])
 				continue
 			}
 			p.over()
