@@ -34,7 +34,8 @@ var windowed = map[int64]string{
 
 // OpenWindow maps up to most bytes of a file, from off on, which is a multiple of the
 // page size, and makes them resident (MADV_POPULATE_READ, Linux 5.14). It is
-// [ErrNoWindow] where the file has fewer than least bytes there.
+// [ErrNoWindow] where the file has fewer than least bytes there, and of a file on tmpfs
+// that has holes: to make those resident takes memory that stays the file's.
 func OpenWindow(file *os.File, off int64, least, most int) (*Window, error) {
 	w := &Window{file: file}
 	err := control(file, func(fd int) (err error) {
@@ -45,9 +46,16 @@ func OpenWindow(file *os.File, off int64, least, most int) (*Window, error) {
 		if windowed[int64(fs.Type)] == "" {
 			return fmt.Errorf("%w: a file system of type %#x is not known to be local", ErrNoWindow, fs.Type)
 		}
-		if w.state, err = stateOf(fd); err != nil {
-			return err
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return os.NewSyscallError("fstat", err)
 		}
+		// Elsewhere few blocks may be compressed ones, and holes are read from pages that
+		// the kernel can take away again.
+		if fs.Type == unix.TMPFS_MAGIC && st.Blocks*512 < st.Size {
+			return fmt.Errorf("%w: it has holes", ErrNoWindow)
+		}
+		w.state = stateOf(&st)
 		n := min(w.state.size-off, int64(most))
 		if n < int64(least) || n <= 0 {
 			return fmt.Errorf("%w: %w", ErrNoWindow, io.ErrUnexpectedEOF)
@@ -72,9 +80,13 @@ func (w *Window) Mapping() []byte { return w.mem }
 // says that it changed; a file that is closed has been settled, and is not asked.
 func (w *Window) Unchanged() error {
 	var now fileState
-	err := control(w.file, func(fd int) (err error) {
-		now, err = stateOf(fd)
-		return err
+	err := control(w.file, func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return os.NewSyscallError("fstat", err)
+		}
+		now = stateOf(&st)
+		return nil
 	})
 	switch {
 	case errors.Is(err, os.ErrClosed):
@@ -100,13 +112,7 @@ type fileState struct {
 	mtime, ctime unix.Timespec
 }
 
-func stateOf(fd int) (fileState, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fileState{}, os.NewSyscallError("fstat", err)
-	}
-	return fileState{st.Size, st.Mtim, st.Ctim}, nil
-}
+func stateOf(st *unix.Stat_t) fileState { return fileState{st.Size, st.Mtim, st.Ctim} }
 
 // control runs f with the descriptor, which can't be closed meanwhile; of a file that
 // is closed already it is os.ErrClosed.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var longAgo = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
@@ -87,6 +89,31 @@ func TestNoWindow(t *testing.T) {
 	if _, err := OpenWindow(f, 0, 0, page); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("a closed file: %v", err)
 	}
+}
+
+// TestWindowFillsNoHoles: what is not there takes no memory for being looked at.
+func TestWindowFillsNoHoles(t *testing.T) {
+	const size = 64 << 20
+	f := windowFile(t, random(os.Getpagesize()))
+	before := blocks(t, f)
+	if err := os.Truncate(f.Name(), size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenWindow(f, 0, 1, size); !errors.Is(err, ErrNoWindow) {
+		t.Errorf("%v; want ErrNoWindow", err)
+	}
+	if after := blocks(t, f); after != before {
+		t.Errorf("%d blocks became %d", before, after)
+	}
+}
+
+func blocks(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks
 }
 
 // TestWindowNoticesChanges: pages of a window can be stale, so it is the inode that
