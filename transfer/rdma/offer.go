@@ -115,19 +115,29 @@ func (t *Transport) probe(m *wire.ProbePath) (*wire.QueuePair, error) {
 	if err = e.receive(); err == nil {
 		err = e.connect(&m.QP, &fabric)
 	}
-	t.probesMu.Lock()
-	defer t.probesMu.Unlock()
-	if err == nil && m.ID < t.ended {
-		err = errors.New("the receiver gave the probe up")
+	if err == nil {
+		err = t.keep(m.ID, e)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
-	if t.ends == nil {
-		t.ends = make(map[uint32]*probeEnd)
-	}
-	t.ends[m.ID] = e
 	return &qp, nil
+}
+
+// keep has an end for EndProbes to close, unless it refuses it.
+func (o *offering) keep(id uint32, e *probeEnd) error {
+	o.probesMu.Lock()
+	defer o.probesMu.Unlock()
+	switch {
+	case id < o.ended:
+		return errors.New("the receiver gave the probe up")
+	case o.ends[id] != nil: // that one would never be closed
+		return fmt.Errorf("%w: a second probe %d", wire.ErrMalformed, id)
+	case o.ends == nil:
+		o.ends = make(map[uint32]*probeEnd)
+	}
+	o.ends[id] = e
+	return nil
 }
 
 // EndProbes closes this end of those below, and says which of them got something.
