@@ -93,11 +93,18 @@ func (r *resources) limitReads() error {
 	if err != nil {
 		return err
 	}
+	return r.readsWithin(&attr)
+}
+
+// mostReads is how many READs may be outstanding, whatever the device: one more is None.
+const mostReads = int(ibverbs.None) - 1
+
+func (r *resources) readsWithin(attr *ibverbs.DeviceAttr) error {
 	most := attr.MaxQPRead
 	if r.initiator {
 		most = attr.MaxQPInitRd
 	}
-	if r.reads = min(r.reads, most, 255); r.reads < 1 {
+	if r.reads = min(r.reads, most, mostReads); r.reads < 1 {
 		return fmt.Errorf("%s has no RDMA READ (see: rdmaxfer send --op send)", r.cand.Device)
 	}
 	return nil
