@@ -38,6 +38,8 @@ type windows struct {
 	failed bool    // none are made any more
 	had    bool    // some were
 	named  atomic.Pointer[string]
+
+	closing atomic.Bool // what is asked for is not made: a lane's end would wait for it
 }
 
 // window is one of them. It is the maker's until it comes back.
@@ -72,17 +74,24 @@ func newWindows(res *resources, access ibverbs.Access, lanes int) *windows {
 	// Room for all that can be under way: nobody waits but the maker.
 	ws.jobs = make(chan *window, 2*maxWindows)
 	ws.made = make(chan *window, 2*maxWindows)
-	ws.maker.Go(func() {
-		for w := range ws.jobs {
-			if w.ending {
-				ws.errs = append(ws.errs, w.close())
-				continue
-			}
-			w.err = ws.open(w)
-			ws.made <- w
-		}
-	})
+	ws.maker.Go(ws.work)
 	return ws
+}
+
+// work is the maker's.
+func (ws *windows) work() {
+	for w := range ws.jobs {
+		switch {
+		case w.ending:
+			ws.errs = append(ws.errs, w.close())
+			continue
+		case ws.closing.Load():
+			w.err = transfer.ErrNoWindow
+		default:
+			w.err = ws.open(w)
+		}
+		ws.made <- w
+	}
 }
 
 // Where the bytes come from, as the summary line names it.
@@ -223,6 +232,7 @@ func (w *window) near(r *wire.Request) bool {
 
 // close ends all windows. The queue pair is gone: nothing reads them any more.
 func (ws *windows) close() error {
+	ws.closing.Store(true)
 	if ws.jobs != nil {
 		close(ws.jobs)
 	}
