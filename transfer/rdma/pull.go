@@ -185,7 +185,10 @@ func (pl *puller) Pull(ctx context.Context, f transfer.Feed) error {
 	defer stayOn(int(pl.res.cand.Node))()
 	pl.sink.begin(f)
 	for {
-		err := pl.ask(ctx, f)
+		err := ctx.Err() // WaitPoll sees its end when nothing has completed
+		if err == nil {
+			err = pl.ask(ctx, f)
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

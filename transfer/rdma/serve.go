@@ -113,7 +113,7 @@ func (s *server) Close() error {
 // Serve answers requests in the order in which they come.
 func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 	defer stayOn(int(s.res.cand.Node))()
-	for {
+	for ctx.Err() == nil { // WaitPoll sees its end when nothing has completed
 		n, err := s.res.cq.WaitPoll(ctx, s.wcs)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -146,6 +146,7 @@ func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // completed takes a request, or takes back what answers stood for.
