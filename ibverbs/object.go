@@ -63,8 +63,8 @@ func (o *object) close(destroy func(unsafe.Pointer) int) error {
 	if n := o.children.Load(); n > 0 {
 		return &BusyError{Parent: o.kind.name, Children: int(n)}
 	}
-	// A removed device answers EIO to every destructor; the library has freed its
-	// side of the object all the same.
+	// A removed device's destructors succeed (TestDeviceRemoved). Should one say all the
+	// same that the device is gone, there is nothing left to be tried.
 	if err := opError(o.kind.destroy, destroy(o.h)); err != nil && !err.(*Error).Is(ErrDeviceGone) {
 		return err
 	}

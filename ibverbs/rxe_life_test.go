@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -264,8 +265,27 @@ func awaitAddress(t *testing.T, ctx *Context) {
 	}
 }
 
-// TestDeviceRemoved: who waits is told, and everything can still be closed. Kernels
-// before 7 keep a removed device until the last user has closed it.
+// held counts the descriptors and mappings that this process has of RDMA devices.
+func held(t *testing.T) (descriptors, mappings int) {
+	t.Helper()
+	list, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range list {
+		if to, err := os.Readlink(fd); err == nil && strings.Contains(to, "infiniband") {
+			descriptors++
+		}
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return descriptors, strings.Count(string(maps), "infiniband")
+}
+
+// TestDeviceRemoved: who waits is told, and everything can still be closed, and is gone
+// then. Kernels before 7 keep a removed device until the last user has closed it.
 func TestDeviceRemoved(t *testing.T) {
 	if kernel() < 700 {
 		t.Log("this kernel removes no device that is in use")
@@ -281,9 +301,13 @@ func TestDeviceRemoved(t *testing.T) {
 		defer closed(t, ctx)
 		awaitAddress(t, ctx)
 	})
+	descriptors, mappings := held(t)
 	t.Run("in use", func(t *testing.T) {
 		s := connected(t)
 		a := s[0]
+		if d, m := held(t); d <= descriptors || m <= mappings {
+			t.Errorf("two ends hold %d descriptors and %d mappings more", d-descriptors, m-mappings)
+		}
 		if err := s[1].cq.HoldThread(); err != nil {
 			t.Fatal(err)
 		}
@@ -310,4 +334,7 @@ func TestDeviceRemoved(t *testing.T) {
 			t.Errorf("registering: %v", err)
 		}
 	})
+	if d, m := held(t); d > descriptors || m > mappings {
+		t.Errorf("closed, they hold %d descriptors and %d mappings still", d-descriptors, m-mappings)
+	}
 }
