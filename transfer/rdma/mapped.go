@@ -52,7 +52,7 @@ type landing struct {
 	mr     *ibverbs.MR
 }
 
-// newMapped makes one for so many requests in flight.
+// newMapped makes one for so many requests in flight, of an end that is not connected yet.
 func newMapped(res *resources, depth int) *mapped {
 	m := &mapped{pd: res.pd, access: ibverbs.AccessLocalWrite | res.access, open: make([]landing, depth)}
 	need := ibverbs.ODPWrite
@@ -60,8 +60,17 @@ func newMapped(res *resources, depth int) *mapped {
 		need = ibverbs.ODPRead
 	}
 	m.onDemand = res.ctx.CanODP(m.access, need) == nil
+	if m.onDemand && res.op == OpWrite {
+		res.rnrTimer = pagingTimer
+	}
 	return m
 }
+
+// pagingTimer is 41 ms, coded (IBTA vol. 1, 9.7.5.2.8). A device that pages tells who
+// writes to a page that is not there that it is not ready. By default the sender would
+// ask again after 0.64 ms, six times, and give the lane up: less than a page may take
+// where the disk is busy.
+const pagingTimer = 24
 
 // begin takes the feed of a Pull.
 func (m *mapped) begin(f transfer.Feed) {

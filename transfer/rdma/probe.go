@@ -224,11 +224,11 @@ func (e *probeEnd) connect(remote *wire.QueuePair, f *Fabric) (err error) {
 }
 
 // connectQP brings a queue pair up as the fabric wants it. more has what is not the
-// fabric's: outstanding READs, another time-out.
+// fabric's: outstanding READs, the time for a receiver that is not ready, another time-out.
 func connectQP(prep *ibverbs.PreparedQP, c *wire.Candidate, remote *wire.QueuePair, f *Fabric, more ibverbs.ConnectParams) (*ibverbs.QP, error) {
 	local := prep.Endpoint()
 	p := f.params(c, local.QPN, sysRoot)
-	p.MaxReads, p.MaxReadsServed = more.MaxReads, more.MaxReadsServed
+	p.MaxReads, p.MaxReadsServed, p.MinRNRTimer = more.MaxReads, more.MaxReadsServed, more.MinRNRTimer
 	if more.Timeout != 0 {
 		p.Timeout = more.Timeout
 	}

@@ -33,6 +33,8 @@ type resources struct {
 	qp     *ibverbs.QP
 	cand   end
 	mtu    ibverbs.MTU
+
+	rnrTimer uint8 // what the peer is asked to wait when this end is not ready; 0 for the default
 }
 
 // acquire opens the device and makes everything up to the prepared queue pair. The
@@ -124,7 +126,7 @@ func (r *resources) agree(reads uint8) error {
 
 // connect brings the queue pair up with the peer's.
 func (r *resources) connect(remote *wire.QueuePair) (err error) {
-	params := ibverbs.ConnectParams{MaxReads: ibverbs.None, MaxReadsServed: ibverbs.None}
+	params := ibverbs.ConnectParams{MaxReads: ibverbs.None, MaxReadsServed: ibverbs.None, MinRNRTimer: r.rnrTimer}
 	switch {
 	case r.op != OpRead:
 	case r.initiator:

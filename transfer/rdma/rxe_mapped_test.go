@@ -217,3 +217,21 @@ func TestMappedIsOver(t *testing.T) {
 		return
 	}
 }
+
+// TestMappedHasTimeToPage: on hardware it is the receiver's timer that says how long a page
+// may take (soft-RoCE pages while the message waits, and never uses it).
+func TestMappedHasTimeToPage(t *testing.T) {
+	eachMappedOp(t, func(t *testing.T, op string) {
+		pl, s := connected(t, op, SinkMapped, nil, nil)
+		if !pl.sink.onDemand {
+			t.Error("this device does not page on demand")
+		}
+		want := map[string]uint8{OpWrite: pagingTimer, OpRead: 12}[op]
+		if mine, theirs := pl.res.qp.Params().MinRNRTimer, s.res.qp.Params().MinRNRTimer; mine != want || theirs != 12 {
+			t.Errorf("%d at the receiver, %d at the sender", mine, theirs)
+		}
+		if err := errors.Join(pl.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -69,7 +69,7 @@ func newEndsWithin(t *testing.T, op string, size int, mine, theirs *Budget) *end
 	if _, err := e.src.Next(); err != nil {
 		t.Fatal(err)
 	}
-	e.puller, e.server = connected(t, op, mine, theirs)
+	e.puller, e.server = connected(t, op, "", mine, theirs)
 	t.Cleanup(func() {
 		e.cancel()
 		<-e.served
@@ -100,14 +100,14 @@ func (e *ends) serve(t *testing.T) {
 }
 
 // connected makes the two ends, which nobody serves yet.
-func connected(t *testing.T, op string, mine, theirs *Budget) (*puller, *server) {
+func connected(t *testing.T, op, sink string, mine, theirs *Budget) (*puller, *server) {
 	t.Helper()
 	list, err := Candidates(new(Selection))
 	if err != nil {
 		t.Fatal(err)
 	}
 	params := transfer.LaneParams{Depth: 4, ExtentSize: transfer.DefaultExtentSize}
-	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, "", params, mine)
+	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, sink, params, mine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +419,7 @@ func TestHostileSender(t *testing.T) {
 		{"an rkey of a region that is not remote", OpRead, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pl, s := connected(t, c.op, nil, nil)
+			pl, s := connected(t, c.op, "", nil, nil)
 			if c.spoil == nil {
 				c.spoil = func(_ wire.Request, a *wire.Answer, _ *ibverbs.SendWR) {
 					a.RKey, a.Addr = s.res.heads.RKey(), s.res.heads.Addr(0)
@@ -473,7 +473,7 @@ func TestHostileReceiver(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			pl, s := connected(t, c.op, nil, nil)
+			pl, s := connected(t, c.op, "", nil, nil)
 			c.r.Put(pl.res.head(0))
 			wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, Flags: ibverbs.SendSignaled, NumSGE: 1}
 			wr.SGE[0] = pl.res.headSGE(0)
