@@ -43,6 +43,7 @@ type mapped struct {
 	files    transfer.FileFeed // of this Pull
 	never    bool              // nothing can be mapped
 	open     []landing         // by the request's index
+	room     []byte            // an extent's, to look at what landed: not the ring's, which the peer may write to
 	landed   atomic.Int64      // extents
 }
 
@@ -52,9 +53,10 @@ type landing struct {
 	mr     *ibverbs.MR
 }
 
-// newMapped makes one for so many requests in flight, of an end that is not connected yet.
-func newMapped(res *resources, depth int) *mapped {
-	m := &mapped{pd: res.pd, access: ibverbs.AccessLocalWrite | res.access, open: make([]landing, depth)}
+// newMapped makes one for so many requests in flight of extents of that size, of an end that
+// is not connected yet.
+func newMapped(res *resources, depth, extent int) *mapped {
+	m := &mapped{pd: res.pd, access: ibverbs.AccessLocalWrite | res.access, open: make([]landing, depth), room: make([]byte, extent)}
 	need := ibverbs.ODPWrite
 	if res.op == OpRead {
 		need = ibverbs.ODPRead
@@ -120,9 +122,9 @@ func (m *mapped) region(i int) *ibverbs.MR {
 	return m.open[i].mr
 }
 
-// land ends the landing of request i's extent. room is that of an extent. It answers false
-// when the extent is in its slot of the ring.
-func (m *mapped) land(i int, e transfer.Extent, room []byte) (bool, error) {
+// land ends the landing of request i's extent. It answers false when that is in its slot of
+// the ring.
+func (m *mapped) land(i int, e transfer.Extent) (bool, error) {
 	if m.region(i) == nil {
 		return false, nil
 	}
@@ -130,7 +132,7 @@ func (m *mapped) land(i int, e transfer.Extent, room []byte) (bool, error) {
 		return true, err
 	}
 	m.landed.Add(1)
-	return true, m.files.Placed(e, room)
+	return true, m.files.Placed(e, m.room[:e.Len])
 }
 
 // end takes the region of request i away: from then on nothing lands there.

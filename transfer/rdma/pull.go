@@ -100,7 +100,7 @@ func newPuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*
 	}
 	pl.res = res
 	if sink == SinkMapped {
-		pl.sink = newMapped(res, depth)
+		pl.sink = newMapped(res, depth, pl.extent)
 	}
 	pl.credits = ibverbs.NewSendCredits(pl.sends, pl.depth/2)
 	pl.asked = make([]request, pl.depth)
@@ -304,10 +304,9 @@ func (pl *puller) handle(ctx context.Context, f transfer.Feed) error {
 	}
 	for _, a := range pl.arrived {
 		e := pl.asked[a.i].extent
-		slot := pl.res.data.Bytes()[a.slot*pl.extent:][:e.Len]
-		mapped, err := pl.sink.land(a.i, e, slot)
+		mapped, err := pl.sink.land(a.i, e)
 		if err == nil && !mapped {
-			err = f.Land(e, slot)
+			err = f.Land(e, pl.res.data.Bytes()[a.slot*pl.extent:][:e.Len])
 		}
 		if err != nil {
 			return err

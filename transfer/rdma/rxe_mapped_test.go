@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -39,6 +40,10 @@ func (f *fileFeed) Place(transfer.Extent) *os.File {
 }
 
 func (f *fileFeed) Placed(e transfer.Extent, b []byte) error {
+	ring := f.pl.res.data.Bytes()
+	if at := uintptr(unsafe.Pointer(&b[0])) - uintptr(unsafe.Pointer(&ring[0])); at < uintptr(len(ring)) {
+		f.t.Error("what landed is looked at where the sender can write")
+	}
 	if _, err := f.file.ReadAt(b, e.Off); err != nil {
 		return err
 	}
@@ -52,7 +57,7 @@ func (f *fileFeed) Displaced(_ transfer.Extent, err error) { f.displaced = appen
 func mappedEnds(t *testing.T, op, dir string, size, most int) (*ends, *fileFeed) {
 	t.Helper()
 	e := newEnds(t, op, size, 4*mib)
-	e.puller.sink = newMapped(e.puller.res, e.puller.depth)
+	e.puller.sink = newMapped(e.puller.res, e.puller.depth, e.puller.extent)
 	want, err := os.ReadFile(e.path)
 	if err != nil {
 		t.Fatal(err)
