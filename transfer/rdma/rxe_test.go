@@ -340,36 +340,6 @@ func TestBrokenInTheMiddle(t *testing.T) {
 	})
 }
 
-// TestTheEndIsSeenAmongCompletions: who is told to end asks for nothing more, and answers
-// nothing that waits.
-func TestTheEndIsSeenAmongCompletions(t *testing.T) {
-	eachOp(t, func(t *testing.T, op string) {
-		e := newEndsWithin(t, op, mib, nil, nil)
-		e.cancel = func() {}
-		e.served <- nil // nobody does
-		ended, cancel := context.WithCancel(t.Context())
-		cancel()
-		f := &feed{t: t, size: mib, most: 8}
-		if err := e.puller.Pull(ended, f); !errors.Is(err, context.Canceled) || f.next > 0 {
-			t.Fatalf("the receiver took %d extents: %v", f.next, err)
-		}
-		for range e.puller.depth / 2 { // the last of them is signalled
-			e.puller.post(transfer.Extent{})
-		}
-		if err := e.puller.flush(); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := e.puller.handle(ctx, f); err != nil { // they have arrived
-			t.Fatal(err)
-		}
-		if err := e.server.Serve(ended, e.src); err != nil || e.server.posted > 0 {
-			t.Errorf("the sender answered %d requests: %v", e.server.posted, err)
-		}
-	})
-}
-
 // answerWith serves one request with what a hostile sender makes of the answer.
 func answerWith(t *testing.T, s *server, spoil func(r wire.Request, a *wire.Answer, wr *ibverbs.SendWR)) {
 	t.Helper()

@@ -37,6 +37,7 @@ type server struct {
 	lent    []loan         // send, write: by answer % sends; read: by the request's index
 	pending []wire.Request // asked for and not answered yet
 	told    []told         // batched, and the source does not know yet that they are sent
+	resting bool           // nothing was asked for since the last probe: no window is kept
 	wcs     []ibverbs.WC
 	recv    []ibverbs.RecvWR
 	wrs     []ibverbs.SendWR
@@ -145,6 +146,9 @@ func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 		if err := s.flush(src); err != nil {
 			return err
 		}
+		if s.resting { // what is lent, or made, still goes when it is back: that completes, or wakes
+			s.windows.evict(src, nil)
+		}
 	}
 	return nil
 }
@@ -171,8 +175,10 @@ func (s *server) completed(src *transfer.Source, wc *ibverbs.WC) error {
 	if err != nil {
 		return err
 	}
-	if r.Length == 0 {
-		s.givenBack(src)
+	if s.resting = r.Length == 0; s.resting && s.op == OpRead {
+		for n := range s.lent { // by the receiver's word
+			s.takeBack(n)
+		}
 	}
 	if s.op == OpRead {
 		if index(r) >= s.depth {
@@ -187,17 +193,6 @@ func (s *server) completed(src *transfer.Source, wc *ibverbs.WC) error {
 
 // index is the low half of a request's ID: its place among those in flight.
 func index(r wire.Request) int { return int(r.ID & 0xffff) }
-
-// givenBack takes back whatever is lent, by the receiver's word (read), and lets go of
-// the windows: nothing is asked for now.
-func (s *server) givenBack(src *transfer.Source) {
-	if s.op == OpRead {
-		for n := range s.lent {
-			s.takeBack(n)
-		}
-	}
-	s.windows.evict(src, nil)
-}
 
 // takeBack ends the nth loan.
 func (s *server) takeBack(n int) {
@@ -288,6 +283,9 @@ func (s *server) post(r wire.Request, a wire.Answer, sge ibverbs.SGE, l loan) {
 	}
 	switch {
 	case a.Length == 0:
+		// What was lent before a probe comes back with its completion, and nothing may
+		// follow that would be signalled.
+		wr.Flags |= ibverbs.SendSignaled
 	case s.op == OpSend:
 		wr.NumSGE = 2
 		wr.SGE[1] = sge

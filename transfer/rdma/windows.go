@@ -33,6 +33,7 @@ type windows struct {
 	list   []*window
 	jobs   chan *window // to be opened, or closed
 	made   chan *window
+	wake   func() // the one that serves, to collect what was made
 	maker  sync.WaitGroup
 	errs   []error // of closing, in the maker
 	failed bool    // none are made any more
@@ -74,6 +75,7 @@ func newWindows(res *resources, access ibverbs.Access, lanes int) *windows {
 	// Room for all that can be under way: nobody waits but the maker.
 	ws.jobs = make(chan *window, 2*maxWindows)
 	ws.made = make(chan *window, 2*maxWindows)
+	ws.wake = res.cq.Wake
 	ws.maker.Go(ws.work)
 	return ws
 }
@@ -91,6 +93,7 @@ func (ws *windows) work() {
 			w.err = ws.open(w)
 		}
 		ws.made <- w
+		ws.wake()
 	}
 }
 

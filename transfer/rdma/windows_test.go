@@ -11,7 +11,7 @@ import (
 
 // TestClosingMakesNoWindows: nobody is to have what was asked for and not begun.
 func TestClosingMakesNoWindows(t *testing.T) {
-	ws := &windows{size: windowSize, jobs: make(chan *window, 2*maxWindows), made: make(chan *window, 2*maxWindows)}
+	ws := &windows{size: windowSize, jobs: make(chan *window, 2*maxWindows), made: make(chan *window, 2*maxWindows), wake: func() {}}
 	for i := range int64(2) {
 		ws.start(wire.Request{Offset: i * windowSize}, nil)
 	}
