@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,8 +35,9 @@ type Budget struct {
 }
 
 // NewBudget makes one of so many bytes, or of fewer where the system lets this process
-// have no more: half of the control group's memory.max (cgroups(7), version 2), and
-// RLIMIT_MEMLOCK (getrlimit(2)), which root is not bound by.
+// have no more: half of the control group's memory.max (cgroups(7), version 2), and 15/16
+// of RLIMIT_MEMLOCK (getrlimit(2)) where that binds it. The rest of that is for what is
+// pinned beside: headers, and what devices have of queues.
 func NewBudget(bytes int64) *Budget {
 	b := &Budget{total: bytes, why: "--memory"}
 	lower := func(n int64, why string) {
@@ -44,10 +46,7 @@ func NewBudget(bytes int64) *Budget {
 		}
 	}
 	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory.max")
-	var lim unix.Rlimit
-	if os.Geteuid() != 0 && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim) == nil && lim.Cur < math.MaxInt64 {
-		lower(int64(lim.Cur), "ulimit -l")
-	}
+	lower(lockedMemory("/proc/self"), "15/16 of ulimit -l")
 	b.left = b.total
 	return b
 }
@@ -64,6 +63,39 @@ func (b *Budget) Enough() error {
 		return b.spent(LeastMemory)
 	}
 	return nil
+}
+
+// lockedMemory is what NewBudget takes of RLIMIT_MEMLOCK. proc is as in locksMemory.
+func lockedMemory(proc string) int64 {
+	var lim unix.Rlimit
+	if locksMemory(proc) || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim) != nil || lim.Cur >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(lim.Cur - lim.Cur/16)
+}
+
+// locksMemory reports whether a process, whose directory in /proc that is, has CAP_IPC_LOCK
+// in the initial user namespace: RLIMIT_MEMLOCK does not bind it (ib_umem_get in the kernel's
+// drivers/infiniband/core/umem.c). Root of a container's own namespace is bound by it.
+func locksMemory(proc string) bool {
+	status, err := os.ReadFile(path.Join(proc, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if set, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
+			return err == nil && caps&(1<<unix.CAP_IPC_LOCK) != 0 && initialUsers(proc)
+		}
+	}
+	return false
+}
+
+// initialUsers reports whether a process is in the initial user namespace, which has every
+// user under its own number (user_namespaces(7)).
+func initialUsers(proc string) bool {
+	users, err := os.ReadFile(path.Join(proc, "uid_map"))
+	return err == nil && slices.Equal(strings.Fields(string(users)), []string{"0", "0", "4294967295"})
 }
 
 // groupMemory is the least memory.max of this process's control group and of those

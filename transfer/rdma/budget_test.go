@@ -1,11 +1,14 @@
 package rdma
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestBudgetGivesLessWhenItIsShort(t *testing.T) {
@@ -84,6 +87,48 @@ func TestGroupMemoryIsTheLeastAround(t *testing.T) {
 	for _, self := range []string{self, self + "-"} {
 		if got := groupMemory(root, self); got != math.MaxInt64 {
 			t.Errorf("%s: %d", self, got)
+		}
+	}
+}
+
+// TestLockedMemory: the limit binds whoever has not the capability that counts, whoever that
+// is, and leaves room for the rest.
+func TestLockedMemory(t *testing.T) {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &lim) })
+	lower := unix.Rlimit{Cur: min(lim.Cur, 4<<20), Max: lim.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &lower); err != nil {
+		t.Fatal(err)
+	}
+	const all, identity = "000001ffffffffff", "         0          0 4294967295\n"
+	for name, c := range map[string]struct {
+		effective, users string
+		bound            bool
+	}{
+		"root":                       {all, identity, false},
+		"root of a container":        {"00000000a80425fb", identity, true},
+		"root of a user namespace":   {all, "         0       1000          1\n", true},
+		"root of a range of users":   {all, "0 100000 65536\n", true},
+		"a user":                     {"0000000000000000", identity, true},
+		"a user with CAP_IPC_LOCK":   {"0000000000004000", identity, false},
+		"a user with all the others": {"000001ffffffbfff", identity, true},
+		"nobody knows where":         {all, "", true},
+	} {
+		proc := t.TempDir()
+		status := "Name:\trdmaxfer\nCapPrm:\t" + all + "\nCapEff:\t" + c.effective + "\nCapBnd:\t" + all + "\n"
+		if err := errors.Join(os.WriteFile(filepath.Join(proc, "status"), []byte(status), 0o600),
+			os.WriteFile(filepath.Join(proc, "uid_map"), []byte(c.users), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		want := int64(math.MaxInt64)
+		if c.bound {
+			want = int64(lower.Cur) * 15 / 16
+		}
+		if got := lockedMemory(proc); got != want {
+			t.Errorf("%s: %d bytes, want %d", name, got, want)
 		}
 	}
 }
