@@ -63,14 +63,18 @@ type arrival struct{ i, slot int }
 // the other before the next requests go out.
 const arrivals = 4
 
-// leastDepth is the shallowest ring that a lane is made with when memory is short.
-const leastDepth = 2
-
 // readID marks the work request IDs of READs; the rest is the request's index.
 const readID = 1 << 62
 
 // newPuller makes the end with as deep a ring as there is memory for.
 func newPuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*puller, error) {
+	return shallower(p.Depth, leastDepth, func(depth int) (*puller, error) {
+		p.Depth = depth
+		return makePuller(c, op, sink, p, memory)
+	})
+}
+
+func makePuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*puller, error) {
 	unit := p.ExtentSize
 	if sink = sinkOf(sink, op); sink == SinkMapped {
 		unit *= 2 // an extent may be pinned in its file, too

@@ -3,6 +3,7 @@ package rdma
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -84,6 +85,22 @@ func acquire(c end, memory *Budget, s shape) (_ *resources, err error) {
 		err = stillThere(r.prep, &c.Candidate)
 	}
 	return r, err
+}
+
+// leastDepth is the shallowest ring, or pool, that a lane is made with when memory is short.
+const leastDepth = 2
+
+// shallower makes an end whose ring, or pool, has depth places, and half as many as long as
+// its memory can't be registered: the budget knows neither what else of this process is
+// pinned nor what the device has room for.
+func shallower[E any](depth, least int, attempt func(depth int) (E, error)) (E, error) {
+	for {
+		e, err := attempt(depth)
+		if !errors.Is(err, syscall.ENOMEM) || depth/2 < least {
+			return e, err
+		}
+		depth /= 2
+	}
 }
 
 // limitReads lowers the outstanding READs to what the device can ask for, or serve.

@@ -227,7 +227,7 @@ func TestMappedIsOver(t *testing.T) {
 // may take (soft-RoCE pages while the message waits, and never uses it).
 func TestMappedHasTimeToPage(t *testing.T) {
 	eachMappedOp(t, func(t *testing.T, op string) {
-		pl, s := connected(t, op, SinkMapped, nil, nil)
+		pl, s := connected(t, op, SinkMapped, 4, nil, nil)
 		if !pl.sink.onDemand {
 			t.Error("this device does not page on demand")
 		}

@@ -5,10 +5,16 @@ package rdma
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -78,4 +84,52 @@ func TestNothingIsPinnedAtRest(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestPinnedMemoryIsLimited, which the budget did not know: the ring and the pool are as deep
+// as they can be, and a pool that is shallower than the ring serves it. It runs in a process
+// that has not the capability for more: the kernel takes a device's calls from whoever opened
+// it, so no thread can do without for a while.
+func TestPinnedMemoryIsLimited(t *testing.T) {
+	const child = "RDMAXFER_TEST_PINNED"
+	if os.Getenv(child) == "" {
+		cmd := exec.Command("setpriv", "--bounding-set=-ipc_lock", "--", os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), child+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	mine, theirs := NewBudget(64*mib), NewBudget(64*mib)
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		op         string
+		limit      uint64
+		ring, pool int
+	}{
+		{OpSend, 13 * mib, 8, 4},
+		{OpSend, 19 * mib, 16, 2},
+		{OpWrite, 19 * mib, 16, 2},
+	} {
+		t.Run(fmt.Sprint(c.op, c.pool), func(t *testing.T) {
+			const size = 6 * mib // there are no windows of that
+			lim.Cur = c.limit
+			if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &lim); err != nil {
+				t.Fatal(err)
+			}
+			e := newEndsOf(t, size, func() (*puller, *server) { return connected(t, c.op, "", 16, mine, theirs) })
+			own, other := 64-mine.left/mib, 64-(theirs.left+maxWindows*int64(e.server.windows.size))/mib
+			if e.puller.depth != c.ring || own != int64(c.ring) || e.server.pool != c.pool || other != int64(c.pool) {
+				t.Errorf("a ring of %d for %d MiB and a pool of %d for %d", e.puller.depth, own, e.server.pool, other)
+			}
+			e.serve(t)
+			f := &feed{t: t, size: size, most: 46}
+			if err := e.pull(t, f); err != nil || f.landed != f.most {
+				t.Errorf("%d of %d extents landed: %v", f.landed, f.most, err)
+			}
+		})
+	}
 }

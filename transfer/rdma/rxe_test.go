@@ -53,6 +53,12 @@ func newEnds(t *testing.T, op string, size, window int) *ends {
 // newEndsWithin is newEnds with so much memory at each end. Nobody serves yet.
 func newEndsWithin(t *testing.T, op string, size int, mine, theirs *Budget) *ends {
 	t.Helper()
+	return newEndsOf(t, size, func() (*puller, *server) { return connected(t, op, "", 4, mine, theirs) })
+}
+
+// newEndsOf is newEndsWithin of a lane that is made so.
+func newEndsOf(t *testing.T, size int, connect func() (*puller, *server)) *ends {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "rdmaxfer-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +75,7 @@ func newEndsWithin(t *testing.T, op string, size int, mine, theirs *Budget) *end
 	if _, err := e.src.Next(); err != nil {
 		t.Fatal(err)
 	}
-	e.puller, e.server = connected(t, op, "", mine, theirs)
+	e.puller, e.server = connect()
 	t.Cleanup(func() {
 		e.cancel()
 		<-e.served
@@ -99,14 +105,15 @@ func (e *ends) serve(t *testing.T) {
 	}
 }
 
-// connected makes the two ends, which nobody serves yet.
-func connected(t *testing.T, op, sink string, mine, theirs *Budget) (*puller, *server) {
+// connected makes the two ends, with that ring if there is memory for it, which nobody
+// serves yet.
+func connected(t *testing.T, op, sink string, depth int, mine, theirs *Budget) (*puller, *server) {
 	t.Helper()
 	list, err := Candidates(new(Selection))
 	if err != nil {
 		t.Fatal(err)
 	}
-	params := transfer.LaneParams{Depth: 4, ExtentSize: transfer.DefaultExtentSize}
+	params := transfer.LaneParams{Depth: depth, ExtentSize: transfer.DefaultExtentSize}
 	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, sink, params, mine)
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +396,7 @@ func TestHostileSender(t *testing.T) {
 		{"an rkey of a region that is not remote", OpRead, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pl, s := connected(t, c.op, "", nil, nil)
+			pl, s := connected(t, c.op, "", 4, nil, nil)
 			if c.spoil == nil {
 				c.spoil = func(_ wire.Request, a *wire.Answer, _ *ibverbs.SendWR) {
 					a.RKey, a.Addr = s.res.heads.RKey(), s.res.heads.Addr(0)
@@ -443,7 +450,7 @@ func TestHostileReceiver(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			pl, s := connected(t, c.op, "", nil, nil)
+			pl, s := connected(t, c.op, "", 4, nil, nil)
 			c.r.Put(pl.res.head(0))
 			wr := ibverbs.SendWR{Opcode: ibverbs.OpSend, Flags: ibverbs.SendSignaled, NumSGE: 1}
 			wr.SGE[0] = pl.res.headSGE(0)

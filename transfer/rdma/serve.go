@@ -24,7 +24,8 @@ import (
 type server struct {
 	res    *resources
 	op     string
-	depth  int
+	depth  int // requests in flight
+	pool   int // buffers
 	extent int
 	sends  int // places of the send queue
 	wants  int // of them, by an answer
@@ -55,19 +56,31 @@ type told struct {
 	p []byte // nil: sent from a window
 }
 
-// newServer makes the end, as one of so many lanes that share the memory.
+// newServer makes the end, as one of so many lanes that share the memory. What is lent with
+// read comes back when the receiver asks for more, so there it takes a buffer for each
+// request; with the others a shallower pool is slower and no more.
 func newServer(c end, op string, p transfer.LaneParams, memory *Budget, lanes int) (*server, error) {
-	if memory.take(p.Depth, p.Depth, p.ExtentSize) == 0 {
-		return nil, memory.spent(p.Depth * p.ExtentSize)
+	least := leastDepth
+	if op == OpRead {
+		least = p.Depth
 	}
-	s := &server{op: op, depth: p.Depth, extent: p.ExtentSize, wants: 1}
+	return shallower(p.Depth, least, func(pool int) (*server, error) {
+		return makeServer(c, op, p, pool, memory, lanes)
+	})
+}
+
+func makeServer(c end, op string, p transfer.LaneParams, pool int, memory *Budget, lanes int) (*server, error) {
+	if memory.take(pool, pool, p.ExtentSize) == 0 {
+		return nil, memory.spent(pool * p.ExtentSize)
+	}
+	s := &server{op: op, depth: p.Depth, pool: pool, extent: p.ExtentSize, wants: 1}
 	if op == OpWrite {
 		s.wants = 2
 	}
 	s.sends = s.wants * s.depth
 	res, err := acquire(c, memory, shape{
 		op:      op,
-		payload: s.depth * s.extent,
+		payload: s.pool * s.extent,
 		access:  accesses[op][1],
 		headers: s.sends + s.depth,
 		sends:   s.sends,
@@ -78,14 +91,16 @@ func newServer(c end, op string, p transfer.LaneParams, memory *Budget, lanes in
 		return nil, err
 	}
 	s.res = res
-	s.credits = ibverbs.NewSendCredits(s.sends, s.sends/4)
+	s.credits = ibverbs.NewSendCredits(s.sends, s.wants*s.pool/4) // before the pool is all lent
 	s.lent = make([]loan, s.sends)
 	s.wcs = make([]ibverbs.WC, 8)
 	s.pending = make([]wire.Request, 0, s.depth)
 	s.told = make([]told, 0, s.depth)
 	s.wrs = make([]ibverbs.SendWR, 0, s.sends)
-	for i := range s.depth {
+	for i := range s.pool {
 		s.free = append(s.free, i+1)
+	}
+	for i := range s.depth {
 		s.repost(i)
 	}
 	if _, err := res.prep.PostRecv(s.recv); err != nil {
