@@ -22,7 +22,7 @@ type offering struct {
 
 // Offer says where this host's RDMA can be reached, or why nowhere.
 func (t *Transport) Offer(hello *wire.Hello) {
-	t.op = hello.Op
+	t.op, t.measures = hello.Op, hello.Measure
 	hello.RDMA = t.Reoffer()
 	devices := make(map[portName]bool)
 	for i := range hello.RDMA.Candidates {

@@ -66,22 +66,23 @@ const arrivals = 4
 // readID marks the work request IDs of READs; the rest is the request's index.
 const readID = 1 << 62
 
-// newPuller makes the end with as deep a ring as there is memory for.
-func newPuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*puller, error) {
-	return shallower(p.Depth, leastDepth, func(depth int) (*puller, error) {
+// newPuller makes the end with as deep a ring as there is memory for, but with no fewer
+// places than least.
+func newPuller(c end, op, sink string, p transfer.LaneParams, least int, memory *Budget) (*puller, error) {
+	return shallower(p.Depth, least, func(depth int) (*puller, error) {
 		p.Depth = depth
-		return makePuller(c, op, sink, p, memory)
+		return makePuller(c, op, sink, p, least, memory)
 	})
 }
 
-func makePuller(c end, op, sink string, p transfer.LaneParams, memory *Budget) (*puller, error) {
+func makePuller(c end, op, sink string, p transfer.LaneParams, least int, memory *Budget) (*puller, error) {
 	unit := p.ExtentSize
 	if sink = sinkOf(sink, op); sink == SinkMapped {
 		unit *= 2 // an extent may be pinned in its file, too
 	}
-	depth := memory.take(p.Depth, leastDepth, unit)
+	depth := memory.take(p.Depth, least, unit)
 	if depth == 0 {
-		return nil, memory.spent(leastDepth * unit)
+		return nil, memory.spent(least * unit)
 	}
 	pl := &puller{op: op, depth: depth, extent: p.ExtentSize, sends: 2 * depth}
 	if op == OpRead {

@@ -72,8 +72,9 @@ type Transport struct {
 	rails  map[string]*pair // that were found, by name
 
 	// The sending end's.
-	op    string // what this end's user asked for
-	lanes int    // that there may be, as far as the sending end knows
+	op       string // what this end's user asked for
+	lanes    int    // that there may be, as far as the sending end knows
+	measures bool   // lanes are measured
 	offering
 }
 
@@ -97,7 +98,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if rail.mtu != 0 {
 		fabric.MTU = fabric.lower(rail.mtu)
 	}
-	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, t.Sink, p, t.Memory)
+	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if err != nil {
 		return nil, err
 	}
-	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, t.Memory, t.lanes)
+	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +141,15 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 		return nil, err
 	}
 	return s, nil
+}
+
+// leastOf is how shallow a lane may be that is asked to have room for so many requests: one
+// that is measured is to be what it is said to be, or not at all.
+func leastOf(depth int, measured bool) int {
+	if measured {
+		return depth
+	}
+	return leastDepth
 }
 
 // accesses are what the peer may do to a lane's payload memory, at the receiver and at

@@ -114,12 +114,12 @@ func connected(t *testing.T, op, sink string, depth int, mine, theirs *Budget) (
 		t.Fatal(err)
 	}
 	params := transfer.LaneParams{Depth: depth, ExtentSize: transfer.DefaultExtentSize}
-	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, sink, params, mine)
+	pl, err := newPuller(end{Candidate: list[0].Candidate}, op, sink, params, leastDepth, mine)
 	if err != nil {
 		t.Fatal(err)
 	}
 	params.Depth = pl.depth // as the session says
-	s, err := newServer(end{Candidate: list[0].Candidate}, op, params, theirs, 1)
+	s, err := newServer(end{Candidate: list[0].Candidate}, op, params, leastDepth, theirs, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,11 +56,11 @@ type told struct {
 	p []byte // nil: sent from a window
 }
 
-// newServer makes the end, as one of so many lanes that share the memory. What is lent with
-// read comes back when the receiver asks for more, so there it takes a buffer for each
-// request; with the others a shallower pool is slower and no more.
-func newServer(c end, op string, p transfer.LaneParams, memory *Budget, lanes int) (*server, error) {
-	least := leastDepth
+// newServer makes the end, as one of so many lanes that share the memory, with no fewer
+// buffers than least. What is lent with read comes back when the receiver asks for more, so
+// there it takes a buffer for each request; with the others a shallower pool is slower and
+// no more.
+func newServer(c end, op string, p transfer.LaneParams, least int, memory *Budget, lanes int) (*server, error) {
 	if op == OpRead {
 		least = p.Depth
 	}
