@@ -107,7 +107,6 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 	if rdma == nil {
 		m.p.Transport = TransportTCP
 	}
-	source.ctx = ctx
 	source.failed = func(_ uint32, err error) { cancel(err) }
 	m.ended, m.gone = session.attend(m.converse)
 	if _, err := m.event(ctx); err != nil { // Welcome

@@ -116,7 +116,6 @@ func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ 
 		session.Close()
 		return nil, errorf(CodeUsage, "%w", err)
 	}
-	s.Source.ctx = ctx
 	if s.Limit > 0 {
 		s.Source.limit = limit.New(s.Limit)
 	}

@@ -103,7 +103,7 @@ func (p *push) openLane(ctx context.Context, open *wire.OpenLane) {
 	if err != nil {
 		return
 	}
-	err = server.Serve(ctx, p.Source)
+	err = server.Serve(ctx, p.Source.until(ctx))
 	server.Close()
 	p.mu.Lock()
 	p.redescribe()

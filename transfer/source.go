@@ -20,6 +20,15 @@ import (
 // remembers those alone that are under way. Its methods may be called from several
 // lanes at once.
 type Source struct {
+	*entriesServed
+	ctx context.Context // ends the waits for the rate limit
+}
+
+// until is the source as a lane serves it, which waits for nothing when ctx has ended.
+func (s *Source) until(ctx context.Context) *Source { return &Source{s.entriesServed, ctx} }
+
+// entriesServed is what all lanes share.
+type entriesServed struct {
 	walk       *walker
 	name       [16]byte // of the transfer; zero: that of its paths
 	extentSize int64
@@ -28,7 +37,6 @@ type Source struct {
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
 	limit      *limit.Limiter
 	store      storage
-	ctx        context.Context // ends the waits for it
 	// What the engine hears. failed: a file is given up. digests: of extents that
 	// have left. vouched: packed files were read whole and have not changed.
 	failed  func(file uint32, err error)
@@ -54,16 +62,15 @@ func OpenSource(paths []string, opt SourceOptions) (*Source, error) {
 }
 
 func newSource(walk *walker) *Source {
-	return &Source{
+	return &Source{&entriesServed{
 		walk:       walk,
 		extentSize: DefaultExtentSize,
 		verify:     digest.None, // until a session says what
-		ctx:        context.Background(),
 		failed:     func(uint32, error) {},
 		digests:    func(uint32, map[int]Digest) {},
 		vouched:    func(*wire.Vouch) {},
 		files:      make(map[uint32]*sourceFile),
-	}
+	}, context.Background()}
 }
 
 // add numbers what the walk found. stream is nil, but for one.
@@ -265,7 +272,7 @@ func (s *Source) Hold(r wire.Request) (p []byte, release func()) {
 }
 
 // pass lets r's bytes go as fast as the user said they may. It answers false when the
-// transfer ends meanwhile.
+// lane ends meanwhile.
 func (s *Source) pass(r wire.Request) bool {
 	s.served.Add(int64(r.Length))
 	return s.limit.Wait(s.ctx, int(r.Length)) == nil
