@@ -186,3 +186,27 @@ func TestPullerEndsWhenItCantLand(t *testing.T) {
 		t.Error(err, f.landed)
 	}
 }
+
+// TestArrivedCountsWhatHasCome, before an extent is whole, encrypted or not.
+func TestArrivedCountsWhatHasCome(t *testing.T) {
+	mine, theirs := pair(t)
+	p := &puller{conn: mine}
+	if n := p.Arrived(); n != 0 {
+		t.Errorf("%d bytes before any", n)
+	}
+	for i := range 3 {
+		if _, err := theirs.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(mine, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range []net.Conn{mine, &secured{raw: mine}} {
+			if n := (&puller{conn: conn}).Arrived(); n != uint64(1000*(i+1)) {
+				t.Errorf("%d bytes, want %d", n, 1000*(i+1))
+			}
+		}
+	}
+	mine.Close()
+	p.Arrived() // is harmless
+}

@@ -38,6 +38,7 @@ type laneFeed struct {
 	mu      sync.Mutex
 	taken   []taken
 	since   time.Time     // of the last progress, while something is taken
+	arrived uint64        // bytes then, of a Trickling
 	landing bool          // what came is being written
 	typical time.Duration // from taking an extent to its bytes; 0 when none came yet
 	detail  string        // what the lane ran on, once it has ended
@@ -146,10 +147,17 @@ func (f *laneFeed) rest() (list []Extent) {
 	return list
 }
 
-func (f *laneFeed) stalled(now time.Time) bool {
+// stalled reports whether what was asked for has not come for longer than most. What of an
+// extent has come is progress too: there are links that take minutes for one.
+func (f *laneFeed) stalled(now time.Time, most time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.taken) > 0 && !f.landing && now.Sub(f.since) > stallLimit
+	if t, ok := f.puller.(Trickling); ok {
+		if n := t.Arrived(); n != f.arrived {
+			f.arrived, f.since = n, now
+		}
+	}
+	return len(f.taken) > 0 && !f.landing && now.Sub(f.since) > most
 }
 
 // usual is how long an extent takes from being asked for to its bytes; 0 when none came yet.

@@ -15,15 +15,15 @@ func TestSlowDiskIsNoSilence(t *testing.T) {
 		f := &laneFeed{taken: []taken{{}}, since: time.Now()}
 		f.lands(true)
 		time.Sleep(2 * stallLimit)
-		if f.stalled(time.Now()) {
+		if f.stalled(time.Now(), stallLimit) {
 			t.Error("stalled while it writes")
 		}
 		f.lands(false)
-		if f.stalled(time.Now()) {
+		if f.stalled(time.Now(), stallLimit) {
 			t.Error("stalled as soon as that is written")
 		}
 		time.Sleep(2 * stallLimit)
-		if !f.stalled(time.Now()) {
+		if !f.stalled(time.Now(), stallLimit) {
 			t.Error("not stalled, though nothing comes")
 		}
 	})

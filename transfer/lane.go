@@ -95,6 +95,12 @@ type LaneParams struct {
 	Here, There netip.Addr
 }
 
+// Trickling is a [Puller] that knows of an extent's bytes before all of them have come.
+type Trickling interface {
+	// Arrived is how many bytes have come so far, of whatever.
+	Arrived() uint64
+}
+
 // Lossy is a [Puller] of a lane that loses some of what it carries, and asks for it again.
 type Lossy interface {
 	// Datagrams says how many were asked for so far, and how many of those did not come in

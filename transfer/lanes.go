@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -198,15 +199,33 @@ func (l *lanes) kill(id uint32, cause error) {
 	}
 }
 
-// checkStalled ends the lanes that have waited too long for an answer.
+// checkStalled ends the lanes that have waited too long for an answer. Where the sender's
+// user set a low rate, an answer comes when all lanes had their turn.
 func (l *lanes) checkStalled(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	most := stallLimit + atRate(limit.Rate(l.p.hello.Limit), len(l.up))
 	for _, f := range l.up {
-		if f.stalled(now) {
-			f.kill(errorf(CodeConnect, "the peer lives, but has not answered a request for %v: its storage hangs, or the lane loses what it carries", stallLimit))
+		if f.stalled(now, most) {
+			f.kill(errorf(CodeConnect, "the peer lives, but has not answered a request for %v: its storage hangs, or the lane loses what it carries", most))
 		}
 	}
+}
+
+// atRate is how long some extents take at a rate; nothing without one.
+func atRate(r limit.Rate, extents int) time.Duration {
+	if r == 0 {
+		return 0
+	}
+	return time.Duration(float64(extents) * DefaultExtentSize / float64(r) * float64(time.Second))
+}
+
+// lowRate is r if a receiver that does not know of it might take lanes for stalled, else 0.
+func lowRate(r limit.Rate) limit.Rate {
+	if atRate(r, wire.MaxLanes) < stallLimit/2 {
+		return 0
+	}
+	return r
 }
 
 // used is the plan, with what its lanes turned out to run on.

@@ -148,7 +148,7 @@ func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ 
 
 // converse greets the receiver and answers its messages until it is Done.
 func (p *push) converse() error {
-	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun, Encrypt: p.Encrypt}
+	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: uint16(p.Lanes), Transfer: p.Source.identity(), DryRun: p.DryRun, Encrypt: p.Encrypt, Limit: int64(lowRate(p.Limit))}
 	if err := p.greet(hello); err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@ package transfer
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -25,5 +27,62 @@ func TestLaneThatIsGivenUpWaitsForNoLimit(t *testing.T) {
 			t.Error("its server waits for the rate limit still")
 		}
 		bad.finish()
+	})
+}
+
+// TestLowLimitEndsNoLane: an answer comes when every lane had its turn.
+func TestLowLimitEndsNoLane(t *testing.T) {
+	for _, lanes := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			e := rails(t, lanes, 6, nil, nil)
+			e.Sender.Limit = 32_000 // 33 s an extent
+			_, r, _ := e.runWhole(t)
+			for _, p := range r.plans {
+				if p.Reason != "" {
+					t.Errorf("%d lanes: %+v", lanes, p)
+				}
+			}
+		})
+	}
+}
+
+// TestReceiverHearsOfALowLimitAlone: one that is older does not know the word, and needs it not.
+func TestReceiverHearsOfALowLimitAlone(t *testing.T) {
+	for r, want := range map[limit.Rate]limit.Rate{0: 0, 1: 1, 32_000: 32_000, 1 << 20: 1 << 20, 10 << 20: 0, 1 << 40: 0} {
+		if got := lowRate(r); got != want {
+			t.Errorf("of %d bytes a second it is told %d, want %d", r, got, want)
+		}
+	}
+}
+
+// trickle is a lane that brings a byte a second.
+type trickle struct {
+	Puller
+	began, until time.Time
+}
+
+func (l *trickle) Arrived() uint64 {
+	now := time.Now()
+	if now.After(l.until) {
+		now = l.until
+	}
+	return uint64(now.Sub(l.began) / time.Second)
+}
+
+// TestSlowLinkIsNoSilence: an extent may take minutes, while something of it comes.
+func TestSlowLinkIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		f := &laneFeed{taken: []taken{{}}, since: now, puller: &trickle{began: now, until: now.Add(time.Hour)}}
+		for range 60 * 60 {
+			time.Sleep(time.Second)
+			if f.stalled(time.Now(), stallLimit) {
+				t.Fatalf("stalled after %v", time.Since(now))
+			}
+		}
+		time.Sleep(stallLimit + 1)
+		if !f.stalled(time.Now(), stallLimit) {
+			t.Error("not stalled, though nothing comes any more")
+		}
 	})
 }

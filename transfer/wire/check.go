@@ -9,6 +9,9 @@ func (m *Hello) check() error {
 	if m.Lanes > MaxLanes {
 		return malformed("%d lanes", m.Lanes)
 	}
+	if m.Limit < 0 {
+		return malformed("%d bytes a second", m.Limit)
+	}
 	return texts(m.Transport, m.Op, m.Verify)
 }
 

@@ -150,6 +150,9 @@ type Hello struct {
 	Encrypt bool `cbor:"11,keyasint,omitempty"`
 	// PathsOnly asks for Paths, all pairs tried, and for nothing else.
 	PathsOnly bool `cbor:"12,keyasint,omitempty"`
+	// Limit is the rate that the sender's user set, bytes a second, where it is so low that
+	// an answer would be missed; else 0.
+	Limit int64 `cbor:"13,keyasint,omitempty"`
 }
 
 // Welcome is the receiver's answer to Hello.

@@ -56,7 +56,7 @@ func examples() []Message {
 		&Measured{Code: 9, Reason: "no RDMA", Extents: 3, Nanoseconds: 4, CPU: CPU{User: 1, System: 2, Host: 3, SoftIRQ: 4}, Took: []int64{5, 9}, Times: []int64{2, 1}, Memory: Memory{1, 2, 3}, Work: &Work{1, 2, -1}},
 		&Hello{Lanes: 1, DryRun: true, Encrypt: true},
 		&Foreseen{File: 1, Here: 16 << 20, Done: true, Replaces: true},
-		&Hello{Lanes: 1, PathsOnly: true},
+		&Hello{Lanes: 1, PathsOnly: true, Limit: 1000},
 		offer,
 		&AskOffer{},
 		&ProbePath{ID: 1, Candidate: 2, QP: qp, PKey: sixteen, Fabric: fabric},
@@ -272,6 +272,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		ok, over Message
 	}{
 		{"lanes", hello(func(m *Hello) { m.Lanes = MaxLanes }), hello(func(m *Hello) { m.Lanes = MaxLanes + 1 })},
+		{"limit", hello(func(m *Hello) { m.Limit = 1 }), hello(func(m *Hello) { m.Limit = -1 })},
 		{"lanes of a plan", &Plan{Lanes: make([]uint32, MaxLanes)}, &Plan{Lanes: make([]uint32, MaxLanes+1)}},
 		{"bytes of a lane", &Done{Lanes: []LaneBytes{{}}}, &Done{Lanes: []LaneBytes{{Bytes: -1}}}},
 		{"addresses", hello(func(m *Hello) { m.RDMA.Candidates = addresses(MaxCandidates) }), hello(func(m *Hello) { m.RDMA.Candidates = addresses(MaxCandidates + 1) })},
