@@ -1,8 +1,12 @@
 package tcpfallback
 
 import (
+	"errors"
+	"io"
 	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -85,6 +89,25 @@ func (m *copyOut) fileOf(conn net.Conn, src *transfer.Source, r wire.Request) (*
 		err = refuse(conn, r)
 	}
 	return file, err
+}
+
+// failIn looks, when the kernel has broken off in the middle of r, whether that was the file's
+// doing, and fails it then: it would break every lane, and nobody be told of it.
+func (m *copyOut) failIn(src *transfer.Source, r wire.Request, file *os.File, err error) {
+	if !errors.Is(err, io.ErrUnexpectedEOF) { // else it was truncated
+		if ofConnection(err) {
+			return
+		}
+		_, err = file.ReadAt(m.buf[:r.Length], r.Offset)
+	}
+	if err != nil {
+		src.Fail(r, err)
+	}
+}
+
+// ofConnection reports whether an error is surely no file's.
+func ofConnection(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }
 
 // byHand answers r from a file of which the kernel moves nothing by itself. Its header may

@@ -1,6 +1,7 @@
 package tcpfallback
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -45,8 +46,9 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 	switch {
 	case err == nil:
 		src.Reread(r, m.buf)
-	case errors.Is(err, unix.EFAULT): // truncated since; the receiver waits for the rest
-		src.Fail(r, io.ErrUnexpectedEOF)
+	case errors.Is(err, unix.EFAULT): // truncated since, or unreadable; the receiver waits for the rest
+		_, ferr := file.ReadAt(m.buf[:r.Length], r.Offset)
+		src.Fail(r, cmp.Or(ferr, io.ErrUnexpectedEOF))
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package tcpfallback
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 
@@ -36,8 +35,8 @@ func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request
 		return refuse(conn, r)
 	case errors.Is(err, errNoSendfile):
 		return m.byHand(conn, src, r, file, true)
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		src.Fail(r, err)
+	default:
+		m.failIn(src, r, file, err)
 	}
 	return err
 }

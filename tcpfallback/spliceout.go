@@ -57,9 +57,7 @@ func (m *spliceOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) 
 	}
 	if err := m.send(conn.(*net.TCPConn), r, file, n); err != nil {
 		m.release()
-		if errors.Is(err, io.ErrUnexpectedEOF) { // truncated since; the receiver waits for the rest
-			src.Fail(r, err)
-		}
+		m.failIn(src, r, file, err) // the receiver waits for the rest
 		return err
 	}
 	src.Reread(r, m.buf)

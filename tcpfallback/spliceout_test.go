@@ -2,6 +2,7 @@ package tcpfallback
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// narrow serves by splice, through a pipe that an extent does not fit into.
+// narrow serves by splice, through a pipe that an extent does not fit into, nor into the sockets.
 func narrow(t *testing.T, src *transfer.Source) *served {
 	t.Helper()
 	var p [2]int
@@ -24,6 +25,9 @@ func narrow(t *testing.T, src *transfer.Source) *served {
 		t.Fatal(size, err)
 	}
 	mine, theirs := pair(t)
+	if err := errors.Join(mine.SetReadBuffer(64<<10), theirs.SetWriteBuffer(64<<10)); err != nil {
+		t.Fatal(err)
+	}
 	c := newCopyOut("none", extent)
 	s := &served{t, mine, make(chan error, 1)}
 	server := &server{conn: theirs, method: &spliceOut{copyOut: c, pipe: &pipe{out: p[0], in: p[1]}}}
