@@ -329,7 +329,8 @@ func (s *Source) Plain(r wire.Request) bool {
 }
 
 // Reread takes the digest of r's bytes for a lane that never saw them. p is room
-// for one extent. It answers false when the file has failed.
+// for one extent. It answers false when the file has failed: one that has changed may have
+// been read otherwise than it was sent, which the receiver would take for damage.
 func (s *Source) Reread(r wire.Request, p []byte) bool {
 	if s.verify == digest.None {
 		return true
@@ -339,7 +340,11 @@ func (s *Source) Reread(r wire.Request, p []byte) bool {
 		return false
 	}
 	p = p[:r.Length]
-	if err := f.readAt(p, r.Offset); err != nil {
+	err = f.readAt(p, r.Offset)
+	if err == nil {
+		err = f.stillThere()
+	}
+	if err != nil {
 		s.fail(f, err)
 		return false
 	}
