@@ -306,3 +306,19 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 		}
 	}
 }
+
+// TestLanesGoWhereTheSessionWent, wherever the receiver's name leads to meanwhile.
+func TestLanesGoWhereTheSessionWent(t *testing.T) {
+	path, content := file(t, 1)
+	h := newHosts(t)
+	h.change = func(s *transfer.Sender) {
+		s.Sockets.Control = func(string, string, syscall.RawConn) error {
+			s.Addr = "127.0.0.1:1" // nobody is there
+			return nil
+		}
+	}
+	if sent, received := h.send(h.l.Addr().String(), "copy", transfer.VerifyBLAKE3, path); sent != nil || received != nil {
+		t.Error(sent, received)
+	}
+	h.wantLanded(content)
+}

@@ -29,6 +29,7 @@ type hosts struct {
 
 	encrypt, demand bool // --encrypt at the sender, at the receiver
 	sockets         transfer.Sockets
+	change          func(*transfer.Sender)  // before it sends
 	push            transfer.ServeTransport // in the place of a Transport
 	pull            transfer.PullTransport
 }
@@ -89,6 +90,9 @@ func (h *hosts) send(addr, method, verify string, paths ...string) (sent, receiv
 	}()
 	s := &transfer.Sender{Addr: addr, Key: h.key, Source: src, Transport: transfer.TransportTCP, Op: "auto", Verify: verify, Encrypt: h.encrypt, Sockets: h.sockets,
 		TCP: push, Observer: silent{}}
+	if h.change != nil {
+		h.change(s)
+	}
 	_, sent = s.Send(ctx)
 	return sent, <-got
 }

@@ -68,7 +68,8 @@ func (p *push) answer(ctx context.Context, open *wire.OpenLane, answer *wire.Lan
 		}
 	default:
 		params.Conn = func(ctx context.Context, control Control) (*net.TCPConn, error) {
-			return p.Sockets.dialLane(ctx, p.Addr, p.welcome.Session, open.ID, open.TCP.Ticket, control)
+			// The name may have other addresses, of other hosts: this is the session's.
+			return p.Sockets.dialLane(ctx, p.s.conn.RemoteAddr().String(), p.welcome.Session, open.ID, open.TCP.Ticket, control)
 		}
 	}
 	if t == nil {
