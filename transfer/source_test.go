@@ -292,6 +292,26 @@ func TestVouchGivesEachDigestOnce(t *testing.T) {
 	}
 }
 
+// TestUnverifiedExtentsAreForgotten when they have left.
+func TestUnverifiedExtentsAreForgotten(t *testing.T) {
+	s := source(t, string(make([]byte, 3*kib)))
+	s.verify = digest.None
+	for n := range int64(3) {
+		r, buf := wire.Request{Offset: n * kib, Length: kib}, make([]byte, kib)
+		if ok, err := s.Read(r, buf); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		s.Sent(r, buf)
+		if f, err := s.File(r); f == nil || err != nil {
+			t.Fatal(f, err)
+		}
+		s.Reread(r, buf)
+	}
+	if f := s.files[0]; len(f.unhashed)+len(f.have) > 0 {
+		t.Errorf("%d extents are remembered", len(f.unhashed)+len(f.have))
+	}
+}
+
 // TestVouchWaitsForDigestsOnTheirWay, for a while: who meddles with a lane must not
 // hold it up.
 func TestVouchWaitsForDigestsOnTheirWay(t *testing.T) {
