@@ -50,6 +50,7 @@ func (c *Chooser) Start() {
 // which has a capacity of Bound(len(p)).
 func (c *Chooser) Payload(dst, p []byte) (payload []byte, compressed bool) {
 	payload = p
+	tried := len(p) >= shortest // what is not says nothing of the encoder
 	switch {
 	case c.mode == Zstd || c.mode == Auto && c.judge.on:
 		began := time.Now()
@@ -57,10 +58,10 @@ func (c *Chooser) Payload(dst, p []byte) (payload []byte, compressed bool) {
 		if ok {
 			payload, compressed = encoded, true
 		}
-		if c.mode == Auto {
+		if c.mode == Auto && tried {
 			c.judge.encoded(len(p), len(payload), time.Since(began))
 		}
-	case c.mode == Auto && c.judge.due():
+	case c.mode == Auto && c.judge.due() && tried:
 		some := p[:min(len(p), sampleSize)]
 		began := time.Now()
 		encoded, _ := c.encoder.Encode(dst, some)

@@ -67,6 +67,21 @@ func TestChooserMeasures(t *testing.T) {
 	}
 }
 
+// TestChooserLearnsNothingOfTheShortest, which the encoder leaves as they are.
+func TestChooserLearnsNothingOfTheShortest(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		c := NewChooser(Auto)
+		c.judge.on = on
+		p := text(shortest - 1)
+		if payload, compressed := c.Payload(make([]byte, Bound(len(p))), p); compressed || !bytes.Equal(payload, p) {
+			t.Errorf("on %v: %d bytes of %d, compressed: %v", on, len(payload), len(p), compressed)
+		}
+		if j := c.judge; j.ratio != 0 || j.encode != 0 || !j.due() {
+			t.Errorf("on %v: it learned %+v", on, j)
+		}
+	}
+}
+
 // TestChooserOnALink of 20 MB/s, in virtual time, where the encoder takes none: text
 // is compressed once the link is known, and ends as much sooner; the rest never is.
 func TestChooserOnALink(t *testing.T) {
