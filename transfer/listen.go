@@ -139,14 +139,16 @@ func (l *Listener) known(conn net.Conn) bool {
 	return i >= 0
 }
 
-// welcome hears what a connection has to prove, and hands it to whoever waits.
+// welcome hears what a connection has to prove, and hands it to whoever waits, who hears also
+// that it had to make room meanwhile.
 func (l *Listener) welcome(ctx context.Context, conn *net.TCPConn) {
 	handOver, err := l.greet(ctx, conn)
-	if !l.known(conn) {
-		handOver, err = nil, errors.New("too many connections without a proof, and this was the oldest")
+	known := l.known(conn)
+	if handOver != nil {
+		err = handOver(ctx, known)
 	}
-	if err == nil {
-		err = handOver(ctx)
+	if !known {
+		err = errors.New("too many connections without a proof, and this was the oldest")
 	}
 	if err != nil {
 		conn.Close()
@@ -165,8 +167,8 @@ func (l *Listener) Accept(ctx context.Context) (*Session, error) {
 }
 
 // greet reads the first byte and goes on as it says. What it answers waits for the
-// one whom the connection is for.
-func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) (handOver func(context.Context) error, err error) {
+// one whom the connection is for; with known false it has been closed.
+func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) (handOver func(ctx context.Context, known bool) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	release, err := bind(ctx, conn)
@@ -190,7 +192,12 @@ func (l *Listener) greet(ctx context.Context, conn *net.TCPConn) (handOver func(
 	if err := release(); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { return l.handSession(ctx, secure) }, nil
+	return func(ctx context.Context, known bool) error {
+		if !known {
+			return nil // nobody waits for this one
+		}
+		return l.handSession(ctx, secure)
+	}, nil
 }
 
 func (l *Listener) handSession(ctx context.Context, conn *tls.Conn) error {
@@ -207,7 +214,7 @@ func (l *Listener) handSession(ctx context.Context, conn *tls.Conn) error {
 // greetLane checks a lane's preamble against its ticket. A wrong proof spends
 // nothing: the session's name is no secret, and a stranger who repeats it must not
 // be able to undo the lane.
-func (l *Listener) greetLane(conn *net.TCPConn, head []byte, release func() error) (handOver func(context.Context) error, err error) {
+func (l *Listener) greetLane(conn *net.TCPConn, head []byte, release func() error) (handOver func(ctx context.Context, known bool) error, err error) {
 	p, err := wire.ParsePreamble(head)
 	if err != nil {
 		return nil, err
@@ -227,7 +234,11 @@ func (l *Listener) greetLane(conn *net.TCPConn, head []byte, release func() erro
 		close(t.conn)
 		return nil, err
 	}
-	return func(context.Context) error {
+	return func(_ context.Context, known bool) error {
+		if !known {
+			close(t.conn)
+			return nil
+		}
 		select {
 		case t.conn <- conn:
 			return nil

@@ -188,6 +188,42 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// TestLaneThatMadeRoomIsNotWaitedFor: it has proved its ticket, and was the oldest stranger.
+func TestLaneThatMadeRoomIsNotWaitedFor(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0", Key{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, forget := l.expect([16]byte{1}, 1, [32]byte{1})
+	defer forget()
+	waiting := l.tickets[ticketName{[16]byte{1}, 1}]
+	tl := &testListener{l, make(chan error, 1)}
+	l.Refused = func(_ net.Addr, err error) { tl.refused <- err }
+	dialled := make(chan struct{})
+	go func() {
+		defer close(dialled)
+		if conn, err := tl.lane(t, [16]byte{1}, 1, [32]byte{1}); err == nil {
+			conn.Close()
+		}
+	}()
+	conn, err := l.tcp.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.welcome(t.Context(), conn.(*net.TCPConn)) // it has no place among the strangers any more
+	<-dialled
+	wantCode(t, <-tl.refused, CodeOther, "too many connections")
+	select {
+	case _, ok := <-waiting.conn:
+		if ok {
+			t.Error("a connection that is closed")
+		}
+	default:
+		t.Error("whoever waits for it has not heard")
+	}
+}
+
 // TestWaitingSessionsAreNoStrangers: sessions that wait for their turn must not
 // keep out the lanes of those that run.
 func TestWaitingSessionsAreNoStrangers(t *testing.T) {
