@@ -43,7 +43,7 @@ func mapForWriting(file *os.File, off int64, n int) (pages []byte, err error) {
 		return nil, fileError{err}
 	}
 	cerr := raw.Control(func(fd uintptr) {
-		switch err = unix.Fallocate(int(fd), 0, off, int64(n)); err {
+		switch err = uninterrupted(func() error { return unix.Fallocate(int(fd), 0, off, int64(n)) }); err {
 		case nil:
 		case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV:
 			err = errUnfit
@@ -60,4 +60,14 @@ func mapForWriting(file *os.File, off int64, n int) (pages []byte, err error) {
 		err = fileError{errSettled}
 	}
 	return pages, err
+}
+
+// uninterrupted calls again what a signal broke off: Go's own scheduler sends them, and
+// fallocate of tmpfs heeds them in older kernels.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }

@@ -37,7 +37,7 @@ func OpenLandingWindow(file *os.File, off int64, n int, onDemand bool) (*Landing
 		if w.OnDemand = fs.Type != unix.TMPFS_MAGIC; w.OnDemand && (!onDemand || windowed[int64(fs.Type)] == "") {
 			return fmt.Errorf("%w: a file system of type %#x, and a device that does not page", ErrNoWindow, fs.Type)
 		}
-		switch err := unix.Fallocate(fd, 0, off, int64(n)); {
+		switch err := uninterrupted(func() error { return unix.Fallocate(fd, 0, off, int64(n)) }); {
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 			return fmt.Errorf("%w: fallocate: %w", ErrNoWindow, err)
 		case err != nil:
@@ -53,6 +53,16 @@ func OpenLandingWindow(file *os.File, off int64, n int, onDemand bool) (*Landing
 		return nil, err
 	}
 	return w, nil
+}
+
+// uninterrupted calls again what a signal broke off: Go's own scheduler sends them, and
+// fallocate of tmpfs heeds them in older kernels.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // Mapping is the memory, for registration.
