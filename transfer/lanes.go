@@ -30,7 +30,7 @@ type lanes struct {
 
 	mu      sync.Mutex
 	last    uint32 // number of the newest lane
-	waiting map[uint32]chan *wire.LaneAnswer
+	opening map[uint32]openingLane
 	up      map[uint32]*laneFeed
 	ever    []*laneFeed // every lane that came up, in that order
 	plan    Plan
@@ -39,7 +39,7 @@ type lanes struct {
 
 func (l *lanes) init(p *pull) {
 	l.p = p
-	l.waiting = make(map[uint32]chan *wire.LaneAnswer)
+	l.opening = make(map[uint32]openingLane)
 	l.up = make(map[uint32]*laneFeed)
 }
 
@@ -64,6 +64,12 @@ type lane struct {
 	ctx  context.Context // its end ends the lane
 }
 
+// openingLane is what the sender may say of a lane that is not up yet.
+type openingLane struct {
+	answer chan *wire.LaneAnswer
+	kill   context.CancelCauseFunc
+}
+
 // open opens a lane of a transport, which hello asked for. It gives it its number.
 func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, params LaneParams) (*lane, error) {
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
@@ -75,21 +81,24 @@ func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, pa
 	}
 	l.last++
 	id := l.last
+	lctx, kill := context.WithCancelCause(l.p.ctx)
 	answer := make(chan *wire.LaneAnswer, 1)
-	l.waiting[id] = answer
+	l.opening[id] = openingLane{answer, kill}
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
-		delete(l.waiting, id)
+		delete(l.opening, id)
 		l.mu.Unlock()
 	}()
+	defer context.AfterFunc(lctx, cancel)()
 
 	params.ID = id
 	puller, err := l.connect(ctx, t, hello, params, answer)
 	if err != nil {
-		return nil, causeOf(l.p.ctx, err)
+		err = causeOf(lctx, err)
+		kill(nil)
+		return nil, err
 	}
-	lctx, kill := context.WithCancelCause(l.p.ctx)
 	feed := &laneFeed{l: l, id: id, path: params.Path, transport: t.Name(), puller: puller, opened: time.Now(), kill: kill}
 	l.mu.Lock()
 	l.up[id] = feed
@@ -150,9 +159,9 @@ func (l *lanes) down(id uint32, cause error) {
 func (l *lanes) answered(a *wire.LaneAnswer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c := l.waiting[a.ID]; c != nil {
-		delete(l.waiting, a.ID)
-		c <- a
+	select {
+	case l.opening[a.ID].answer <- a:
+	default: // nobody waits for it, or it came before
 	}
 }
 
@@ -190,12 +199,14 @@ func (l *lanes) close(ln *lane) {
 	l.mu.Unlock()
 }
 
-// kill ends a lane that the sender says is broken.
+// kill ends a lane that the sender says is broken, or gives up opening it.
 func (l *lanes) kill(id uint32, cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f := l.up[id]; f != nil {
 		f.kill(cause)
+	} else if o, ok := l.opening[id]; ok {
+		o.kill(cause)
 	}
 }
 
