@@ -30,6 +30,7 @@ func (f *PathFinder) Find(ctx context.Context) (*PathReport, error) {
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(ctx, s.hurry)()
 	var report *PathReport
 	p := &push{Sender: &Sender{Transport: TransportAuto, Op: TransportAuto, Verify: VerifyNone, RDMA: f.RDMA}, s: s, ctx: ctx, cancel: cancel, guide: new(guide)}
 	ended, gone := s.attend(func() error {

@@ -88,6 +88,7 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 		return nil, causeOf(ctx, err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	context.AfterFunc(ctx, session.hurry)
 	m := &Meter{
 		p: &push{
 			Sender:  &Sender{Addr: addr, Source: source, Transport: TransportAuto, Op: TransportAuto, Verify: VerifyNone, RDMA: rdma},

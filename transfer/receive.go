@@ -90,6 +90,7 @@ type pull struct {
 func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(ctx, s.hurry)()
 	p := &pull{
 		Receiver:  r,
 		s:         s,

@@ -88,6 +88,7 @@ func (s *Sender) Send(ctx context.Context) (*Result, error) {
 func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ *Result, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(ctx, session.hurry)()
 	p := &push{
 		Sender:  s,
 		s:       session,

@@ -46,17 +46,33 @@ type Session struct {
 	closed  chan struct{}
 	once    sync.Once
 	aborted atomic.Bool // by the peer
+	enough  atomic.Bool // this end ends: see hurry
 }
 
 // aliveReader gives every read of the connection its own deadline, so that a
-// long frame on a slow link is not taken for silence.
-type aliveReader struct{ conn net.Conn }
+// long frame on a slow link is not taken for silence. A peer that is heard of may take its
+// time to read, too: its storage is slow, and a write that is under way waits for it, until
+// this end has had enough.
+type aliveReader struct {
+	conn   net.Conn
+	enough *atomic.Bool
+}
 
 func (r aliveReader) Read(p []byte) (int, error) {
 	if err := r.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		return 0, err
 	}
-	return r.conn.Read(p)
+	n, err := r.conn.Read(p)
+	if err == nil && !r.enough.Load() {
+		err = r.conn.SetWriteDeadline(time.Now().Add(silence))
+	}
+	return n, err
+}
+
+// hurry has writes wait no longer than for the dead from now on.
+func (s *Session) hurry() {
+	s.enough.Store(true)
+	_ = s.conn.SetWriteDeadline(time.Now().Add(silence)) // what is closed waits for nothing
 }
 
 // tlsConfig is the same for both ends. The certificate proves nothing and is not
@@ -220,13 +236,19 @@ func (s *Session) addresses() (here, there netip.Addr, err error) {
 }
 
 func newSession(conn *tls.Conn, peer string) *Session {
+	s := silentSession(conn, peer)
+	go s.beat()
+	return s
+}
+
+// silentSession does not ping.
+func silentSession(conn *tls.Conn, peer string) *Session {
 	s := &Session{
 		conn:   conn,
-		reader: bufio.NewReaderSize(aliveReader{conn}, 64<<10),
 		peer:   peer,
 		closed: make(chan struct{}),
 	}
-	go s.beat()
+	s.reader = bufio.NewReaderSize(aliveReader{conn, &s.enough}, 64<<10)
 	return s
 }
 
@@ -355,6 +377,7 @@ func (s *Session) abort(err error, gone <-chan struct{}) {
 	if s.aborted.Load() {
 		return // it was the peer who gave up
 	}
+	s.hurry()
 	code := CodeOf(err)
 	if code > CodeNoRDMA {
 		code = CodeConnect

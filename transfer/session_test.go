@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,6 +174,57 @@ func TestSilentPeerIsDead(t *testing.T) {
 		s.Close()
 		d.NetConn().Close()
 	})
+}
+
+// TestPeerThatIsSlowToReadLives, as long as it pings, and until this end has had enough of it.
+func TestPeerThatIsSlowToReadLives(t *testing.T) {
+	for name, c := range map[string]struct {
+		reads time.Duration // when it reads at last
+		pings time.Duration // how long
+		stop  time.Duration // when this end is stopped
+		lost  time.Duration // when that is noticed; 0: the message arrives
+	}{
+		"slow":    {time.Minute, time.Hour, time.Hour, 0},
+		"dead":    {time.Hour, 20 * beat, time.Hour, 20*beat + silence},
+		"stopped": {time.Hour, time.Hour, 20*beat + 1, 20*beat + 1 + silence},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d, l := proven(t)
+			s := silentSession(l, "send") // time stands still in the bubble while a ping waits for its turn
+			ctx, cancel := context.WithCancel(t.Context())
+			context.AfterFunc(ctx, s.hurry)
+			time.AfterFunc(c.stop, cancel)
+			defer cancel()
+			began := time.Now()
+			ended, gone := s.attend(func() error {
+				_, err := s.Receive()
+				return err
+			})
+			var pinging sync.WaitGroup
+			pinging.Go(func() {
+				ping, _ := wire.Encode(new(wire.Ping))
+				for time.Since(began) < c.pings {
+					time.Sleep(beat)
+					if _, err := d.Write(ping); err != nil {
+						return
+					}
+				}
+			})
+			time.AfterFunc(c.reads, func() { io.Copy(io.Discard, d) })
+			err := s.Send(&wire.LaneDown{Reason: "a word"})
+			switch took := time.Since(began); {
+			case c.lost == 0 && err != nil:
+				t.Errorf("%s: %v after %v", name, err, took)
+			case c.lost > 0 && (err == nil || took != c.lost): // by the bubble's clock
+				t.Errorf("%s: %v after %v, want an error after %v", name, err, took, c.lost)
+			}
+			s.Close()
+			d.NetConn().Close()
+			<-ended
+			<-gone
+			pinging.Wait()
+		})
+	}
 }
 
 func TestPeerThatHangsUpIsGone(t *testing.T) {
