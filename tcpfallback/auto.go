@@ -163,8 +163,8 @@ func (c *Choice) again() {
 	c.sent, c.counted, c.since = 0, 0, time.Time{}
 }
 
-// disturb says that something went by copy, since nothing else can move it: it is no part
-// of a trial, which begins again.
+// disturb says that something went by copy, since nothing else can move it, or was refused: it
+// is no part of a trial, which begins again.
 func (c *Choice) disturb() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,15 +222,19 @@ func (m *autoOut) release() {
 	}
 }
 
-func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	if !src.Plain(r) {
 		m.choice.disturb()
 		return m.copyOut.answer(conn, src, r)
 	}
 	method := m.choice.next(src.Verifying())
-	if err := m.methods[method].answer(conn, src, r); err != nil {
-		return err
+	if moved, err = m.methods[method].answer(conn, src, r); err != nil {
+		return moved, err
 	}
-	m.choice.moved(method, int(r.Length), time.Now())
-	return nil
+	if moved {
+		m.choice.moved(method, int(r.Length), time.Now())
+	} else {
+		m.choice.disturb()
+	}
+	return moved, nil
 }

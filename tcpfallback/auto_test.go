@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -146,6 +148,28 @@ func TestAutoIsNotDisturbedForEver(t *testing.T) {
 	}
 	if by := sends(choice, &now, 100, rate); by["splice"] != 100 || choice.String() != "splice" {
 		t.Errorf("%v, %s", by, choice)
+	}
+}
+
+// TestAutoCountsWhatItsMethodMoves alone: a file with holes is read and written where mmap is on
+// trial, and what is refused takes no time.
+func TestAutoCountsWhatItsMethodMoves(t *testing.T) {
+	path, _ := file(t, 1)
+	if err := os.Truncate(path, extent); err != nil {
+		t.Fatal(err)
+	}
+	for _, settled := range []bool{false, true} {
+		src := open(t, path)
+		if settled {
+			src.Close()
+		}
+		choice := &Choice{first: "copy", ready: beforeTrials, turn: slices.Index(trials(), "mmap")}
+		mine, theirs := pair(t)
+		go io.Copy(io.Discard, mine)
+		moved, err := newAutoOut(newCopyOut(compress.None, extent), choice).answer(theirs, src, wire.Request{Length: extent})
+		if moved || err != nil || choice.sent != 0 || choice.disturbed != 1 {
+			t.Errorf("moved: %v, %v; %d bytes of a trial, %d were cut short", moved, err, choice.sent, choice.disturbed)
+		}
 	}
 }
 

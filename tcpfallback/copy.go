@@ -37,7 +37,7 @@ func (*copyOut) name() string { return "copy" }
 
 func (*copyOut) release() {}
 
-func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	p, release := src.Hold(r)
 	if release != nil {
 		defer release()
@@ -45,10 +45,10 @@ func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 		p = m.buf[:min(int(r.Length), len(m.buf))]
 		ok, err := src.Read(r, p)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !ok {
-			return refuse(conn, r)
+			return false, refuse(conn, r)
 		}
 	}
 	m.chooser.Start()
@@ -58,11 +58,11 @@ func (m *copyOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 		status = wire.StatusCompressed
 	}
 	if err := m.write(conn, r, status, payload); err != nil {
-		return err
+		return false, err
 	}
 	m.chooser.Sent()
 	src.Sent(r, p)
-	return nil
+	return true, nil
 }
 
 // write sends the answer to r, header and payload in one call.
@@ -82,7 +82,8 @@ func (m *copyOut) write(conn net.Conn, r wire.Request, status wire.Status, paylo
 // read it. Where there is none it answers r, as copy does or with a refusal.
 func (m *copyOut) fileOf(conn net.Conn, src *transfer.Source, r wire.Request) (*os.File, error) {
 	if !src.Plain(r) {
-		return nil, m.answer(conn, src, r)
+		_, err := m.answer(conn, src, r)
+		return nil, err
 	}
 	file, err := src.File(r)
 	if file == nil && err == nil {

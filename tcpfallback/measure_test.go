@@ -168,7 +168,7 @@ type slowMethod struct {
 	delay time.Duration
 }
 
-func (s slowMethod) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (s slowMethod) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	time.Sleep(s.delay)
 	return s.method.answer(conn, src, r)
 }

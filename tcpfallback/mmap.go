@@ -27,20 +27,20 @@ func (*mmapOut) name() string { return "mmap" }
 
 func (m *mmapOut) release() { m.win.unmap() }
 
-func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
-		return err
+		return false, err
 	}
 	pages, err := m.win.of(file, r.Offset, int(r.Length))
 	switch {
 	case errors.Is(err, errSettled):
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	case errors.Is(err, io.ErrUnexpectedEOF): // nothing of it was sent yet: the lane lives on
 		src.Fail(r, err)
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	case err != nil: // there are file systems that have no mappings, and files with holes
-		return m.byHand(conn, src, r, file, false)
+		return false, m.byHand(conn, src, r, file, false)
 	}
 	err = m.write(conn, r, wire.StatusOK, pages)
 	switch {
@@ -50,7 +50,7 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) er
 		_, ferr := file.ReadAt(m.buf[:r.Length], r.Offset)
 		src.Fail(r, cmp.Or(ferr, io.ErrUnexpectedEOF))
 	}
-	return err
+	return err == nil, err
 }
 
 // windowSize is how much of a file is mapped at a time, bytes. To map each extent by

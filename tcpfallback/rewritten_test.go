@@ -33,17 +33,17 @@ type rewriterOut struct {
 	rewriter
 }
 
-func (m rewriterOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m rewriterOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
-		return err
+		return false, err
 	}
 	p := m.buf[:r.Length]
 	if _, err := file.ReadAt(p, r.Offset); err != nil {
-		return err
+		return false, err
 	}
 	if err := m.write(conn, r, wire.StatusOK, p); err != nil {
-		return err
+		return false, err
 	}
 	*m.at++
 	for i := range p {
@@ -51,17 +51,17 @@ func (m rewriterOut) answer(conn net.Conn, src *transfer.Source, r wire.Request)
 	}
 	f, err := os.OpenFile(m.path, os.O_WRONLY, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	if _, err := f.WriteAt(p, r.Offset); err != nil {
-		return err
+		return false, err
 	}
 	if err := os.Chtimes(m.path, time.Time{}, time.Unix(*m.at, 0)); err != nil {
-		return err
+		return false, err
 	}
 	src.Reread(r, m.buf)
-	return nil
+	return true, nil
 }
 
 // TestRewrittenSourceIsNoDamage: who rewrote it is this host, and not the path to the other.

@@ -20,10 +20,10 @@ type sendfileOut struct{ *copyOut }
 
 func (*sendfileOut) name() string { return "sendfile" }
 
-func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
-		return err
+		return false, err
 	}
 	a := wire.Answer{ID: r.ID, Length: r.Length}
 	a.Put(m.head[:])
@@ -32,13 +32,13 @@ func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request
 	case err == nil:
 		src.Reread(r, m.buf)
 	case errors.Is(err, errSettled):
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	case errors.Is(err, errNoSendfile):
-		return m.byHand(conn, src, r, file, true)
+		return false, m.byHand(conn, src, r, file, true)
 	default:
 		m.failIn(src, r, file, err)
 	}
-	return err
+	return err == nil, err
 }
 
 // errNoSendfile says that a file system has none, and that the header was sent.

@@ -57,7 +57,7 @@ func (s *server) Serve(ctx context.Context, src *transfer.Source) error {
 		if err != nil {
 			return err
 		}
-		if err := s.method.answer(s.conn, src, r); err != nil {
+		if _, err := s.method.answer(s.conn, src, r); err != nil {
 			return ended(ctx, err)
 		}
 	}

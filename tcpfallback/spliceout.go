@@ -35,33 +35,33 @@ func (m *spliceOut) release() {
 // spliceLeast is how much is worth it, bytes: of less the copy costs no more than a call.
 const spliceLeast = 16 << 10
 
-func (m *spliceOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m *spliceOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	if r.Length < spliceLeast {
 		return m.copyOut.answer(conn, src, r)
 	}
 	file, err := m.fileOf(conn, src, r)
 	if file == nil || err != nil {
-		return err
+		return false, err
 	}
 	n, err := m.fill(file, r.Offset, int(r.Length))
 	switch {
 	case errors.Is(err, errSettled):
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	case errors.Is(err, io.ErrUnexpectedEOF): // nothing of it was sent yet: the lane lives on
 		m.release()
 		src.Fail(r, err)
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	case err != nil: // there are file systems that have no splice, and users without a pipe
 		m.release()
-		return m.byHand(conn, src, r, file, false)
+		return false, m.byHand(conn, src, r, file, false)
 	}
 	if err := m.send(conn.(*net.TCPConn), r, file, n); err != nil {
 		m.release()
 		m.failIn(src, r, file, err) // the receiver waits for the rest
-		return err
+		return false, err
 	}
 	src.Reread(r, m.buf)
-	return nil
+	return true, nil
 }
 
 // send writes the header, the filled bytes that are in the pipe, and the rest of the extent.

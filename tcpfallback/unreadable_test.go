@@ -95,16 +95,16 @@ type noPagesOut struct {
 	spoil func(*transfer.Source)
 }
 
-func (m noPagesOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) error {
+func (m noPagesOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error) {
 	file, err := src.File(r)
 	if file == nil || err != nil {
-		return err
+		return false, err
 	}
 	if _, err := m.win.of(file, r.Offset, int(r.Length)); err != nil {
-		return err
+		return false, err
 	}
 	if err := unix.Mprotect(m.win.pages, unix.PROT_NONE); err != nil {
-		return err
+		return false, err
 	}
 	m.spoil(src)
 	return m.mmapOut.answer(conn, src, r)
