@@ -341,3 +341,70 @@ func TestDatagramsFitTheirRoom(t *testing.T) {
 		t.Errorf("%d bytes asked for, of %d, %v", d.due, s.room, err)
 	}
 }
+
+// between gives a receiver's end that has asked for one extent of 3000 bytes, in one ask, and the
+// sender's socket, which a test plays.
+func between(t *testing.T) (*datagramPuller, *kept, *datagrams) {
+	t.Helper()
+	here := netip.MustParseAddr("127.0.0.1")
+	var s [2]*datagrams
+	for i := range s {
+		var err error
+		if s[i], err = openDatagrams(here); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s[i].conn.Close() })
+	}
+	for i := range s {
+		if _, err := s[i].connect(netip.AddrPortFrom(here, s[1-i].port())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := newDatagramPuller(s[0], s[1].tag, 1472, transfer.LaneParams{Depth: 1, ExtentSize: 3000})
+	f := &kept{[]transfer.Extent{{Len: 3000}}, make(map[int64][]byte)}
+	if err := d.ask(t.Context(), f); err != nil || len(d.flying) != 1 {
+		t.Fatalf("%d asks, %v", len(d.flying), err)
+	}
+	return d, f, s[1]
+}
+
+// What came while others had the processor has not been lost.
+func TestDatagramsThatWaitAreTaken(t *testing.T) {
+	for tries := 0; ; tries++ { // they may have it again, for longer than a glance
+		d, f, there := between(t)
+		for from := 0; from < 3000; from += d.each() {
+			b := make([]byte, wire.DatagramHeaderSize+min(d.each(), 3000-from))
+			wire.Datagram{ID: d.oldest, Index: uint32(from / d.each())}.Put(b, &d.s.tag)
+			if _, err := there.conn.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.flying[0].at = time.Now().Add(-deaf)
+		for len(d.flying) > 0 && d.lost == 0 {
+			if err := d.hear(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(f.got[0]) == 3000 {
+			return
+		}
+		if tries == 10 {
+			t.Fatalf("%d datagrams count as lost", d.lost)
+		}
+	}
+}
+
+// Silence is a matter of time, however often the socket is looked at meanwhile.
+func TestSilenceOfDatagramsIsTime(t *testing.T) {
+	d, f, _ := between(t)
+	for range 10 {
+		d.flying[0].at = time.Now().Add(-late)
+		if err := d.hear(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.flying[0].at, d.heard = time.Now().Add(-late), time.Now().Add(-deaf)
+	if err := d.hear(t.Context(), f); err == nil || !strings.Contains(err.Error(), "no datagram has come") {
+		t.Errorf("%v", err)
+	}
+}

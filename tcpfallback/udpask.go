@@ -60,6 +60,9 @@ func (d *datagramPuller) ask(ctx context.Context, f transfer.Feed) error {
 // put makes the nth ask of those that are sent next.
 func (d *datagramPuller) put(n int, a ask) {
 	a.at = time.Now()
+	if len(d.flying) == 0 {
+		d.heard = a.at
+	}
 	id := d.oldest + uint32(len(d.flying))
 	w := wire.Ask{Request: a.of.e.Request(id), From: uint32(a.from), Bytes: uint32(a.bytes)}
 	w.Put(d.heads[n*wire.AskSize:], &d.theirs)

@@ -20,8 +20,11 @@ const (
 	// overtaken is how many later asks must have been answered for one to be lost sooner:
 	// packets seldom overtake as many others.
 	overtaken = 32
-	// deaf is how many times in turn late may pass without any answer.
-	deaf = 6
+	// glance is how long the socket is read at least before anything counts as lost: while
+	// others had the processor it may have come.
+	glance = 10 * time.Millisecond
+	// deaf is how long nothing may come of what was asked for.
+	deaf = 6 * late
 	// overhead is what the kernel adds to what a datagram takes of a socket's room, roughly.
 	overhead = 1024
 )
@@ -38,10 +41,11 @@ type datagramPuller struct {
 
 	extents []*assembly // the oldest first
 	spare   []*assembly
-	flying  []ask  // the oldest first; those that were answered behind it too
-	oldest  uint32 // ID of flying[0]
-	newest  uint32 // ID of the newest that was answered
-	silent  int    // times in turn that nothing came
+	flying  []ask     // the oldest first; those that were answered behind it too
+	oldest  uint32    // ID of flying[0]
+	newest  uint32    // ID of the newest that was answered
+	came    time.Time // when the socket gave something last
+	heard   time.Time // the same, of what was asked for; or since when anything is
 
 	in    []ipv4.Message
 	out   []ipv4.Message
@@ -157,16 +161,21 @@ func (d *datagramPuller) hear(ctx context.Context, f transfer.Feed) error {
 	if ctx.Err() != nil { // a new deadline would hide that
 		return ctx.Err()
 	}
-	n, err := d.read(d.flying[0].at.Add(late))
+	until := d.flying[0].at.Add(late)
+	if soon := time.Now().Add(glance); until.Before(soon) {
+		until = soon
+	}
+	n, err := d.read(until)
 	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
-		if d.silent++; d.silent > deaf {
-			return fmt.Errorf("no datagram has come from the sender for %v: is UDP filtered on the way?", deaf*late)
+		if time.Since(d.heard) > deaf {
+			return fmt.Errorf("no datagram has come from the sender for %v: is UDP filtered on the way?", deaf)
 		}
 		return d.again(func(a *ask, _ uint32) bool { return time.Since(a.at) >= late })
 	}
 	if err != nil {
 		return err
 	}
+	d.came = time.Now()
 	for i := range d.in[:n] {
 		m := &d.in[i]
 		b := m.Buffers[0][:m.N]
@@ -195,7 +204,7 @@ func (d *datagramPuller) take(b []byte, f transfer.Feed) error {
 	if h.Index >= count || a.have&(1<<h.Index) != 0 || len(data) != min(d.each(), a.bytes-int(h.Index)*d.each()) {
 		return nil
 	}
-	d.silent = 0
+	d.heard = d.came
 	a.have |= 1 << h.Index
 	of := a.of
 	of.left -= len(data)
