@@ -179,14 +179,15 @@ func (f *laneFeed) patience() time.Duration {
 
 // spare gives an extent that this lane has had for longer than limit, once each:
 // of several the one that was taken last, which would come last. One that is placed no
-// other lane can have: when it lands for too long, the lane is ended, and gives it back.
-func (f *laneFeed) spare(now time.Time, limit time.Duration) (Extent, *twin, bool) {
+// other lane can have: when it lands for too long, the lane is ended, and gives it back. Too
+// long is what is known of another lane: the link may be as slow.
+func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent, *twin, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := len(f.taken) - 1; i >= 0; i-- {
 		switch t := &f.taken[i]; {
 		case !t.placed.IsZero():
-			if now.Sub(t.placed) > max(limit, unknownTime) {
+			if known && now.Sub(t.placed) > max(limit, unknownTime) {
 				f.kill(errorf(CodeConnect, "an extent lands for longer than another lane would need for it"))
 			}
 		case t.twin == nil && now.Sub(t.at) > limit:
@@ -200,14 +201,14 @@ func (f *laneFeed) spare(now time.Time, limit time.Duration) (Extent, *twin, boo
 // takeOver asks once more for what another lane is too slow with. It is called
 // when nobody has anything else to do.
 func (f *laneFeed) takeOver() (Extent, bool) {
-	limit, now := f.patience(), time.Now()
+	limit, known, now := f.patience(), f.usual() > 0, time.Now()
 	f.l.mu.Lock()
 	defer f.l.mu.Unlock()
 	for _, other := range f.l.up {
 		if other == f {
 			continue
 		}
-		if e, tw, ok := other.spare(now, limit); ok {
+		if e, tw, ok := other.spare(now, limit, known); ok {
 			f.take(e, tw)
 			return e, true
 		}

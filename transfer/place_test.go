@@ -155,7 +155,7 @@ func TestPlacedExtentIsOneLanesAlone(t *testing.T) {
 		p.files[0] = &inbound{landing: nowhere{file}, total: 2, size: 2 * mib}
 		var ended error
 		slow := &laneFeed{l: &p.lanes, id: 1, kill: func(err error) { ended = errors.Join(ended, err) }}
-		quick := &laneFeed{l: &p.lanes, id: 2}
+		quick := &laneFeed{l: &p.lanes, id: 2, typical: unknownTime}
 		p.lanes.up[1], p.lanes.up[2] = slow, quick
 
 		shared := Extent{Off: mib, Len: mib}

@@ -86,3 +86,25 @@ func TestSlowLinkIsNoSilence(t *testing.T) {
 		}
 	})
 }
+
+// TestPlacedExtentsOnASlowLink: who has landed nothing yet does not know better than the lane
+// in whose file an extent lands for long.
+func TestPlacedExtentsOnASlowLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(lanes)
+		l.init(&pull{sched: newScheduler(mib)})
+		ended := false
+		busy := &laneFeed{l: l, id: 1, kill: func(error) { ended = true }}
+		idle := &laneFeed{l: l, id: 2}
+		l.up[1], l.up[2] = busy, idle
+		busy.taken = []taken{{Extent: Extent{Len: mib}, at: time.Now(), placed: time.Now()}}
+		time.Sleep(stallLimit)
+		if _, ok := idle.TryNext(); ok || ended {
+			t.Error("a lane was ended by one that knows nothing")
+		}
+		idle.typical = stallLimit / 3
+		if _, ok := idle.TryNext(); ok || !ended {
+			t.Error("it was not ended by one that is quicker")
+		}
+	})
+}
