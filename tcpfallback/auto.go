@@ -163,8 +163,9 @@ func (c *Choice) again() {
 	c.sent, c.counted, c.since = 0, 0, time.Time{}
 }
 
-// disturb says that something went by copy, since nothing else can move it, or was refused: it
-// is no part of a trial, which begins again.
+// disturb says that something went by copy, since nothing else can move it, or was refused, which
+// takes no time: it is no part of a trial, which begins again. What a method leaves to be read and
+// written is part of it: that is what one has of the method.
 func (c *Choice) disturb() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -113,17 +113,16 @@ func ofConnection(err error) bool {
 
 // byHand answers r from a file of which the kernel moves nothing by itself. Its header may
 // have been sent.
-func (m *copyOut) byHand(conn net.Conn, src *transfer.Source, r wire.Request, file *os.File, promised bool) error {
+func (m *copyOut) byHand(conn net.Conn, src *transfer.Source, r wire.Request, file *os.File, promised bool) (moved bool, err error) {
 	p := m.buf[:r.Length]
 	switch _, err := file.ReadAt(p, r.Offset); {
 	case err != nil && promised: // the receiver waits for what there is not
 		src.Fail(r, err)
-		return err
+		return false, err
 	case err != nil:
 		src.Fail(r, err)
-		return refuse(conn, r)
+		return false, refuse(conn, r)
 	}
-	var err error
 	if promised {
 		_, err = conn.Write(p)
 	} else {
@@ -132,5 +131,5 @@ func (m *copyOut) byHand(conn net.Conn, src *transfer.Source, r wire.Request, fi
 	if err == nil {
 		src.Sent(r, p)
 	}
-	return err
+	return err == nil, err
 }

@@ -40,7 +40,7 @@ func (m *mmapOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (m
 		src.Fail(r, err)
 		return false, refuse(conn, r)
 	case err != nil: // there are file systems that have no mappings, and files with holes
-		return false, m.byHand(conn, src, r, file, false)
+		return m.byHand(conn, src, r, file, false)
 	}
 	err = m.write(conn, r, wire.StatusOK, pages)
 	switch {

@@ -34,7 +34,7 @@ func (m *sendfileOut) answer(conn net.Conn, src *transfer.Source, r wire.Request
 	case errors.Is(err, errSettled):
 		return false, refuse(conn, r)
 	case errors.Is(err, errNoSendfile):
-		return false, m.byHand(conn, src, r, file, true)
+		return m.byHand(conn, src, r, file, true)
 	default:
 		m.failIn(src, r, file, err)
 	}

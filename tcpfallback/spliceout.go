@@ -53,7 +53,7 @@ func (m *spliceOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) 
 		return false, refuse(conn, r)
 	case err != nil: // there are file systems that have no splice, and users without a pipe
 		m.release()
-		return false, m.byHand(conn, src, r, file, false)
+		return m.byHand(conn, src, r, file, false)
 	}
 	if err := m.send(conn.(*net.TCPConn), r, file, n); err != nil {
 		m.release()

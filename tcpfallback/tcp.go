@@ -87,8 +87,8 @@ func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.Op
 // method moves the extent that r asks for to conn, header first.
 type method interface {
 	name() string
-	// answer reports whether it did that in its own way: what it can't move is read and
-	// written, or refused.
+	// answer reports whether the extent went, be it read and written where this method can't
+	// move it; else it was refused.
 	answer(conn net.Conn, src *transfer.Source, r wire.Request) (moved bool, err error)
 	// release gives back what the method holds of a file. It is called after the last answer.
 	release()

@@ -205,8 +205,8 @@ func (l *lanes) kill(id uint32, cause error) {
 	defer l.mu.Unlock()
 	if f := l.up[id]; f != nil {
 		f.kill(cause)
-	} else if o, ok := l.opening[id]; ok {
-		o.kill(cause)
+	} else if o, ok := l.opening[id]; ok { // this end may be about to find out why, with another code
+		time.AfterFunc(graceForCause, func() { o.kill(cause) })
 	}
 }
 
