@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/limit"
@@ -430,76 +429,4 @@ func (p *push) fileFailed(file uint32, err error) {
 	if serr := p.s.Send(msg); serr != nil {
 		p.cancel(serr)
 	}
-}
-
-func (p *push) receipts(m *wire.Receipt) error {
-	for i, file := range m.Files {
-		var sum *Digest
-		if len(m.Digests) > 0 {
-			sum = (*Digest)(m.Digests[i*wire.DigestSize:])
-		}
-		if err := p.receipt(file, sum); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *push) receipt(file uint32, sum *Digest) error {
-	f, err := p.Source.file(file)
-	if err != nil {
-		return err
-	}
-	if f != nil && f.entry.Kind != wire.Dir {
-		p.mu.Lock()
-		p.landed++
-		if p.DeleteSource && f.entry.Kind != wire.Stream {
-			p.arrived = append(p.arrived, f)
-		}
-		p.mu.Unlock()
-	}
-	p.settle(file, FileResult{Digest: sum})
-	return nil
-}
-
-// settle reports one entry's end, once.
-func (p *push) settle(file uint32, r FileResult) {
-	f := p.Source.settle(file)
-	if f == nil {
-		return
-	}
-	p.mu.Lock()
-	p.settled++
-	if r.Err != nil {
-		p.failures.add(r.Err, 1)
-	}
-	p.mu.Unlock()
-	if f.entry.Kind == wire.Dir && r.Err == nil {
-		return
-	}
-	r.Path, r.Size, r.Kind = f.path, f.size(), p.Source.verify
-	if p.DryRun {
-		dry(&f.entry, &r)
-	}
-	p.tell(p.Observer, func(o Observer) { o.File(r) })
-}
-
-func (p *push) done(m *wire.Done) error {
-	entries := p.Source.entries()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.result.Files = int(m.Files)
-	p.result.Bytes = m.Bytes
-	p.result.Resumed = m.Resumed
-	p.result.Elapsed = time.Duration(m.Nanoseconds)
-	p.redescribe()
-	p.result.Plan.Detail = p.detail()
-	p.result.Lanes = p.carried(m.Lanes)
-	if !p.complete || p.settled != entries {
-		return errorf(CodeOther, "%w: done after %d of %d entries", wire.ErrMalformed, p.settled, entries)
-	}
-	if p.landed != p.result.Files {
-		return errorf(CodeOther, "%w: %d files landed, and there are receipts for %d", wire.ErrMalformed, p.result.Files, p.landed)
-	}
-	return nil
 }
