@@ -1,7 +1,6 @@
 package tcpfallback
 
 import (
-	"net"
 	"os"
 	"syscall"
 
@@ -20,8 +19,8 @@ func nowhere(file *os.File) bool {
 
 // drop takes n bytes off the connection that are for nobody: the kernel gives their memory
 // back where it is (MSG_TRUNC, tcp(7)). b is room for them, and stays as it is.
-func drop(conn *net.TCPConn, n int, b []byte) error {
-	return rawRead(conn, n, func(fd, done int) (int, error) {
+func drop(conn *lowWater, n int, b []byte) error {
+	return conn.read(n, func(fd, done int) (int, error) {
 		k, _, err := unix.Recvfrom(fd, b[done:n], unix.MSG_TRUNC)
 		return k, err
 	})

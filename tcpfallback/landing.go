@@ -3,7 +3,6 @@ package tcpfallback
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -31,7 +30,7 @@ type landing interface {
 	// into moves n bytes. got is how many of them it has taken off the connection. An error
 	// that is no fileError is the connection's. With errUnfit nothing was written, and got
 	// bytes are in b.
-	into(conn *net.TCPConn, file *os.File, off int64, n int, b []byte) (got int, err error)
+	into(conn *lowWater, file *os.File, off int64, n int, b []byte) (got int, err error)
 	close()
 }
 
@@ -74,7 +73,7 @@ func (p *puller) wayIn(f transfer.Feed) (landing, error) {
 // place lands the payload of e in a file.
 func (p *puller) place(f transfer.FileFeed, e transfer.Extent, file *os.File) error {
 	b := p.buf[:e.Len]
-	got, err := p.way.into(p.conn.(*net.TCPConn), file, e.Off, e.Len, b)
+	got, err := p.way.into(&p.low, file, e.Off, e.Len, b)
 	var bad fileError
 	switch {
 	case err == nil:
@@ -83,13 +82,13 @@ func (p *puller) place(f transfer.FileFeed, e transfer.Extent, file *os.File) er
 	case errors.Is(err, errUnfit):
 		p.way.close()
 		p.way = nil
-		if _, err := io.ReadFull(p.conn, b[got:]); err != nil {
+		if err := p.fill(b[got:]); err != nil {
 			return err
 		}
 		p.answered()
 		return f.Land(e, b)
 	case errors.As(err, &bad): // what comes still of it is for nobody
-		if _, err := io.ReadFull(p.conn, b[got:]); err != nil {
+		if err := p.fill(b[got:]); err != nil {
 			return err
 		}
 		p.answered()

@@ -1,7 +1,6 @@
 package tcpfallback
 
 import (
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +15,13 @@ func (mmapIn) name() string { return "mmap" }
 
 func (mmapIn) close() {}
 
-func (mmapIn) into(conn *net.TCPConn, file *os.File, off int64, n int, _ []byte) (got int, err error) {
+func (mmapIn) into(conn *lowWater, file *os.File, off int64, n int, _ []byte) (got int, err error) {
 	inPage := int(off % int64(os.Getpagesize()))
 	pages, err := mapForWriting(file, off-int64(inPage), inPage+n)
 	if err != nil {
 		return 0, err
 	}
-	err = rawRead(conn, n, func(fd, done int) (int, error) {
+	err = conn.read(n, func(fd, done int) (int, error) {
 		k, err := unix.Read(fd, pages[inPage+done:])
 		if err == unix.EFAULT {
 			return 0, fileError{err}

@@ -29,6 +29,7 @@ type puller struct {
 	decoder  compress.Decoder
 	out      []byte // request headers that wait to be written
 	inFlight []transfer.Extent
+	low      lowWater
 	nextID   uint32 // of the next request
 	oldestID uint32 // of inFlight[0]
 }
@@ -48,6 +49,7 @@ func (p *puller) Close() error { return p.conn.Close() }
 // Pull asks and lands until the feed ends.
 func (p *puller) Pull(ctx context.Context, f transfer.Feed) error {
 	defer interrupt(ctx, p.conn)()
+	p.low.TCPConn, _ = p.conn.(*net.TCPConn)
 	var err error
 	if p.way, err = p.wayIn(f); err != nil {
 		return err
@@ -71,9 +73,13 @@ func (p *puller) Pull(ctx context.Context, f transfer.Feed) error {
 	}
 }
 
-// ask requests as many extents as may be in flight, in one write. It waits for an
-// extent only when nothing is in flight; io.EOF means that there are no more.
+// ask requests as many extents as may be in flight, in one write, once there is room for a
+// quarter of them: each write wakes the sender. It waits for an extent only when nothing is in
+// flight; io.EOF means that there are no more.
 func (p *puller) ask(ctx context.Context, f transfer.Feed) error {
+	if len(p.inFlight) > p.depth-max(p.depth/4, 1) {
+		return nil
+	}
 	p.out = p.out[:0]
 	for len(p.inFlight) < p.depth {
 		e, ok := f.TryNext()
@@ -103,7 +109,7 @@ func (p *puller) ask(ctx context.Context, f transfer.Feed) error {
 // landOne reads the answer to the oldest request and lands it.
 func (p *puller) landOne(f transfer.Feed) error {
 	var head [wire.HeaderSize]byte
-	if _, err := io.ReadFull(p.conn, head[:]); err != nil {
+	if err := p.fill(head[:]); err != nil {
 		return err
 	}
 	a, err := wire.ParseAnswer(head[:])
@@ -113,6 +119,9 @@ func (p *puller) landOne(f transfer.Feed) error {
 	e := p.inFlight[0]
 	if a.ID != p.oldestID || a.Status == wire.StatusOK && int(a.Length) != e.Len || a.Status == wire.StatusCompressed && int(a.Length) >= e.Len {
 		return fmt.Errorf("%w: an answer of %d bytes to request %d, expected %d bytes to %d", wire.ErrMalformed, a.Length, a.ID, e.Len, p.oldestID)
+	}
+	if err := p.low.expect(int(a.Length)); err != nil {
+		return err
 	}
 	if p.way != nil && a.Status == wire.StatusOK {
 		files := f.(transfer.FileFeed)
@@ -141,14 +150,13 @@ func (p *puller) answered() {
 func (p *puller) read(a wire.Answer, b []byte) error {
 	switch a.Status {
 	case wire.StatusOK:
-		_, err := io.ReadFull(p.conn, b)
-		return err
+		return p.fill(b)
 	case wire.StatusCompressed:
 		if p.packed == nil {
 			p.packed = make([]byte, len(p.buf))
 		}
 		packed := p.packed[:a.Length]
-		if _, err := io.ReadFull(p.conn, packed); err != nil {
+		if err := p.fill(packed); err != nil {
 			return err
 		}
 		return p.decoder.Decode(b, packed)

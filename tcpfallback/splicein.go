@@ -2,7 +2,6 @@ package tcpfallback
 
 import (
 	"io"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ func newSpliceIn() (landing, error) {
 
 func (*spliceIn) name() string { return "splice" }
 
-func (s *spliceIn) into(conn *net.TCPConn, file *os.File, off int64, n int, b []byte) (got int, err error) {
+func (s *spliceIn) into(conn *lowWater, file *os.File, off int64, n int, b []byte) (got int, err error) {
 	if file != s.last {
 		s.last, s.null = file, nowhere(file)
 	}
@@ -34,7 +33,7 @@ func (s *spliceIn) into(conn *net.TCPConn, file *os.File, off int64, n int, b []
 		return 0, drop(conn, n, b)
 	}
 	written := 0
-	err = rawRead(conn, n, func(fd, done int) (int, error) {
+	err = conn.read(n, func(fd, done int) (int, error) {
 		k, err := splice(fd, nil, s.in, nil, n-done)
 		if err != nil || k == 0 {
 			return k, err

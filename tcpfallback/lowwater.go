@@ -1,0 +1,65 @@
+package tcpfallback
+
+import (
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// bulk is how much of an extent shall have come before anybody is woken for it, bytes.
+// Go's netpoller is woken for all that comes, also while nobody waits: on loopback thousands of
+// times a second, by which the runtime's monitor never comes to rest either.
+const bulk = 512 << 10
+
+// lowWater is a connection that wakes who waits when there is enough of what is expected
+// (SO_RCVLOWAT, socket(7)).
+type lowWater struct {
+	*net.TCPConn // nil where a lane is encrypted
+	least        int
+}
+
+// expect says that so many bytes come next. Of much nobody hears before there is some of it.
+func (l *lowWater) expect(n int) error {
+	if l.TCPConn == nil || n < bulk || l.least == bulk {
+		return nil
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = l.set(int(fd), bulk) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func (l *lowWater) set(fd, n int) error {
+	l.least = n
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n))
+}
+
+// read is rawRead, and waits for no more than is missing. Whoever reads in another way may wait
+// for what never comes.
+func (l *lowWater) read(n int, call func(fd, done int) (int, error)) error {
+	return rawRead(l.TCPConn, n, func(fd, done int) (int, error) {
+		k, err := call(fd, done)
+		if err == unix.EAGAIN && l.least > n-done {
+			if err := l.set(fd, n-done); err != nil {
+				return 0, err
+			}
+			k, err = call(fd, done) // it may have come in between
+		}
+		return k, err
+	})
+}
+
+// fill reads len(b) bytes.
+func (p *puller) fill(b []byte) error {
+	if p.low.TCPConn == nil {
+		_, err := io.ReadFull(p.conn, b)
+		return err
+	}
+	return p.low.read(len(b), func(fd, done int) (int, error) { return unix.Read(fd, b[done:]) })
+}
