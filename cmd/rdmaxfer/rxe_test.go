@@ -173,7 +173,7 @@ func TestMemlockTooSmall(t *testing.T) {
 				swrap = small
 			}
 			r := tt.recvWith(rwrap)
-			tt.sendWith(swrap, "--transport", "rdma", src).want(transfer.CodeNoRDMA, "ibv_reg_mr", "ulimit -l unlimited")
+			tt.sendWith(swrap, "--transport", "rdma", src).want(transfer.CodeNoRDMA, "64 KiB of locked memory", "ulimit -l unlimited")
 			r.want(transfer.CodeNoRDMA, "ulimit -l unlimited")
 			r = tt.recvWith(rwrap)
 			s := tt.sendWith(swrap, src)

@@ -26,8 +26,9 @@ const LeastMemory = transfer.DefaultDepth * transfer.DefaultExtentSize
 // pools and windows, of all its sessions. Its methods may be called from several
 // goroutines.
 type Budget struct {
-	total int64 // bytes
-	why   string
+	total int64  // bytes
+	why   string // no more
+	mend  string // of that
 
 	mu      sync.Mutex
 	left    int64
@@ -39,14 +40,17 @@ type Budget struct {
 // of RLIMIT_MEMLOCK (getrlimit(2)) where that binds it. The rest of that is for what is
 // pinned beside: headers, and what devices have of queues.
 func NewBudget(bytes int64) *Budget {
-	b := &Budget{total: bytes, why: "--memory"}
-	lower := func(n int64, why string) {
+	const raise = "raise that"
+	b := &Budget{total: bytes, why: "--memory", mend: raise}
+	lower := func(n int64, why, mend string) {
 		if n < b.total {
-			b.total, b.why = n, why
+			b.total, b.why, b.mend = n, why, mend
 		}
 	}
-	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory.max")
-	lower(lockedMemory("/proc/self"), "15/16 of ulimit -l")
+	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory.max", raise)
+	most, limit := lockedMemory("/proc/self")
+	lower(most, fmt.Sprintf("a limit of %d KiB of locked memory", limit>>10),
+		"raise it (ulimit -l unlimited, or LimitMEMLOCK= in the service, or memlock in /etc/security/limits.conf)")
 	b.left = b.total
 	return b
 }
@@ -65,13 +69,14 @@ func (b *Budget) Enough() error {
 	return nil
 }
 
-// lockedMemory is what NewBudget takes of RLIMIT_MEMLOCK. proc is as in locksMemory.
-func lockedMemory(proc string) int64 {
+// lockedMemory is what NewBudget takes of RLIMIT_MEMLOCK, and that. proc is as in locksMemory.
+func lockedMemory(proc string) (most, limit int64) {
 	var lim unix.Rlimit
 	if locksMemory(proc) || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &lim) != nil || lim.Cur >= math.MaxInt64 {
-		return math.MaxInt64
+		return math.MaxInt64, math.MaxInt64
 	}
-	return int64(lim.Cur - lim.Cur/16)
+	limit = int64(lim.Cur)
+	return limit - limit/16, limit
 }
 
 // locksMemory reports whether a process, whose directory in /proc that is, has CAP_IPC_LOCK
@@ -189,6 +194,6 @@ func (b *Budget) give(bytes int) {
 func (b *Budget) spent(want int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return fmt.Errorf("a lane wants %d KiB of registered memory, and %d KiB are left of the %d KiB that %s allows: raise that, or use fewer --lanes",
-		want>>10, b.left>>10, b.total>>10, b.why)
+	return fmt.Errorf("a lane wants %d KiB of registered memory, and %d KiB are left of the %d KiB that %s allows: %s, or use fewer --lanes",
+		want>>10, b.left>>10, b.total>>10, b.why, b.mend)
 }

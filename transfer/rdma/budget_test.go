@@ -127,7 +127,7 @@ func TestLockedMemory(t *testing.T) {
 		if c.bound {
 			want = int64(lower.Cur) * 15 / 16
 		}
-		if got := lockedMemory(proc); got != want {
+		if got, _ := lockedMemory(proc); got != want {
 			t.Errorf("%s: %d bytes, want %d", name, got, want)
 		}
 	}
