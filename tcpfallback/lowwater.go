@@ -55,9 +55,9 @@ func (l *lowWater) read(n int, call func(fd, done int) (int, error)) error {
 	})
 }
 
-// fill reads len(b) bytes.
+// fill reads len(b) bytes. Where nothing was ever expected it allocates nothing for that.
 func (p *puller) fill(b []byte) error {
-	if p.low.TCPConn == nil {
+	if p.low.least == 0 {
 		_, err := io.ReadFull(p.conn, b)
 		return err
 	}
