@@ -108,7 +108,9 @@ func (k *keeper) stream() {
 		g.paths[0].busy = want
 		g.up = g.up[:want]
 	}
-	k.announce(g, k.trouble) // of those that have proved to pay; not of those that are tried now
+	if !k.streams.trying() || want > len(g.up) { // else these are tried still
+		k.announce(g, k.trouble)
+	}
 	if n := g.missing(); n > 0 {
 		k.open(g, n)
 	}

@@ -44,6 +44,11 @@ func TestStreamsThatPay(t *testing.T) {
 					if end.err != nil || end.Bytes != size || end.Plan.Lanes != c.want {
 						t.Errorf("%d bytes by %d lanes, want %d; %v", end.Bytes, end.Plan.Lanes, c.want, end.err)
 					}
+					for _, p := range end.plans {
+						if c.shared && p.Lanes != 1 {
+							t.Errorf("lanes that were tried alone are told of: %+v", p)
+						}
+					}
 				}
 			})
 		})
