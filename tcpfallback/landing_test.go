@@ -353,19 +353,3 @@ func pipes(t *testing.T) (n int) {
 	}
 	return n
 }
-
-// TestSignalsLeaveRoom: what one breaks off is begun again, and nothing else is.
-func TestSignalsLeaveRoom(t *testing.T) {
-	for _, want := range []error{nil, unix.ENOSPC} {
-		calls := 0
-		err := uninterrupted(func() error {
-			if calls++; calls < 3 {
-				return unix.EINTR
-			}
-			return want
-		})
-		if err != want || calls != 3 {
-			t.Errorf("%v after %d calls, want %v", err, calls, want)
-		}
-	}
-}

@@ -4,6 +4,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
 // mmapIn reads from the socket into the file's pages, mapped shared: one copy by the CPU.
@@ -42,7 +44,7 @@ func mapForWriting(file *os.File, off int64, n int) (pages []byte, err error) {
 		return nil, fileError{err}
 	}
 	cerr := raw.Control(func(fd uintptr) {
-		switch err = uninterrupted(func() error { return unix.Fallocate(int(fd), 0, off, int64(n)) }); err {
+		switch err = transfer.Allocate(int(fd), off, int64(n)); err {
 		case nil:
 		case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV:
 			err = errUnfit
@@ -59,14 +61,4 @@ func mapForWriting(file *os.File, off int64, n int) (pages []byte, err error) {
 		err = fileError{errSettled}
 	}
 	return pages, err
-}
-
-// uninterrupted calls again what a signal broke off: Go's own scheduler sends them, and
-// fallocate of tmpfs heeds them in older kernels.
-func uninterrupted(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }

@@ -37,7 +37,7 @@ func OpenLandingWindow(file *os.File, off int64, n int, onDemand bool) (*Landing
 		if w.OnDemand = fs.Type != unix.TMPFS_MAGIC; w.OnDemand && (!onDemand || windowed[int64(fs.Type)] == "") {
 			return fmt.Errorf("%w: a file system of type %#x, and a device that does not page", ErrNoWindow, fs.Type)
 		}
-		switch err := uninterrupted(func() error { return unix.Fallocate(fd, 0, off, int64(n)) }); {
+		switch err := Allocate(fd, off, int64(n)); {
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 			return fmt.Errorf("%w: fallocate: %w", ErrNoWindow, err)
 		case err != nil:
@@ -53,6 +53,12 @@ func OpenLandingWindow(file *os.File, off int64, n int, onDemand bool) (*Landing
 		return nil, err
 	}
 	return w, nil
+}
+
+// Allocate makes room for n bytes at off of a file (fallocate(2)), whatever signals come. Its
+// errors are the call's.
+func Allocate(fd int, off, n int64) error {
+	return uninterrupted(func() error { return unix.Fallocate(fd, 0, off, n) })
 }
 
 // uninterrupted calls again what a signal broke off: Go's own scheduler sends them, and
