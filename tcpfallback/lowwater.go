@@ -9,8 +9,8 @@ import (
 )
 
 // bulk is how much of an extent shall have come before anybody is woken for it, bytes.
-// Go's netpoller is woken for all that comes, also while nobody waits: on loopback thousands of
-// times a second, by which the runtime's monitor never comes to rest either.
+// Go's netpoller is woken for all that comes, also while nobody waits: on loopback more than a
+// thousand times a second, by which the runtime's monitor never came to rest either.
 const bulk = 512 << 10
 
 // lowWater is a connection that wakes who waits when there is enough of what is expected
