@@ -27,7 +27,8 @@ type part struct {
 	recorded bool // the ledger knows that it was finished, or given up; s.mu guards it
 
 	mu     sync.Mutex
-	file   *os.File    // nil when a small file was written whole and has a name in the hidden directory
+	file   *os.File    // nil when a small file was written whole and has a name in the hidden directory, or is bare
+	bare   int         // descriptor of a file without a name until somebody wants more of it than its name; else 0
 	set    bool        // mode and times are, and nothing was written since
 	direct *directFile // the same, past the page cache; nil when there is none, or none yet
 	tried  bool        // to open that
@@ -144,10 +145,27 @@ func (p *part) open() (_ *os.File, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.set = false
-	if p.file == nil && !p.done {
+	if p.opened() == nil && !p.done {
 		p.file, err = p.s.openPart(&p.e, os.O_RDWR)
 	}
 	return p.file, err
+}
+
+// opened gives the part's file, nil when it is closed, for who holds the lock.
+func (p *part) opened() *os.File {
+	if p.bare != 0 {
+		p.file, p.bare = os.NewFile(uintptr(p.bare), p.e.Path), 0
+	}
+	return p.file
+}
+
+// descriptor gives the same, 0 when it is closed: what has no name by now needs no *os.File,
+// which costs a small file a system call and a finalizer.
+func (p *part) descriptor() int {
+	if p.file != nil {
+		return int(p.file.Fd())
+	}
+	return p.bare
 }
 
 // hole is the unit in which a file's zeroes are looked for, bytes: a page, of which
@@ -195,7 +213,8 @@ func zero(b []byte) bool { return string(b) == string(zeroes[:len(b)]) }
 func (p *part) finish() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.file == nil || p.set {
+	fd := p.descriptor()
+	if fd == 0 || p.set {
 		return nil
 	}
 	if p.e.Kind == wire.File && p.name != "" {
@@ -208,7 +227,7 @@ func (p *part) finish() error {
 				p.s.path(p.e.Path), st.Size(), p.e.Size)
 		}
 	}
-	if err := setMeta(p.file, &p.e, p.mode, &p.s.who); err != nil {
+	if err := setMeta(fd, &p.e, p.mode, &p.s.who); err != nil {
 		return p.failed("setting mode and times of", err)
 	}
 	p.set = true
@@ -219,7 +238,7 @@ func (p *part) finish() error {
 func (p *part) closed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.file == nil
+	return p.descriptor() == 0
 }
 
 func (p *part) close() {
@@ -230,12 +249,16 @@ func (p *part) close() {
 
 // closeFile is close, for who holds the lock.
 func (p *part) closeFile() {
+	if p.name == "" && p.descriptor() != 0 {
+		p.s.d.nameless.Add(-1)
+	}
+	if p.bare != 0 {
+		unix.Close(p.bare)
+		p.bare = 0
+	}
 	if p.file != nil {
 		p.file.Close()
 		p.file = nil
-		if p.name == "" {
-			p.s.d.nameless.Add(-1)
-		}
 	}
 	p.direct.close()
 	p.direct = nil
@@ -260,7 +283,7 @@ var errDoubt = errors.New("its file system failed to write something, and does n
 // may take pages for clean that it could not write.
 func (p *part) sync() error {
 	p.mu.Lock()
-	file, bad := p.file, p.bad
+	file, bad := p.opened(), p.bad
 	if p.done || bad != nil {
 		p.mu.Unlock()
 		return bad

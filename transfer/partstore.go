@@ -30,7 +30,7 @@ func (p *part) reader() (*os.File, error) {
 	f, err := p.again(os.O_RDONLY)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.file == nil || !errors.Is(err, fs.ErrPermission) {
+	if p.opened() == nil || !errors.Is(err, fs.ErrPermission) {
 		return f, err
 	}
 	var twin int

@@ -34,7 +34,7 @@ func (d *rottenIn) Commit(list []Whole) []error {
 		}
 		f, err := p.s.root.OpenFile(p.name, os.O_RDWR, 0)
 		if p.name == "" {
-			f, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", p.file.Fd()), os.O_RDWR, 0)
+			f, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", p.descriptor()), os.O_RDWR, 0)
 		}
 		if err != nil {
 			d.s.t.Error(err)

@@ -72,7 +72,7 @@ func (s *staging) complete(f *os.File, e *wire.Entry) error {
 	if len(e.Attrs) > 0 { // its bits may forbid them
 		_ = f.Chmod(fs.FileMode(e.Mode&0o777 | 0o200))
 	}
-	if err := setMeta(f, e, unknownMode, &s.who); err != nil {
+	if err := setMeta(int(f.Fd()), e, unknownMode, &s.who); err != nil {
 		_ = f.Chmod(fs.FileMode(e.Mode & 0o777))
 		return errorf(CodeLocalIO, "setting owner and attributes of %s: %w", s.path(e.Path), err)
 	}
@@ -106,6 +106,9 @@ func (s *staging) finished(e *wire.Entry) (done *Finished, file *os.File, named 
 		}
 		return nil, nil, false
 	default:
+		return nil, nil, false
+	}
+	if _, finished := s.ledger.Len(); finished == 0 { // as mostly, and the key costs a SHA-256
 		return nil, nil, false
 	}
 	was, ok := s.ledger.Finished(partKey(e))

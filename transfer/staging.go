@@ -181,7 +181,7 @@ func (s *staging) Finish(e *wire.Entry) error {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
 	defer dir.Close()
-	if err = setMeta(dir, e, unknownMode, &s.who); err != nil {
+	if err = setMeta(int(dir.Fd()), e, unknownMode, &s.who); err != nil {
 		err = errorf(CodeLocalIO, "setting mode and times of %s: %w", s.path(e.Path), err)
 	}
 	// It has a name in any case, and files in it have receipts.
@@ -376,8 +376,7 @@ const unknownMode = ^uint32(0)
 // setMeta sets whose a file is, the permission bits (setuid and setgid are dropped),
 // unless they are what it has, attributes and times. A user's attributes come before the
 // bits that may forbid them, and lists after those, which change them.
-func setMeta(f *os.File, e *wire.Entry, has uint32, who *accounts) error {
-	fd := int(f.Fd())
+func setMeta(fd int, e *wire.Entry, has uint32, who *accounts) error {
 	if err := setOwner(fd, e.Owner, who); err != nil {
 		return fmt.Errorf("owner: %w (receive as root, or send without --owner)", err)
 	}
@@ -398,7 +397,7 @@ func setMeta(f *os.File, e *wire.Entry, has uint32, who *accounts) error {
 	// futimens(3), which Go does not have: utimensat(2) without a path.
 	mtime := unix.NsecToTimespec(e.MTimeNS)
 	both := [2]unix.Timespec{mtime, mtime}
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, f.Fd(), 0, uintptr(unsafe.Pointer(&both)), 0, 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&both)), 0, 0, 0)
 	if errno != 0 {
 		return errno
 	}

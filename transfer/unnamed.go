@@ -96,10 +96,9 @@ func (s *staging) putNameless(e *wire.Entry, b []byte) (Landing, error) {
 		s.d.nameless.Add(-1)
 		return nil, nil
 	}
-	p := &part{s: s, e: *e, file: os.NewFile(uintptr(fd), e.Path)}
+	p := &part{s: s, e: *e, bare: fd}
 	var st unix.Statx_t
-	if len(b) > 0 {
-		_, err = p.file.WriteAt(b, 0)
+	if err = writeAll(fd, b); err == nil {
 		s.store.cached.Add(int64(len(b)))
 	}
 	if err == nil {
@@ -116,6 +115,21 @@ func (s *staging) putNameless(e *wire.Entry, b []byte) (Landing, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// writeAll writes b at the beginning of a file.
+func writeAll(fd int, b []byte) error {
+	for off := 0; off < len(b); {
+		n, err := unix.Pwrite(fd, b[off:], int64(off))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("pwrite", err)
+		default:
+			off += n
+		}
+	}
+	return nil
 }
 
 // mayBeNameless says whether a file shall have no name while it lands, and takes one of
@@ -151,7 +165,9 @@ func (s *staging) call(p *part, dir *os.File) error {
 	if p.name != "" {
 		return s.renameIn(dir, p.name, &p.e)
 	}
-	fd := int(p.file.Fd())
+	p.mu.Lock()
+	fd := p.descriptor()
+	p.mu.Unlock()
 	err := s.nameless.link(fd, int(dir.Fd()), path.Base(p.e.Path))
 	if !errors.Is(err, fs.ErrExist) {
 		return s.renamed(&p.e, err)
