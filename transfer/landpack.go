@@ -2,11 +2,13 @@ package transfer
 
 import (
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
-// Of a pack, each packShare files are landed by one goroutine, up to packHands at once, of
-// all lanes and transfers: a file system makes several files at a time, and takes a
+// A pack is landed by up to packHands goroutines at once, of all lanes and transfers, who take
+// packShare files of it at a time: a file system makes several files at a time, and takes a
 // processor for each.
 const (
 	packShare = 16
@@ -18,23 +20,39 @@ var hands = make(chan struct{}, min(packHands, runtime.GOMAXPROCS(0)))
 
 // landPack takes the bytes of a pack.
 func (p *pull) landPack(e Extent, b []byte) {
-	members := p.sched.unpack(e)
-	shares := min((len(members)+packShare-1)/packShare, cap(hands))
-	var others sync.WaitGroup
-	for ; shares > 1; shares-- {
-		n := len(members) / shares
-		share, content := members[:n], b
-		for _, m := range share {
-			b = b[m.size:]
+	shares := shareOut(p.sched.unpack(e), b)
+	var next atomic.Int32
+	work := func() {
+		for i := int(next.Add(1)); i <= len(shares); i = int(next.Add(1)) {
+			p.landShare(shares[i-1])
 		}
-		members = members[n:]
-		others.Go(func() { p.landShare(share, content) })
 	}
-	p.landShare(members, b)
+	var others sync.WaitGroup
+	for range min(len(shares), cap(hands)) - 1 {
+		others.Go(work)
+	}
+	work()
 	others.Wait()
 }
 
-func (p *pull) landShare(members []packed, b []byte) {
+// share is some of the files of a pack, and their bytes.
+type share struct {
+	members []packed
+	content []byte
+}
+
+// shareOut cuts a pack into its shares.
+func shareOut(members []packed, b []byte) (shares []share) {
+	for part := range slices.Chunk(members, packShare) {
+		shares = append(shares, share{part, b})
+		for _, m := range part {
+			b = b[m.size:]
+		}
+	}
+	return shares
+}
+
+func (p *pull) landShare(s share) {
 	select {
 	case hands <- struct{}{}:
 	case <-p.ctx.Done():
@@ -42,7 +60,8 @@ func (p *pull) landShare(members []packed, b []byte) {
 	}
 	var ready []commit
 	failed := make(map[*inbound]error)
-	for _, m := range members {
+	b := s.content
+	for _, m := range s.members {
 		if f := p.file(m.file); f != nil {
 			switch whole, err := p.landWhole(f, b[:m.size]); {
 			case err != nil:

@@ -25,7 +25,15 @@ const DefaultPort = "18700"
 // time that 5 MiB more are used up, which of small files took a twentieth of the time.
 const collectAfter = 24 << 20
 
+// leastAtOnce is how much Go code may run at a time, where the machine has fewer processors and
+// nobody set GOMAXPROCS: who is in a system call counts until the runtime's monitor looks, and
+// a receiver of small files is in little else.
+const leastAtOnce = 4
+
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastAtOnce {
+		runtime.GOMAXPROCS(leastAtOnce)
+	}
 	inUse := make([]byte, collectAfter) // as the collector sees it: nobody touches it, so it takes no memory
 	ctx, stop := untilSignal()
 	err := newApp().RunContext(ctx, os.Args)
