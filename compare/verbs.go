@@ -165,7 +165,7 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 		}
 		perSecond := float64(got.Messages) / got.Elapsed.Seconds()
 		rate := perSecond*float64(o.Size) + got.Back
-		r.Here, r.There, r.Inline, r.MTU = got.Local, got.Remote, got.Inlined, got.MTU
+		r.Here, r.There, r.Inline, r.Signal, r.MTU = got.Local, got.Remote, got.Inlined, got.Signal, got.MTU
 		r.Messages, r.Lost, r.Doorbells, r.Rounds = r.Messages+got.Messages, r.Lost+got.Lost, r.Doorbells+got.Posts, r.Rounds+1
 		if o.Latency {
 			merged.Merge(got.Trips)
@@ -174,6 +174,9 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 			r.Rates = append(r.Rates, rate)
 		}
 		moved := float64(got.Sent) * float64(o.Size)
+		if o.Both { // the CPU is for both directions, the warm-up's included
+			moved *= rate / (perSecond * float64(o.Size))
+		}
 		costs = append(costs, cost{[2]float64{moved, moved}, got.Here, got.There})
 		for i := range peers {
 			if failed = r.measurePeer(ctx, m, &peers[i], &o, perSecond, all); failed != nil {
@@ -220,7 +223,7 @@ func (r *VerbsReport) measurePeer(ctx context.Context, m verbsMeter, p *Peer, o 
 		all[p.Name] = s
 	}
 	got, err := measure(ctx, PeerLoad{o.Size, o.Depth, o.Duration, perSecond, o})
-	if m.Ended() != nil {
+	if m.Ended() != nil || err != nil && ctx.Err() != nil {
 		return err
 	}
 	if err != nil {

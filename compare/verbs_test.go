@@ -32,6 +32,7 @@ func (m *verbsTruth) Verbs(_ context.Context, _ transfer.Verbs, l transfer.Verbs
 	}
 	r := &transfer.VerbsMeasurement{Local: "rxe_b", Remote: "rxe_a", Here: transfer.CPU{User: time.Second}, There: transfer.CPU{System: time.Second}, Lost: 1}
 	r.Messages, r.Sent, r.Elapsed, r.MTU = 1000, 1250, time.Second, 4096
+	r.Signal = 32 // whatever was asked for
 	if l.Both {
 		r.Back = 1e6
 	}
@@ -53,7 +54,7 @@ func TestVerbsAreReportedAsUsed(t *testing.T) {
 		t.Errorf("%d times %+v", len(m.asked), a)
 	}
 	want := 1000*4096.0 + 1e6 // both directions
-	if r.Rate.Median != want || r.Messages != 3000 || r.Lost != 3 || r.Rounds != 3 || r.MTU != 4096 || math.Abs(r.CPU.Here.User-1e9/(1250*4096)) > 1e-6 {
+	if r.Rate.Median != want || r.Messages != 3000 || r.Lost != 3 || r.Rounds != 3 || r.MTU != 4096 || r.Signal != 32 || math.Abs(r.CPU.Here.User-1e9/(1.25*want)) > 1e-6 {
 		t.Errorf("%+v", r)
 	}
 	if len(r.Peers) != 1 || math.Abs(r.Peers[0].RateRatio.Median-want/1e6) > 1e-9 || r.Peers[0].Trip != nil {

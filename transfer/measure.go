@@ -253,7 +253,7 @@ func (m *Meter) Measure(ctx context.Context, l Load) (*Measurement, error) {
 		errorf(CodeConnect, "the receiver lives, and has not said for too long what it has measured"))
 	defer cancel()
 	m.loads <- l
-	if err := m.p.s.Send(ask); err != nil {
+	if err := m.say(ask); err != nil {
 		return nil, err
 	}
 	var r Measurement
@@ -305,7 +305,7 @@ func (m *Meter) Hardware(ctx context.Context) (*wire.Hardware, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, openLimit, errorf(CodeConnect, "the receiver lives, and has not said for too long what its host is"))
 	defer cancel()
-	if err := m.p.s.Send(&wire.AskHardware{}); err != nil {
+	if err := m.say(&wire.AskHardware{}); err != nil {
 		return nil, err
 	}
 	msg, err := m.event(ctx)
@@ -327,6 +327,16 @@ func (p *push) endLanes() {
 	}
 	p.mu.Unlock()
 	p.lanes.Wait()
+}
+
+// say tells the receiver something. What can't be told ends the session, as all that asks
+// [Meter.Ended] afterwards must know.
+func (m *Meter) say(msg wire.Message) error {
+	err := m.p.s.Send(msg)
+	if m.err == nil {
+		m.err = err
+	}
+	return err
 }
 
 func (m *Meter) event(ctx context.Context) (wire.Message, error) {

@@ -172,18 +172,8 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 	case int64(m.Size)*int64(m.Depth) > MaxInFlight:
 		return nil, errorf(CodeUsage, "%d extents of %d bytes in flight are more than a lane has room for (%d bytes)", m.Depth, m.Size, MaxInFlight)
 	case m.Transport == TransportRDMA && rdma:
-		if p.rail == "" {
-			names, _, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout, Again: p.looked})
-			p.looked = true
-			if p.ctx.Err() != nil {
-				return nil, context.Cause(p.ctx)
-			}
-			if err != nil {
-				return nil, errorf(CodeNoRDMA, "%w", err)
-			}
-			p.rail = names[0]
-		}
-		return p.RDMA, nil
+		_, err := p.measuredRail()
+		return p.RDMA, err
 	case m.Transport == TransportTCP && tcp:
 		return p.TCP, nil
 	case m.Transport == TransportUDP && tcp && p.UDP != nil:
@@ -192,6 +182,24 @@ func (p *pull) measuredTransport(m *wire.Measure) (PullTransport, error) {
 		return nil, errorf(CodeNoRDMA, "%s", reason)
 	}
 	return nil, errorf(CodeUsage, "no %s lanes: the receiver was told to use %s", Printable(m.Transport), p.Transport)
+}
+
+// measuredRail is the path of RDMA's that is measured: the best of those that were tried. It
+// is looked for once, and again after a failure.
+func (p *pull) measuredRail() (string, error) {
+	if p.rail != "" {
+		return p.rail, nil
+	}
+	names, _, err := p.RDMA.Paths(p.ctx, PathQuery{Hello: p.hello, Scout: p.scout, Again: p.looked})
+	p.looked = true
+	if p.ctx.Err() != nil {
+		return "", context.Cause(p.ctx)
+	}
+	if err != nil {
+		return "", errorf(CodeNoRDMA, "%w", err)
+	}
+	p.rail = names[0]
+	return p.rail, nil
 }
 
 // measuredFeed asks for the extents of one file in turn, so many at once, and forgets

@@ -16,7 +16,7 @@ type ToolServer interface {
 	// Serve runs the end that ask names until done is closed or ctx ends, and then until
 	// the program is gone. It calls ready once when the program listens; an error of that
 	// is one of Serve.
-	Serve(ctx context.Context, hello *wire.Hello, ask *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error)
+	Serve(ctx context.Context, rail string, ask *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error)
 }
 
 // ToolAt is where the receiver's end of a tool can be reached.
@@ -50,7 +50,7 @@ func (m *Meter) Tool(ctx context.Context, ask *wire.RunTool, client func(context
 	limit := time.Duration(ask.Nanoseconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit+3*graceToEnd, errorf(CodeConnect, "the receiver lives, and has not said for too long what became of the program that it should run"))
 	defer cancel()
-	if err := m.p.s.Send(ask); err != nil {
+	if err := m.say(ask); err != nil {
 		return CPU{}, err
 	}
 	var ran error
@@ -64,7 +64,7 @@ func (m *Meter) Tool(ctx context.Context, ask *wire.RunTool, client func(context
 			if ready {
 				return CPU{}, m.wrong(msg)
 			}
-			if ran, err = m.runClient(ctx, limit, ask, msg, client), m.p.s.Send(&wire.ToolDone{}); err != nil {
+			if ran, err = m.runClient(ctx, limit, ask, msg, client), m.say(&wire.ToolDone{}); err != nil {
 				return CPU{}, err
 			}
 		case *wire.ToolEnded:
@@ -135,9 +135,16 @@ func (p *pull) serveTool(ask *wire.RunTool) (CPU, error) {
 	case <-p.toolDone:
 	default:
 	}
+	var rail string
+	if ask.Tool.RDMA() {
+		var err error
+		if rail, err = p.measuredRail(); err != nil {
+			return CPU{}, err
+		}
+	}
 	busy, soft := hostBusy()
 	told := false
-	cpu, err := p.Tools.Serve(ctx, p.hello, ask, func(ready *wire.ToolReady) error {
+	cpu, err := p.Tools.Serve(ctx, rail, ask, func(ready *wire.ToolReady) error {
 		told = true
 		return p.s.Send(ready)
 	}, p.toolDone)

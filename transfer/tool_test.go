@@ -13,7 +13,7 @@ import (
 // tools is a ToolServer of a test's.
 type tools func(ctx context.Context, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error)
 
-func (f tools) Serve(ctx context.Context, _ *wire.Hello, _ *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error) {
+func (f tools) Serve(ctx context.Context, _ string, _ *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error) {
 	return f(ctx, ready, done)
 }
 

@@ -14,8 +14,8 @@ import (
 
 // Verbs makes the ends of a measurement of the verbs alone.
 type Verbs interface {
-	// Passive makes the receiver's end; told is for the sender.
-	Passive(hello *wire.Hello, ask *wire.Verbs) (end VerbsEnd, told *wire.VerbsEnd, err error)
+	// Passive makes the receiver's end on a path of RDMA's, by its name; told is for the sender.
+	Passive(rail string, ask *wire.Verbs) (end VerbsEnd, told *wire.VerbsEnd, err error)
 	// Active makes the sender's, at the address of its own that the receiver chose.
 	Active(at *wire.Candidate, load VerbsLoad) (end VerbsEnd, told *wire.VerbsEnd, err error)
 }
@@ -43,6 +43,7 @@ type VerbsResult struct {
 	Posts    int64                   // doorbells
 	Trips    *hdrhistogram.Histogram // nanoseconds, of whole round trips; nil of bandwidth
 	Inlined  bool
+	Signal   int // messages a completion, at the most
 	MTU      int // bytes
 }
 
@@ -67,7 +68,7 @@ func (m *Meter) Verbs(ctx context.Context, v Verbs, l VerbsLoad) (*VerbsMeasurem
 	limit := time.Duration(l.Nanoseconds)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit+2*graceToMeasure, errorf(CodeConnect, "the receiver lives, and has not said for too long what it has measured"))
 	defer cancel()
-	if err := m.p.s.Send(&l.Verbs); err != nil {
+	if err := m.say(&l.Verbs); err != nil {
 		return nil, err
 	}
 	msg, err := m.event(ctx)
@@ -90,7 +91,7 @@ func (m *Meter) Verbs(ctx context.Context, v Verbs, l VerbsLoad) (*VerbsMeasurem
 	if early != nil { // the receiver's end broke, and no more will come
 		return nil, m.verbsOver(early)
 	}
-	if err := m.p.s.Send(&wire.VerbsStop{}); err != nil {
+	if err := m.say(&wire.VerbsStop{}); err != nil {
 		return nil, err
 	}
 	if msg, err = m.event(ctx); err != nil {
@@ -135,7 +136,7 @@ func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l Ve
 	if err := end.Connect(theirs); err != nil {
 		return end, nil, errorf(CodeNoRDMA, "%w", err)
 	}
-	if err := m.p.s.Send(mine); err != nil {
+	if err := m.say(mine); err != nil {
 		return end, nil, err
 	}
 	msg, err := m.event(ctx)
@@ -200,8 +201,13 @@ func (p *pull) runVerbs(ask *wire.Verbs, over *wire.VerbsOver) error {
 		}
 		break
 	}
-	end, mine, err := p.Verbs.Passive(p.hello, ask)
+	rail, err := p.measuredRail()
 	if err != nil {
+		return err
+	}
+	end, mine, err := p.Verbs.Passive(rail, ask)
+	if err != nil {
+		p.rail = "" // to be looked for again
 		return errorf(CodeNoRDMA, "%w", err)
 	}
 	defer end.Close()

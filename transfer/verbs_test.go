@@ -17,7 +17,7 @@ type fakeVerbs struct {
 	closed             chan struct{}
 }
 
-func (v *fakeVerbs) Passive(*wire.Hello, *wire.Verbs) (VerbsEnd, *wire.VerbsEnd, error) {
+func (v *fakeVerbs) Passive(string, *wire.Verbs) (VerbsEnd, *wire.VerbsEnd, error) {
 	return v, &wire.VerbsEnd{QPs: []wire.QueuePair{{MTU: 1}}}, v.open
 }
 

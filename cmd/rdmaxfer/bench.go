@@ -36,7 +36,6 @@ func benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "buffers", Value: 1, Usage: "use the room of `N` messages in turn, a working set; 1 is the same buffer over and over"},
 			&cli.BoolFlag{Name: "events", Usage: "wait on events instead of polling"},
 			&cli.DurationFlag{Name: "spin", Usage: "poll for so long before a wait on events"},
-			&cli.IntFlag{Name: "mtu", Usage: "path MTU, `BYTES` (default: the ports')"},
 			&cli.BoolFlag{Name: "both", Usage: "measure bandwidth with both hosts sending"},
 			&cli.IntFlag{Name: "iters", Usage: "measure `N` messages, from the first post to the last completion, instead of what completes in --duration"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement"},
@@ -45,7 +44,7 @@ func benchCommand() *cli.Command {
 			peersFlag(),
 			memoryFlag(),
 			jsonFlag(),
-		}, slices.DeleteFunc(rdmaFlags(), func(f cli.Flag) bool { return f.Names()[0] == "mtu" })...) // it has its own
+		}, rdmaFlags()...)
 	}
 	return &cli.Command{
 		Name:         "bench",
@@ -63,11 +62,14 @@ func bench(c *cli.Context) error {
 	if err := checkDuration(c.Duration("duration")); err != nil {
 		return err
 	}
+	if err := configure(c); err != nil {
+		return err
+	}
 	op := c.String("op")
 	if slices.Contains(verbsOps, op) && !c.Bool("lane") {
 		return benchVerbs(c)
 	}
-	for _, name := range []string{"qps", "chain", "signal", "inline", "buffers", "events", "spin", "mtu", "both", "iters", "warm-up", "rounds"} {
+	for _, name := range []string{"qps", "chain", "signal", "inline", "buffers", "events", "spin", "both", "iters", "warm-up", "rounds"} {
 		if c.IsSet(name) {
 			return usagef("--%s: of the verbs alone, and --op %s is a lane's", name, op)
 		}
@@ -93,6 +95,11 @@ func benchVerbs(c *cli.Context) error {
 		Inline: c.Int("inline"), Buffers: c.Int("buffers"), Events: c.Bool("events"), Spin: c.Duration("spin"), MTU: c.Int("mtu"),
 		Iterations: c.Int("iters"), Duration: c.Duration("duration"), WarmUp: warmUp(c), Rounds: c.Int("rounds"),
 	}
+	for _, name := range []string{"both", "qps", "depth", "chain", "signal"} {
+		if o.Latency && c.IsSet(name) {
+			return usagef("--%s: bench lat has one message at a time; it is for bench bw", name)
+		}
+	}
 	within := func(name string, v, least, most int) error {
 		if v < least || v > most {
 			return usagef("--%s %d: from %d to %d", name, v, least, most)
@@ -112,16 +119,13 @@ func benchVerbs(c *cli.Context) error {
 	if o.MTU != 0 && (o.MTUCode() < 1 || o.MTUCode() > 5 || 128<<o.MTUCode() != o.MTU) {
 		return usagef("--mtu %d: 256, 512, 1024, 2048 or 4096", o.MTU)
 	}
-	if o.Latency && (o.Both || o.QPs > 1) {
-		return usagef("bench lat: one message at a time, so --both and --qps are for bench bw")
-	}
 	if o.Latency && o.Op == "write" && o.Events {
 		return usagef("bench lat --op write --events: who waits for a write looks for its last byte, and no event tells of it; --op send has events")
 	}
 	if o.WarmUp < 0 || o.WarmUp > 5*time.Minute {
 		return usagef("--warm-up %v: up to 5m", o.WarmUp)
 	}
-	memory, err := budget(c)
+	devices, err := newRDMA(c)
 	if err != nil {
 		return err
 	}
@@ -129,7 +133,7 @@ func benchVerbs(c *cli.Context) error {
 		if o.Peers, err = peers(c, m); err != nil {
 			return err
 		}
-		r, err := compare.BenchVerbs(c.Context, m, rdma.Verbs{Memory: memory}, o)
+		r, err := compare.BenchVerbs(c.Context, m, rdma.Verbs{Transport: devices}, o)
 		if r == nil {
 			return err
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
-	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // maxTransfers bounds how many senders are served at once; the others wait.
@@ -188,13 +187,14 @@ func (r *receiver) all(ctx context.Context) error {
 func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, err error) {
 	out := r.output()
 	out.moved = out.progress.Moved.Load
+	devices := &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric, Sink: r.devices.Sink}
 	engine := &transfer.Receiver{
 		Listener:  r.listener,
 		Sink:      r.sink,
 		Transport: r.transport,
 		Encrypt:   r.encrypt,
-		RDMA:      &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric, Sink: r.devices.Sink},
-		Verbs:     rdma.Verbs{Memory: r.devices.Memory, Selection: r.devices.Selection},
+		RDMA:      devices,
+		Verbs:     rdma.Verbs{Transport: devices},
 		TCP:       tcpfallback.Transport{Landing: r.landing},
 		UDP:       tcpfallback.Datagrams{},
 		Hardware:  hardware,
@@ -202,9 +202,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 		Progress:  &out.progress,
 	}
 	if r.peers {
-		engine.Tools = peertool.Server{Rail: func(hello *wire.Hello) (wire.Candidate, uint16, error) {
-			return rdma.Rail(hello, &r.devices.Selection)
-		}}
+		engine.Tools = peertool.Server{Rail: devices.Rail}
 	}
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)

@@ -93,9 +93,9 @@ func TestServerArguments(t *testing.T) {
 		wire.ToolWriteBW:   "ib_write_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600",
 		wire.ToolReadBW:    "ib_read_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600",
 		wire.ToolSendBW:    "ib_send_bw -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -t 600 -r 1200",
-		wire.ToolWriteLat:  "ib_write_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
+		wire.ToolWriteLat:  "ib_write_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -I 0 -U",
 		wire.ToolReadLat:   "ib_read_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
-		wire.ToolSendLat:   "ib_send_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -U",
+		wire.ToolSendLat:   "ib_send_lat -F -p 99 -d mlx5_0 -i 2 -s 4096 -n 1000 -x 3 -I 0 -U",
 		wire.ToolQperf:     "qperf -lp 99",
 		wire.ToolQperfRDMA: "qperf -lp 99",
 		wire.ToolIperf3:    "iperf3 -s -1 -p 99",
@@ -126,6 +126,11 @@ func TestPerftestPostsWholeLists(t *testing.T) {
 			t.Errorf("%v messages in lists of 16: %d, want %d", n, got, want)
 		}
 	}
+	// perftest's -n is of each queue pair, and what it prints of all.
+	l := compare.PeerLoad{Depth: 16, Duration: time.Second, Expect: 1000, As: &compare.VerbsOptions{QPs: 3}}
+	if got := iterations(l, 0); got != 334 {
+		t.Errorf("1000 messages by three queue pairs: %d each", got)
+	}
 }
 
 // serve runs qperf's listening end until the test wants no more.
@@ -133,7 +138,7 @@ func serve(t *testing.T, ctx context.Context, done <-chan struct{}) (port uint16
 	t.Helper()
 	ready, end := make(chan uint16, 1), make(chan error, 1)
 	go func() {
-		_, err := Server{}.Serve(ctx, nil, &wire.RunTool{Tool: wire.ToolQperf, Size: 1, Depth: 1, Nanoseconds: 1e9}, func(r *wire.ToolReady) error {
+		_, err := Server{}.Serve(ctx, "", &wire.RunTool{Tool: wire.ToolQperf, Size: 1, Depth: 1, Nanoseconds: 1e9}, func(r *wire.ToolReady) error {
 			ready <- r.Port
 			return nil
 		}, done)
@@ -187,7 +192,7 @@ func TestWhatDoesNotRun(t *testing.T) {
 		}
 	}
 	script("qperf", "echo no such device >&2; exit 3")
-	_, err := Server{}.Serve(t.Context(), nil, &wire.RunTool{Tool: wire.ToolQperf}, nil, nil)
+	_, err := Server{}.Serve(t.Context(), "", &wire.RunTool{Tool: wire.ToolQperf}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "no such device") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Error(err)
 	}
@@ -214,12 +219,17 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 }
 
-// fio reads and writes a file of its own, which is gone when it is told to remove it.
+// fio reads and writes a file of its own, which is gone when it is told to remove it, also where
+// the directory has a relative name.
 func TestDisk(t *testing.T) {
 	dir := t.TempDir()
-	peers, remove := Disk(dir)
+	t.Chdir(dir)
+	peers, remove := Disk(".")
 	for _, p := range peers {
 		s, err := p.Rate(t.Context(), compare.PeerLoad{Size: 65536, Depth: 4, Duration: 50 * time.Millisecond})
+		if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+			t.Errorf("%s left %v, %v", p.Name, list, err)
+		}
 		if err != nil || s.Rate <= 0 || s.Bytes <= 0 || !strings.HasPrefix(s.Version, "fio-") || s.Here.System <= 0 {
 			t.Errorf("%s: %+v, %v", p.Name, s, err)
 		}

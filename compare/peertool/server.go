@@ -16,8 +16,8 @@ import (
 
 // Server is the listening end of the tools: a [transfer.ToolServer].
 type Server struct {
-	// Rail chooses the RDMA addresses of both hosts.
-	Rail func(*wire.Hello) (mine wire.Candidate, remote uint16, err error)
+	// Rail gives the RDMA addresses of both hosts, of a path that was found.
+	Rail func(name string) (mine wire.Candidate, remote uint16, err error)
 }
 
 // listenLimit is how long a program may take until it listens; endLimit how long one that
@@ -28,14 +28,14 @@ const (
 )
 
 // Serve is [transfer.ToolServer].Serve.
-func (s Server) Serve(ctx context.Context, hello *wire.Hello, ask *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (transfer.CPU, error) {
+func (s Server) Serve(ctx context.Context, rail string, ask *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (transfer.CPU, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var told wire.ToolReady
 	var mine wire.Candidate
 	var err error
 	if ask.Tool.RDMA() {
-		if mine, told.Candidate, err = s.Rail(hello); err != nil {
+		if mine, told.Candidate, err = s.Rail(rail); err != nil {
 			return transfer.CPU{}, &transfer.Error{Code: transfer.CodeNoRDMA, Err: err}
 		}
 		told.GID = mine.GID

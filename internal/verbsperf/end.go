@@ -142,8 +142,9 @@ const maxReads = 16
 // not run for longer than its receives last.
 const minRNRTimer = 20
 
-// Connect posts the receives, and brings the queue pairs up with the peer's.
-func (e *End) Connect(peer Hello, at Port) (err error) {
+// Connect posts the receives, and brings the queue pairs up with the peer's, with what of the
+// network was asked for; of its MTU, what is no larger than the ports'.
+func (e *End) Connect(peer Hello, at Port, asked ibverbs.ConnectParams) (err error) {
 	if len(peer.QPs) != len(e.queues) {
 		return fmt.Errorf("the peer has %d queue pairs, and this host %d", len(peer.QPs), len(e.queues))
 	}
@@ -162,7 +163,7 @@ func (e *End) Connect(peer Hello, at Port) (err error) {
 			q.request.Opcode = ibverbs.OpSend
 		}
 		if e.Op == OpUD {
-			if q.ah, err = e.pd.CreateAH(at.Port, at.GIDIndex, peer.QPs[i], ibverbs.Path{}); err != nil {
+			if q.ah, err = e.pd.CreateAH(at.Port, at.GIDIndex, peer.QPs[i], asked.Path); err != nil {
 				return err
 			}
 			q.request.AH, q.request.RemoteQPN, q.request.RemoteQKey = q.ah.Ref(), peer.QPs[i].QPN, qkey
@@ -172,9 +173,15 @@ func (e *End) Connect(peer Hello, at Port) (err error) {
 				return err
 			}
 			reads := uint8(min(maxReads, attr.MaxQPRead, attr.MaxQPInitRd))
-			prep := q.prep
+			prep, how := q.prep, asked
 			q.prep = nil
-			if q.qp, err = prep.Connect(peer.QPs[i], ibverbs.ConnectParams{MTU: e.MTU, MaxReads: reads, MaxReadsServed: reads, MinRNRTimer: minRNRTimer}); err != nil {
+			how.MaxReads, how.MaxReadsServed, how.MinRNRTimer = reads, reads, minRNRTimer
+			if e.MTU != 0 {
+				how.MTU = e.MTU
+			} else if most := min(prep.Endpoint().MTU, peer.QPs[i].MTU); how.MTU > most {
+				how.MTU = most
+			}
+			if q.qp, err = prep.Connect(peer.QPs[i], how); err != nil {
 				return err
 			}
 		}

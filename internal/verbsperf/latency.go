@@ -24,12 +24,16 @@ const signalEvery = 32
 // pingPongDepth is the send queue that this takes.
 const pingPongDepth = 2 * signalEvery
 
-func (e *End) game() (*ibverbs.PingPong, error) {
-	c := e.loop(e.sends(), signalEvery)
-	if e.Op == OpRead {
-		c.Signal = 1
+// Signalled is how many messages there are for a completion, at the most.
+func (e *End) Signalled() int {
+	if e.Latency && e.Op != OpRead {
+		return signalEvery
 	}
-	return e.cq.NewPingPong(c)
+	return e.Signal
+}
+
+func (e *End) game() (*ibverbs.PingPong, error) {
+	return e.cq.NewPingPong(e.loop(e.sends(), e.Signalled()))
 }
 
 // play times whole round trips, one message at a time: of reads from the post to the

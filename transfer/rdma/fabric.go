@@ -63,27 +63,40 @@ const ackTimeout = 15
 
 // params are the parameters of a connection of the queue pair qpn over a candidate.
 func (f *Fabric) params(c *wire.Candidate, qpn uint32, sys fs.FS) ibverbs.ConnectParams {
-	p := ibverbs.ConnectParams{Timeout: ackTimeout}
-	set := func(to *uint8, v *uint8) {
+	p := f.asked()
+	p.MTU = 0
+	if f.Timeout == nil {
+		p.Timeout = ackTimeout
+	}
+	if f.TrafficClass == nil && c.Ethernet {
+		p.TrafficClass = systemTrafficClass(sys, c.Device, int(c.Port))
+	}
+	if f.FlowLabel == nil {
+		p.FlowLabel = flowLabel(qpn)
+	}
+	return p
+}
+
+// asked is what users asked for of a connection, and nothing of this package's defaults:
+// where it is compared with other programs, those have theirs.
+func (f *Fabric) asked() (p ibverbs.ConnectParams) {
+	deref := func(to, v *uint8) {
 		if v != nil {
 			*to = *v
 		}
 	}
-	set(&p.ServiceLevel, f.ServiceLevel)
-	set(&p.TrafficClass, f.TrafficClass)
-	set(&p.Timeout, f.Timeout)
+	deref(&p.ServiceLevel, f.ServiceLevel)
+	deref(&p.TrafficClass, f.TrafficClass)
+	deref(&p.Timeout, f.Timeout)
 	if f.Retries != nil {
 		if p.Retries = *f.Retries; p.Retries == 0 {
 			p.Retries = ibverbs.None
 		}
 	}
-	if f.TrafficClass == nil && c.Ethernet {
-		p.TrafficClass = systemTrafficClass(sys, c.Device, int(c.Port))
-	}
-	p.FlowLabel = flowLabel(qpn)
 	if f.FlowLabel != nil {
 		p.FlowLabel = *f.FlowLabel
 	}
+	p.MTU = f.MTU
 	return p
 }
 

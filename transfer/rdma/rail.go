@@ -1,21 +1,17 @@
 package rdma
 
 import (
-	"context"
+	"fmt"
 
-	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Rail is the best pair of addresses between the hosts, as far as can be told without a
-// packet: this one's, and the number of the sender's. It is for programs that make queue
-// pairs of their own. s is what this host's user chose.
-func Rail(hello *wire.Hello, s *Selection) (mine wire.Candidate, remote uint16, err error) {
-	t := &Transport{Selection: *s}
-	names, _, err := t.Paths(context.Background(), transfer.PathQuery{Hello: hello})
-	if err != nil {
-		return wire.Candidate{}, 0, err
+// Rail gives the addresses of a path that [Transport.Paths] found, by its name: this host's,
+// and the number of the sender's. It is for programs that make queue pairs of their own.
+func (t *Transport) Rail(name string) (mine wire.Candidate, remote uint16, err error) {
+	p := t.rail(name)
+	if p == nil {
+		return wire.Candidate{}, 0, fmt.Errorf("%w is called %q", ErrNoPath, name)
 	}
-	rail := t.rail(names[0])
-	return rail.mine.Candidate, rail.theirs.Number, nil
+	return p.mine.Candidate, p.theirs.Number, nil
 }

@@ -13,18 +13,16 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Verbs measures the verbs alone: a [transfer.Verbs].
-type Verbs struct {
-	// Memory bounds what is registered, as for lanes; nil for as much as is asked for.
-	Memory *Budget
-	// Selection is what this host's user chose of its devices.
-	Selection Selection
-}
+// Verbs measures the verbs alone: a [transfer.Verbs]. The session's transport has the paths
+// that were found, what this host's user wants of the network, and the bound of what is
+// registered.
+type Verbs struct{ *Transport }
 
 // verbsEnd is one end, and the memory that it has taken of the budget.
 type verbsEnd struct {
 	*verbsperf.End
 	at      verbsperf.Port
+	fabric  Fabric // in force
 	passive bool
 	memory  *Budget
 	taken   int
@@ -38,17 +36,23 @@ func verbsConfig(v *wire.Verbs) verbsperf.Config {
 }
 
 // Passive is [transfer.Verbs].Passive.
-func (v Verbs) Passive(hello *wire.Hello, ask *wire.Verbs) (transfer.VerbsEnd, *wire.VerbsEnd, error) {
-	mine, remote, err := Rail(hello, &v.Selection)
+func (v Verbs) Passive(rail string, ask *wire.Verbs) (transfer.VerbsEnd, *wire.VerbsEnd, error) {
+	p := v.rail(rail)
+	if p == nil {
+		return nil, nil, fmt.Errorf("%w is called %q", ErrNoPath, rail)
+	}
+	e, told, err := v.open(&p.mine.Candidate, verbsConfig(ask))
 	if err != nil {
 		return nil, nil, err
 	}
-	e, told, err := v.open(&mine, verbsConfig(ask))
-	if err != nil {
-		return nil, nil, err
+	e.passive, e.fabric = true, p.fabric
+	if p.mtu != 0 && p.mtu < ibverbs.MTU(told.QPs[0].MTU) { // larger packets do not arrive
+		e.fabric.MTU = e.fabric.lower(p.mtu)
 	}
-	e.passive = true
-	told.Candidate = remote
+	told.Candidate = p.theirs.Number
+	if f := e.fabric.wire(); f != (wire.Fabric{}) {
+		told.Fabric = &f
+	}
 	return e, told, nil
 }
 
@@ -60,6 +64,7 @@ func (v Verbs) Active(at *wire.Candidate, l transfer.VerbsLoad) (transfer.VerbsE
 	if err != nil {
 		return nil, nil, err
 	}
+	e.fabric = v.Fabric
 	return e, told, nil
 }
 
@@ -94,7 +99,11 @@ func (e *verbsEnd) Connect(peer *wire.VerbsEnd) error {
 	for _, q := range peer.QPs {
 		h.QPs = append(h.QPs, ibverbs.Endpoint{QPN: q.QPN, PSN: q.PSN, GID: q.GID, LID: q.LID, MTU: ibverbs.MTU(q.MTU)})
 	}
-	return e.End.Connect(h, e.at)
+	f := e.fabric
+	if peer.Fabric != nil {
+		f = f.follow(peer.Fabric)
+	}
+	return e.End.Connect(h, e.at, f.asked())
 }
 
 // Run is [transfer.VerbsEnd].Run.
@@ -107,7 +116,7 @@ func (e *verbsEnd) Run(ctx context.Context) (*transfer.VerbsResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &transfer.VerbsResult{Messages: r.Messages, Sent: r.Sent, Received: r.Received, Elapsed: r.Elapsed, Posts: r.Posts, Trips: r.Trips, Inlined: e.Inlined(), MTU: e.PathMTU()}, nil
+	return &transfer.VerbsResult{Messages: r.Messages, Sent: r.Sent, Received: r.Received, Elapsed: r.Elapsed, Posts: r.Posts, Trips: r.Trips, Inlined: e.Inlined(), Signal: e.Signalled(), MTU: e.PathMTU()}, nil
 }
 
 // Close is [transfer.VerbsEnd].Close.

@@ -27,6 +27,8 @@ type VerbsEnd struct {
 	Addr      uint64      `cbor:"3,keyasint"` // of the memory that may be read or written
 	RKey      uint32      `cbor:"4,keyasint"`
 	Detail    string      `cbor:"5,keyasint"` // what it runs on
+	// Fabric is what the receiver wants of the network; nil for nothing.
+	Fabric *Fabric `cbor:"6,keyasint,omitempty"`
 }
 
 // VerbsReady says that the receiver's end is connected and serves.
@@ -76,6 +78,11 @@ func (m *VerbsEnd) check() error {
 	for i := range m.QPs {
 		if q := &m.QPs[i]; q.MTU < 1 || q.MTU > 5 || q.QPN > 0xffffff || q.PSN > 0xffffff {
 			return malformed("a queue pair's parameters")
+		}
+	}
+	if m.Fabric != nil {
+		if err := m.Fabric.check(); err != nil {
+			return err
 		}
 	}
 	return texts(m.Detail)
