@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -73,7 +74,8 @@ func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.
 func (s *Single) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode(s) }
 
 // WriteText says it in three lines.
-func (s *Single) WriteText(w io.Writer) error {
+func (s *Single) WriteText(out io.Writer) error {
+	w := bufio.NewWriter(out) // which remembers an error
 	fmt.Fprintf(w, "%s %s, %s, %d in flight: %s, %.0f messages/s, %d in %.2f s\n", s.Transport, s.Method, Size(s.Size), s.Depth, rate(s.Rate), s.Rate/float64(s.Size), s.Messages, s.Seconds)
 	fmt.Fprint(w, "round trip (request to last byte):", s.Trips.words())
 	fmt.Fprintf(w, "\nCPU s/GB: here %.2f, there %.2f (whole hosts %.2f, %.2f) · here %s · there %s\n",
@@ -100,7 +102,7 @@ func (s *Single) WriteText(w io.Writer) error {
 	if !s.Complete {
 		fmt.Fprintf(w, "Incomplete: %s\n", s.Reason)
 	}
-	return nil
+	return w.Flush()
 }
 
 // words are the percentiles.

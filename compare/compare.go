@@ -105,7 +105,7 @@ func (r *run) measureRound(ctx context.Context) error {
 			r.step(l.String())
 			_, err := measure(ctx, r.m, *r.o, l, r.all)
 			switch {
-			case r.m.Ended() != nil:
+			case r.m.Ended() != nil, err != nil && ctx.Err() != nil:
 				return err
 			case err != nil:
 				r.skipped[l.method.String()] = err

@@ -107,7 +107,7 @@ func (r *run) measurePeer(ctx context.Context, p *Peer, s *peerSamples, measure 
 	r.step(fmt.Sprintf("%s, %s, %d in flight", p.Name, Size(l.Size), l.Depth))
 	got, err := measure(ctx, l)
 	switch {
-	case r.m.Ended() != nil:
+	case r.m.Ended() != nil, err != nil && ctx.Err() != nil:
 		return err
 	case err != nil:
 		r.skipped[p.Name] = err

@@ -76,6 +76,9 @@ func runCompare(c *cli.Context) error {
 		if baseline, err = readBaseline(path); err != nil {
 			return err
 		}
+		if baseline.Depth != opt.Depth {
+			return usagef("--depth %d: %s was measured with --depth %d, which says nothing of this", opt.Depth, path, baseline.Depth)
+		}
 	}
 	m, err := openMeter(c, addr)
 	if err != nil {

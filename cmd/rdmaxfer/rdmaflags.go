@@ -178,7 +178,11 @@ func configure(c *cli.Context) error {
 		known[f.Names()[0]] = true
 	}
 	files, must := configFiles(c)
-	var list []map[string]any
+	type file struct {
+		path   string
+		values map[string]any
+	}
+	var list []file
 	for _, path := range files {
 		values := make(map[string]any)
 		if _, err := toml.DecodeFile(path, &values); os.IsNotExist(err) && !must {
@@ -191,16 +195,16 @@ func configure(c *cli.Context) error {
 				return usagef("configuration %s: there is no %q; it may have the flags about RDMA, such as traffic-class = 106 (see: rdmaxfer send --help)", path, name)
 			}
 		}
-		list = append(list, values)
+		list = append(list, file{path, values})
 	}
 	for name := range known {
 		if name == "config" || c.IsSet(name) {
 			continue
 		}
 		for i := len(list) - 1; i >= 0; i-- { // what is the user's goes over what is the host's
-			if v, ok := list[i][name]; ok {
+			if v, ok := list[i].values[name]; ok {
 				if err := setFlag(c, name, v); err != nil {
-					return usagef("configuration %s: %s = %v: %w", files[i], name, v, err)
+					return usagef("configuration %s: %s = %v: %w", list[i].path, name, v, err)
 				}
 				break
 			}

@@ -55,6 +55,9 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	if sender.Addr, err = hostPort(args[len(args)-1]); err != nil {
 		return err
 	}
+	if c.String("key-file") == "-" && slices.Contains(args[:len(args)-1], "-") {
+		return usagef("--key-file -: standard input is the PATH already; name a file")
+	}
 	opt := transfer.SourceOptions{
 		Links:     c.Bool("links"),
 		HardLinks: c.Bool("hard-links"),

@@ -46,7 +46,13 @@ func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, port uint16) []string
 	optional("-q", ask.QPs)
 	optional("-l", ask.Chain)
 	optional("-Q", ask.Signal)
-	optional("-I", ask.Inline)
+	switch {
+	case ask.Tool == wire.ToolReadBW, ask.Tool == wire.ToolReadLat: // which refuse it
+	case ask.Tool == wire.ToolWriteLat, ask.Tool == wire.ToolSendLat: // whose default is the device's, and ours is none
+		args = append(args, "-I", number(ask.Inline))
+	default:
+		optional("-I", ask.Inline)
+	}
 	if ask.MTU > 0 {
 		args = append(args, "-m", number(128<<ask.MTU))
 	}

@@ -20,6 +20,9 @@ const fioFile = 256 << 20
 //
 // It leaves its file there from one round to the next; remove removes it.
 func Disk(dir string) (peers []compare.Peer, remove func()) {
+	if abs, err := filepath.Abs(dir); err == nil { // programs run elsewhere
+		dir = abs
+	}
 	file := filepath.Join(dir, fmt.Sprintf(".rdmaxfer-fio-%d", os.Getpid()))
 	for _, rw := range []string{"read", "write"} {
 		peers = append(peers, compare.Peer{

@@ -2,6 +2,7 @@ package peertool
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -69,12 +70,21 @@ func limit(d time.Duration) time.Duration {
 // fewer than five it refuses), and each time of more would be a line.
 var fewest, most = [2]int{20, 20}, [2]int{wire.MaxToolIterations, 100_000}
 
-// iterations is how many messages take about as long as a load should.
+// queues is how many queue pairs perftest uses.
+func queues(l compare.PeerLoad) int {
+	if l.As == nil || l.As.Latency {
+		return 1
+	}
+	return max(1, l.As.QPs)
+}
+
+// iterations is how many messages take about as long as a load should, each queue pair.
 func iterations(l compare.PeerLoad, alone int) int {
 	n := l.Expect * l.Duration.Seconds()
 	if l.As != nil && l.As.Iterations > 0 {
 		n = float64(l.As.Iterations)
 	}
+	n = math.Ceil(n / float64(queues(l)))
 	whole := int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
 	if l.As != nil && l.As.Chain > 1 { // perftest posts whole lists alone
 		whole = min(whole+l.As.Chain-1, most[alone]) / l.As.Chain * l.As.Chain
@@ -88,8 +98,12 @@ func perftest(m *transfer.Meter, op string, bw, lat wire.Tool, times int, normal
 		Rate: func(ctx context.Context, l compare.PeerLoad) (*compare.PeerSample, error) {
 			n, s := iterations(l, 0), new(compare.PeerSample)
 			err := both(ctx, m, s, bw, l, n, perftestClient(s, func(said string) (err error) {
-				s.Rate, err = parsePerftestRate(said, l.Size, n)
-				s.Bytes = float64(n) * float64(l.Size)
+				all := n * queues(l)
+				s.Rate, err = parsePerftestRate(said, l.Size, all)
+				s.Bytes = float64(all) * float64(l.Size)
+				if l.As != nil && l.As.Both {
+					s.Bytes *= 2
+				}
 				return err
 			}))
 			return s, err
