@@ -103,6 +103,11 @@ func tlsConfig() (*tls.Config, error) {
 // end's proof is of use to him; a role's proof can't be played back to it.
 const exporterLabel = "EXPORTER-rdmaxfer-session"
 
+// proofSize is how long a proof is, bytes, and notProven what a listener answers to a wrong one.
+const proofSize = sha256.Size
+
+var notProven [proofSize]byte
+
 func proof(conn *tls.Conn, key Key, role string) ([]byte, error) {
 	state := conn.ConnectionState()
 	material, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
@@ -172,10 +177,12 @@ func proveDialler(ctx context.Context, conn *tls.Conn, key Key) error {
 	got := make([]byte, len(theirs))
 	if _, err := io.ReadFull(conn, got); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			// It hung up on the proof, and would have answered a right one.
-			return errorf(CodeAuth, "%w", ErrWrongKey)
+			return errors.New("it hung up on the proof of the key, and did not say that it is wrong: it ended, or has too many strangers to talk to; try again")
 		}
 		return err
+	}
+	if [proofSize]byte(got) == notProven {
+		return errorf(CodeAuth, "%w", ErrWrongKey)
 	}
 	if !hmac.Equal(got, theirs) {
 		return errorf(CodeAuth, "%w (and the host that answered claims to know another one)", ErrWrongKey)
@@ -197,6 +204,7 @@ func proveListener(ctx context.Context, conn *tls.Conn, key Key) error {
 		return err
 	}
 	if !hmac.Equal(got, theirs) {
+		_, _ = conn.Write(notProven[:])
 		conn.Close() // with a TLS alert, so that the dialler sees an end and not a reset
 		return errorf(CodeAuth, "%w", ErrWrongKey)
 	}
