@@ -184,6 +184,13 @@ func (m *Meter) handle(msg wire.Message) error {
 	if mine, err := p.guide.hear(msg); mine {
 		return err
 	}
+	switch msg.(type) {
+	case *wire.Welcome, *wire.Abort:
+	default:
+		if p.welcome == nil {
+			return fmt.Errorf("%w: %T before Welcome", wire.ErrMalformed, msg)
+		}
+	}
 	switch msg := msg.(type) {
 	case *wire.Welcome:
 		if msg.Version != wire.Version {
@@ -195,9 +202,6 @@ func (m *Meter) handle(msg wire.Message) error {
 		p.welcome = msg
 		m.events <- msg
 	case *wire.OpenLane:
-		if p.welcome == nil {
-			return fmt.Errorf("%w: a lane before Welcome", wire.ErrMalformed)
-		}
 		select {
 		case l := <-m.loads: // nothing serves that could look at these
 			p.opened = 0            // each was asked for: a session may measure as often as it likes

@@ -110,7 +110,13 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	rand.Read(p.session[:])
 	p.lanes.init(p)
 	p.commits.init()
-	ended, gone := s.attend(p.converse)
+	ended, gone := s.attend(func() error {
+		err := p.converse()
+		if err != nil && p.hello != nil && p.hello.Measure { // what is measured for the sender ends with it
+			cancel(err)
+		}
+		return err
+	})
 	err := p.run(ctx, ended, gone)
 	cancel(err)
 	p.sched.end()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -103,7 +104,11 @@ func TestToolsEndWithWhatTheyAreFor(t *testing.T) {
 		default:
 		}
 		h.s.Close()
+		at := time.Now()
 		wantCode(t, <-over, CodeConnect)
+		if late := time.Since(at); late > time.Second {
+			t.Errorf("the program ran on for %v after its session was over", late)
+		}
 	})
 }
 
