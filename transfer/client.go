@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
@@ -21,8 +20,8 @@ type Client struct {
 	result  *Result
 	err     error
 
-	sending sync.Mutex // held by Send and Close
-	closed  bool
+	turn   chan struct{} // has one place, which Send and Close take
+	closed bool
 }
 
 // batch is what one Send sends.
@@ -30,6 +29,7 @@ type batch struct {
 	walk   *walker
 	done   chan batchResult // sent to once
 	landed int              // files of the session, when it began
+	failed int              // entries that this end gave up by then
 }
 
 type batchResult struct {
@@ -59,9 +59,10 @@ func (s *Sender) Open(ctx context.Context, opt SourceOptions) (*Client, error) {
 func (s *Sender) open(ctx context.Context, session *Session, opt SourceOptions) *Client {
 	own := *s
 	own.Source = newSource(&walker{opt: opt})
+	own.Source.store.asked, own.Source.store.keep = opt.Direct, opt.KeepCache
 	rand.Read(own.Source.name[:])
 	ctx, cancel := context.WithCancel(ctx)
-	c := &Client{opt: opt, cancel: cancel, batches: make(chan *batch), ended: make(chan struct{})}
+	c := &Client{opt: opt, cancel: cancel, turn: make(chan struct{}, 1), batches: make(chan *batch), ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		defer own.Source.Close()
@@ -74,14 +75,23 @@ func (s *Sender) open(ctx context.Context, session *Session, opt SourceOptions) 
 // and has its name, or has failed. Paths that can't be sent at all are an error before
 // anything is. A path may come again in a later Send.
 //
-// When ctx ends, so does the session.
+// When ctx ends while they are sent, so does the session; while another Send has its turn, this
+// one alone.
 func (c *Client) Send(ctx context.Context, paths ...string) (*Result, error) {
 	walk, err := newWalker(paths, c.opt)
 	if err != nil {
 		return nil, err
 	}
-	c.sending.Lock()
-	defer c.sending.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+	default:
+		select {
+		case c.turn <- struct{}{}:
+		case <-ctx.Done(): // nothing of it was sent: the session goes on
+			return nil, causeOf(ctx, ctx.Err())
+		}
+	}
+	defer func() { <-c.turn }()
 	if c.closed {
 		return nil, ErrClosed
 	}
@@ -97,6 +107,11 @@ func (c *Client) Send(ctx context.Context, paths ...string) (*Result, error) {
 	case r := <-b.done:
 		return r.Result, r.err
 	case <-c.ended:
+		select { // it may have been over before the session was
+		case r := <-b.done:
+			return r.Result, r.err
+		default:
+		}
 		return nil, c.why(ctx)
 	}
 }
@@ -115,8 +130,8 @@ func (c *Client) why(ctx context.Context) error {
 // Close ends the session when the present Send has ended. Its result is that of all sends
 // together, its error the session's own: what became of files was told by each Send.
 func (c *Client) Close() (*Result, error) {
-	c.sending.Lock()
-	defer c.sending.Unlock()
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
 	if !c.closed {
 		c.closed = true
 		close(c.batches)
@@ -147,7 +162,7 @@ func (p *push) nextBatch(entries uint32, bytes int64) (bool, error) {
 		if p.closing = !more; p.closing {
 			return false, nil
 		}
-		b.landed = p.landed
+		b.landed, b.failed = p.landed, p.failedHere
 		p.batch, p.complete = b, false
 		p.Source.walk = b.walk
 		return true, nil
@@ -164,7 +179,7 @@ func (p *push) batchDone(m *wire.Done) (over bool, err error) {
 	switch {
 	case p.closing:
 		return true, nil
-	case b == nil || !p.complete || p.settled != p.Source.entries() || p.landed-b.landed != int(m.Files):
+	case b == nil || !p.complete || p.settled != p.Source.entries() || !plausible(int(m.Files)-(p.landed-b.landed), p.failedHere-b.failed):
 		return false, errorf(CodeOther, "%w: done with %d files before all of a send had settled", wire.ErrMalformed, m.Files)
 	}
 	p.batch = nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -107,6 +108,41 @@ func TestSendsFailAlone(t *testing.T) {
 		all, err := c.Close()
 		if r := result(); err != nil || all.Files != 2 || all.Failed != 1 || r.Failed != 1 {
 			t.Errorf("all: %+v, %v, the receiver %+v", all, err, r.Result)
+		}
+	})
+}
+
+// TestSendThatWaitsForItsTurn is nobody's loss but its caller's when that one wants it no more.
+func TestSendThatWaitsForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, e, result := clients(t, t.Context())
+		file := filepath.Join(t.TempDir(), "file")
+		write(t, file, "content")
+		goOn := make(chan struct{})
+		e.lane.meddle = func(*memAnswer) error {
+			<-goOn
+			return nil
+		}
+		first := make(chan error)
+		go func() {
+			_, err := c.Send(t.Context(), file)
+			first <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.Send(ctx, file); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the second: %v", err)
+		}
+		close(goOn)
+		if err := <-first; err != nil {
+			t.Errorf("the first: %v", err)
+		}
+		if all, err := c.Close(); err != nil || all.Files != 1 {
+			t.Errorf("all: %+v, %v", all, err)
+		}
+		if r := result(); r.err != nil {
+			t.Error(r.err)
 		}
 	})
 }

@@ -97,10 +97,27 @@ func TestSenderRefusesWhatNoReceiverSays(t *testing.T) {
 			for id := range uint32(maxOpened + 1) { // the lanes that it will open
 				bad.lane.Prepare(t.Context(), nil, LaneParams{ID: id, Depth: 1}, new(wire.OpenLane))
 			}
-			bad.say(welcome)
+			bad.say(welcome, &wire.Plan{Transport: TransportTCP})
+			await[*wire.ManifestEnd](bad.hostile) // else a word about an entry comes too early in any case
 			bad.say(messages...)
 			if end := bad.finish(); !errors.Is(end.err, wire.ErrMalformed) {
 				t.Errorf("%s: %v", name, end.err)
+			}
+		})
+	}
+}
+
+// TestFileThatFailsHereAndLandsThere was in the receiver's hands already: both are right.
+func TestFileThatFailsHereAndLandsThere(t *testing.T) {
+	for files, want := range map[uint32]Code{1: CodePartial, 2: CodePartial, 3: CodeOther} {
+		synctest.Test(t, func(t *testing.T) {
+			bad := againstSender(t, t.Context(), TransportAuto)
+			bad.say(welcome, &wire.Plan{Transport: TransportTCP})
+			await[*wire.ManifestEnd](bad.hostile)
+			bad.engine.Sender.Source.failed(1, errorf(CodeLocalIO, "it changed"))
+			bad.say(receipt(0), receipt(1), &wire.Done{Files: files})
+			if end := bad.finish(); CodeOf(end.err) != want {
+				t.Errorf("%d landed: %v", files, end.err)
 			}
 		})
 	}

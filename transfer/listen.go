@@ -78,8 +78,11 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 func (l *Listener) Close() error { return l.tcp.Close() }
 
 // Serve accepts until ctx ends or the listener is closed. Handshakes run side by
-// side, so that a slow stranger delays nobody.
+// side, so that a slow stranger delays nobody. Sessions that nobody has accepted by the end end
+// with it.
 func (l *Listener) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { l.tcp.Close() })
 	defer stop()
 	for {

@@ -56,22 +56,25 @@ type push struct {
 	opened  int            // lanes; what the receiver may ask for is bounded. converse's alone
 	granted chan uint32    // how many entries may be sent
 
-	mu       sync.Mutex
-	settled  int           // entries with a receipt, or failed
-	landed   int           // files among those with a receipt
-	arrived  []*sourceFile // the same, when they shall be removed
-	complete bool          // the whole manifest was sent
-	unsent   int           // what could not become an entry
-	failures failures
-	batch    *batch // of the client's, that is under way
-	failed   int    // entries of earlier ones
-	closing  bool   // the client has no more
-	result   Result
-	planned  bool
-	lane     map[uint32]LaneResult         // that was opened, by its number
-	servers  map[uint32]Server             // those of lanes that are up
-	running  []uint32                      // lanes of the plan
-	serving  map[uint32]context.CancelFunc // ends a lane
+	mu      sync.Mutex
+	settled int // entries with a receipt, or failed
+	landed  int // files among those with a receipt
+	// failedHere are entries that this end gave up: what the receiver had in its hands by then
+	// lands all the same.
+	failedHere int
+	arrived    []*sourceFile // the same, when they shall be removed
+	complete   bool          // the whole manifest was sent
+	unsent     int           // what could not become an entry
+	failures   failures
+	batch      *batch // of the client's, that is under way
+	failed     int    // entries of earlier ones
+	closing    bool   // the client has no more
+	result     Result
+	planned    bool
+	lane       map[uint32]LaneResult         // that was opened, by its number
+	servers    map[uint32]Server             // those of lanes that are up
+	running    []uint32                      // lanes of the plan
+	serving    map[uint32]context.CancelFunc // ends a lane
 }
 
 // Send runs one transfer to its end.
@@ -232,11 +235,12 @@ func (p *push) handle(m wire.Message) (done bool, err error) {
 	return false, err
 }
 
-// grant lets entries with numbers below n be sent. It never waits: the newest word is
-// the one that counts.
+// grant lets entries with numbers below n be sent. It never waits: the most that was granted
+// is what counts, for one word may overtake another.
 func (p *push) grant(n uint32) {
 	select {
-	case <-p.granted:
+	case before := <-p.granted:
+		n = max(n, before)
 	default:
 	}
 	p.granted <- n
@@ -278,7 +282,8 @@ func (p *push) list() error {
 				return err
 			}
 			select {
-			case allowed = <-p.granted:
+			case more := <-p.granted:
+				allowed = max(allowed, more)
 			case <-p.ctx.Done():
 				return context.Cause(p.ctx)
 			}
@@ -424,6 +429,9 @@ func (p *push) vouched(m *wire.Vouch) {
 
 // fileFailed tells the receiver that a source can't be read any more.
 func (p *push) fileFailed(file uint32, err error) {
+	p.mu.Lock()
+	p.failedHere++ // before the receiver can know
+	p.mu.Unlock()
 	p.settle(file, FileResult{Err: err})
 	msg := &wire.FileFailed{File: file, Code: uint8(CodeOf(err)), Reason: wire.Clip(err.Error())}
 	if serr := p.s.Send(msg); serr != nil {
