@@ -444,3 +444,12 @@ func TestMedianAndItsInterval(t *testing.T) {
 		t.Errorf("%+v", i)
 	}
 }
+
+// What a program of its host moved is no hardware's figure, whatever it is called.
+func TestSoftDevicesAreCalledSoft(t *testing.T) {
+	for details, want := range map[string]bool{"rxe_a gid=1": true, "roce0(software) gid=1": true, "mlx5_0 gid=3": false} {
+		if soft(details) != want {
+			t.Errorf("%s: %v", details, !want)
+		}
+	}
+}

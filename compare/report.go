@@ -151,6 +151,11 @@ func newReport(o Options) *Report {
 	}
 }
 
+// soft reports whether what ends say of themselves names a device that is a program of its host.
+func soft(details string) bool {
+	return strings.Contains(details, "rxe") || strings.Contains(details, "(software)")
+}
+
 // finish makes cells of samples.
 func (run *run) finish(r *Report, err error) {
 	for _, size := range run.o.Sizes {
@@ -171,7 +176,7 @@ func (run *run) finish(r *Report, err error) {
 			if s.datagrams.Asked > 0 {
 				c.Datagrams = &s.datagrams
 			}
-			r.Soft = r.Soft || m.Transport == "rdma" && strings.Contains(s.local+s.remote, "rxe")
+			r.Soft = r.Soft || m.Transport == "rdma" && soft(s.local+s.remote)
 			r.Cells = append(r.Cells, c)
 		}
 	}

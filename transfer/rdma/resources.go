@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/internal/verbsperf"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -236,5 +237,5 @@ func (r *resources) failure(first *ibverbs.WC) error {
 
 // describe names the lane as the summary line does.
 func (r *resources) describe() string {
-	return fmt.Sprintf("%s gid=%d mtu=%d op=%s", r.cand.Device, r.cand.GIDIndex, r.mtu.Bytes(), r.op)
+	return fmt.Sprintf("%s gid=%d mtu=%d op=%s", verbsperf.Name(r.cand.Device), r.cand.GIDIndex, r.mtu.Bytes(), r.op)
 }

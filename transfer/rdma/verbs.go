@@ -83,7 +83,7 @@ func (v Verbs) open(at *wire.Candidate, c verbsperf.Config) (*verbsEnd, *wire.Ve
 		return nil, nil, err
 	}
 	hello := e.Hello()
-	told := &wire.VerbsEnd{Addr: hello.Addr, RKey: hello.RKey, Detail: fmt.Sprintf("%s gid=%d", at.Device, at.GIDIndex)}
+	told := &wire.VerbsEnd{Addr: hello.Addr, RKey: hello.RKey, Detail: fmt.Sprintf("%s gid=%d", verbsperf.Name(at.Device), at.GIDIndex)}
 	if e.GivesWay() {
 		told.Detail += " gives way"
 	}
