@@ -370,6 +370,17 @@ func TestSocketFlags(t *testing.T) {
 	}
 }
 
+// TestSmallReceiveBuffer: nobody waits for more at a time than a socket has room for.
+func TestSmallReceiveBuffer(t *testing.T) {
+	for _, landing := range []string{"copy", "splice"} {
+		tt := newTransfer(t)
+		src := tt.file("src", 9*mib+77)
+		r := tt.recv("--recv-buffer", "4K", "--landing", landing)
+		tt.send("--transport", "tcp", "--lanes", "1", src).want(transfer.CodeOK)
+		r.want(transfer.CodeOK)
+	}
+}
+
 func TestSummaryIsTheLastLine(t *testing.T) {
 	tt := newTransfer(t)
 	src := tt.file("src", mib)
