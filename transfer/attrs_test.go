@@ -53,10 +53,10 @@ func TestAttributes(t *testing.T) {
 				for _, name := range names {
 					path := filepath.Join(root, name)
 					for _, err := range []error{
-						os.Chmod(path, 0o444),
-						os.Chown(path, uid, gid),
-						unix.Setxattr(path, "user.one", []byte("1\x00\xff"), 0),
+						unix.Setxattr(path, "user.one", []byte("1\x00\xff"), 0), // before the bits that forbid it
 						unix.Setxattr(path, "user.empty", nil, 0),
+						os.Chown(path, uid, gid),
+						os.Chmod(path, 0o444),
 						unix.Setxattr(path, wire.ACLAccess, []byte(acl), 0),
 					} {
 						if err != nil {
