@@ -84,7 +84,7 @@ bench-verbs: build
 # ROUNDS=... of MIB=... each.
 bench-tcp: build
 	for what in peers matrix; do for link in loopback veth; do \
-		timeout 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024) $$what $$link || exit; \
+		timeout --foreground 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024) $$what $$link || exit; \
 	done; done
 
 # Many small files beside rsync's daemon, as root: natively over TCP, and in the testbed over
@@ -96,7 +96,7 @@ bench-files: build
 # Small questions and their answers: a lane's protocol beside Go's net/http.
 bench-requests: deps
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/requests ./tcpfallback/internal/requests
-	timeout 600 bin/requests -rounds $(or $(ROUNDS),9)
+	timeout --foreground 600 bin/requests -rounds $(or $(ROUNDS),9)
 
 # The report that README shows, of the testbed: out/compare.html. Where RDMA is emulated it
 # says how that does, and shows what the report of real hosts looks like.

@@ -28,6 +28,8 @@ inside() {
   shift
   capture "$vm" --again 2 "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
   if [[ $status == 124 ]]; then
+    grep '^FAIL  ' <<<"$output" || true # these count, whatever comes of it now
+    failed=$((failed + $(grep -c '^FAIL  ' <<<"$output" || true)))
     echo "      $name: not finished in time, after: $(tail -n 1 <<<"$output"); once more in another machine"
     capture "$vm" --again 2 "$@" -- bash "$testbed/lib/test-$name.sh" "$scratch/shared" </dev/null
   fi
