@@ -284,14 +284,15 @@ smallfs_off() {
   printf '%s' "$rest" >"$faults/smallfs"
 }
 
-# files_off undoes all of these.
+# files_off undoes all of these; it goes on after what is in use.
 files_off() {
-  local line home dirs=()
+  local line home dirs=() rc=0
   [[ ! -e $faults/smallfs ]] || mapfile -t dirs <"$faults/smallfs"
-  for line in "${dirs[@]}"; do smallfs_off "$line"; done
+  for line in "${dirs[@]}"; do (smallfs_off "$line") || rc=1; done
   for home in "$faults"/disk/*; do
-    [[ ! -e $home ]] || disk_off "${home##*/}"
+    [[ ! -e $home ]] || (disk_off "${home##*/}") || rc=1
   done
+  return "$rc"
 }
 
 files_status() {
