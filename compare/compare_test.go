@@ -453,3 +453,18 @@ func TestSoftDevicesAreCalledSoft(t *testing.T) {
 		}
 	}
 }
+
+// Who is told to stop while a program of somebody else's runs has not been told that it can't be
+// measured.
+func TestInterruptedPeerIsNoSkippedOne(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	m := &truth{rates: map[string]float64{"write": 1e9}, trip: time.Millisecond}
+	disk := Peer{Name: "fio read", Beside: "disk", Rate: func(context.Context, PeerLoad) (*PeerSample, error) {
+		cancel()
+		return nil, ctx.Err()
+	}}
+	r, err := Run(ctx, m, Options{Methods: []Method{{Transport: "rdma", Name: "write"}}, Sizes: []int{4096}, Depth: 16, Rounds: 2, Duration: time.Second, Peers: []Peer{disk}})
+	if !errors.Is(err, context.Canceled) || r.Complete || len(r.Skipped) > 0 {
+		t.Errorf("%v, complete %v, skipped %v", err, r.Complete, r.Skipped)
+	}
+}

@@ -133,3 +133,29 @@ func TestToolThatFailsIsNotTheSessionsEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestMeterBelievesNothingBeforeWelcome: there is nothing to ask until then.
+func TestMeterBelievesNothingBeforeWelcome(t *testing.T) {
+	l := listen(t)
+	said := make(chan error, 1)
+	go func() {
+		s, err := l.Accept(t.Context())
+		if err == nil {
+			_, err = s.Receive() // Hello
+		}
+		if err == nil {
+			err = s.Send(&wire.VerbsReady{})
+		}
+		said <- err
+	}()
+	m, err := OpenMeter(t.Context(), l.Addr().String(), Key{1}, nil)
+	if err == nil {
+		m.Close()
+	}
+	if !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("the receiver spoke before Welcome: %v", err)
+	}
+	if err := <-said; err != nil {
+		t.Error(err)
+	}
+}

@@ -114,6 +114,7 @@ func TestCompare(t *testing.T) {
 	r = tt.recv("--discard")
 	tt.compare("--methods", "tcp", "--sizes", "4K", "--rounds", "4", "--baseline", baseline).want(transfer.CodeWorse, "worse: tcp copy at 4K, bandwidth")
 	r.want(transfer.CodeOK)
+	tt.compare("--depth", "3", "--baseline", baseline).want(transfer.CodeUsage, "--depth 16")
 }
 
 // What is interrupted has a report of what was measured.
