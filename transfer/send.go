@@ -57,14 +57,14 @@ type push struct {
 	granted chan uint32    // how many entries may be sent
 
 	mu      sync.Mutex
-	settled int // entries with a receipt, or failed
-	landed  int // files among those with a receipt
+	settled int           // entries with a receipt, or failed
+	landed  int           // files among those with a receipt
+	arrived []*sourceFile // the same, when they shall be removed
 	// failedHere are entries that this end gave up: what the receiver had in its hands by then
 	// lands all the same.
 	failedHere int
-	arrived    []*sourceFile // the same, when they shall be removed
-	complete   bool          // the whole manifest was sent
-	unsent     int           // what could not become an entry
+	complete   bool // the whole manifest was sent
+	unsent     int  // what could not become an entry
 	failures   failures
 	batch      *batch // of the client's, that is under way
 	failed     int    // entries of earlier ones

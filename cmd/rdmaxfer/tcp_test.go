@@ -370,7 +370,7 @@ func TestSocketFlags(t *testing.T) {
 	}
 }
 
-// TestSmallReceiveBuffer: nobody waits for more at a time than a socket has room for.
+// TestSmallReceiveBuffer: a lane whose socket has room for less than is waited for moves it all.
 func TestSmallReceiveBuffer(t *testing.T) {
 	for _, landing := range []string{"copy", "splice"} {
 		tt := newTransfer(t)
