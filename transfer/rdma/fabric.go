@@ -64,7 +64,6 @@ const ackTimeout = 15
 // params are the parameters of a connection of the queue pair qpn over a candidate.
 func (f *Fabric) params(c *wire.Candidate, qpn uint32, sys fs.FS) ibverbs.ConnectParams {
 	p := f.asked()
-	p.MTU = 0
 	if f.Timeout == nil {
 		p.Timeout = ackTimeout
 	}
@@ -77,7 +76,7 @@ func (f *Fabric) params(c *wire.Candidate, qpn uint32, sys fs.FS) ibverbs.Connec
 	return p
 }
 
-// asked is what users asked for of a connection, and nothing of this package's defaults:
+// asked is what users asked for of a connection, but for its MTU, and nothing of this package's defaults:
 // where it is compared with other programs, those have theirs.
 func (f *Fabric) asked() (p ibverbs.ConnectParams) {
 	deref := func(to, v *uint8) {
@@ -96,7 +95,6 @@ func (f *Fabric) asked() (p ibverbs.ConnectParams) {
 	if f.FlowLabel != nil {
 		p.FlowLabel = *f.FlowLabel
 	}
-	p.MTU = f.MTU
 	return p
 }
 

@@ -103,7 +103,9 @@ func (e *verbsEnd) Connect(peer *wire.VerbsEnd) error {
 	if peer.Fabric != nil {
 		f = f.follow(peer.Fabric)
 	}
-	return e.End.Connect(h, e.at, f.asked())
+	how := f.asked()
+	how.MTU = f.MTU
+	return e.End.Connect(h, e.at, how)
 }
 
 // Run is [transfer.VerbsEnd].Run.
