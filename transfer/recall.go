@@ -44,8 +44,11 @@ func same(f *os.File, o ledger.Object) bool {
 // power cut: then the name is given now.
 func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	done, f, named := s.finished(e)
-	if f == nil {
-		return done, nil
+	switch {
+	case done == nil:
+		return nil, nil
+	case e.Kind == wire.Symlink:
+		return done, s.touch(e)
 	}
 	defer f.Close()
 	if err := s.complete(f, e); err != nil {
@@ -58,6 +61,17 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 		return nil, err
 	}
 	return done, s.syncDirs(map[string]bool{path.Dir(e.Path): true})
+}
+
+// touch gives a symbolic link its time. That changes its inode, so that a sender who is about
+// to remove the very same link, a source that is received onto itself, sees that it may not.
+func (s *staging) touch(e *wire.Entry) error {
+	dir, err := s.d.root.Open(path.Dir(e.Path))
+	if err != nil {
+		return errorf(CodeLocalIO, "destination: %w", err)
+	}
+	defer dir.Close()
+	return s.setLinkTime(int(dir.Fd()), path.Base(e.Path), e)
 }
 
 // complete gives a file that landed before the owner and the attributes that come with its

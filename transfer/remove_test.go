@@ -142,6 +142,42 @@ func TestLaterNameIsOfWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestWhatIsReceivedOntoItselfIsNotDeleted: the link that is there already is the source.
+func TestWhatIsReceivedOntoItselfIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, nil)
+		root := filepath.Join(e.dir, "tree")
+		link := filepath.Join(root, "link")
+		if err := errors.Join(os.Mkdir(root, 0o755), os.Symlink("nowhere", link)); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if e.Source, err = OpenSource([]string{root}, SourceOptions{Links: true}); err != nil {
+			t.Fatal(err)
+		}
+		waitForTick(t, link)
+		e.Sender.DeleteSource = true
+		s, _ := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodePartial, "not what was sent any more")
+		if _, err := os.Lstat(link); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// waitForTick waits until a change of what path names would be another time of it: the
+// kernel's clock has ticks.
+func waitForTick(t *testing.T, path string) {
+	t.Helper()
+	was := changedAt(t, path)
+	for other := filepath.Join(t.TempDir(), "f"); ; {
+		write(t, other, "x")
+		if changedAt(t, other) != was {
+			return
+		}
+	}
+}
+
 // TestEachSourceLeftIsNamed, and a stream has none.
 func TestEachSourceLeftIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -182,7 +218,7 @@ func TestEachSourceLeftIsNamed(t *testing.T) {
 func changedAt(t *testing.T, path string) unix.Timespec {
 	t.Helper()
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	if err := unix.Lstat(path, &st); err != nil {
 		t.Fatal(err)
 	}
 	return st.Ctim

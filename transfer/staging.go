@@ -195,17 +195,23 @@ func (s *staging) Symlink(e *wire.Entry) error {
 	if err := s.root.Symlink(e.Link, name); err != nil {
 		return errorf(CodeLocalIO, "making a symbolic link: %w", err)
 	}
-	mtime := unix.NsecToTimespec(e.MTimeNS)
-	err := unix.UtimesNanoAt(int(s.dir.Fd()), name, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		err = errorf(CodeLocalIO, "setting the times of %s: %w", s.path(e.Path), err)
-	} else {
+	err := s.setLinkTime(int(s.dir.Fd()), name, e)
+	if err == nil {
 		err = s.rename(name, e)
 	}
 	if err != nil {
 		_ = s.root.Remove(name)
 	}
 	return err
+}
+
+// setLinkTime gives a symbolic link, which has a name in a directory, the time of its entry.
+func (s *staging) setLinkTime(dir int, name string, e *wire.Entry) error {
+	mtime := unix.NsecToTimespec(e.MTimeNS)
+	if err := unix.UtimesNanoAt(dir, name, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return errorf(CodeLocalIO, "setting the times of %s: %w", s.path(e.Path), err)
+	}
+	return nil
 }
 
 // HardLink gives what landed under another name this one too, unless it has it.
