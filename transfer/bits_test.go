@@ -152,3 +152,66 @@ func TestBitsDoNotForbidToGoOn(t *testing.T) {
 		}
 	})
 }
+
+// TestReadOnlyDirectoryTakesWhatItLacks: an earlier try finished it without a file that failed.
+func TestReadOnlyDirectoryTakesWhatItLacks(t *testing.T) {
+	asUser(t, func(t *testing.T) {
+		for _, mode := range []uint32{0o555, 0o500, 0o300, 0} {
+			d, dir := into(t, OverwriteNever)
+			tree := wire.Entry{Path: "tree", Kind: wire.Dir, Mode: mode}
+			for _, name := range []string{"", "f", "g"} { // a file more with each try
+				s := stage(t, d)
+				if err := s.Mkdir(&tree); err != nil {
+					t.Fatal(err)
+				}
+				if name != "" {
+					e := wire.Entry{Path: "tree/" + name, Size: 1, Mode: 0o600}
+					if _, err := s.Check(&e); err != nil {
+						t.Fatalf("%o: %v", mode, err)
+					}
+					l := putWhole(t, s, e, "x")
+					if err := s.Commit([]Whole{{Landing: l}})[0]; err != nil {
+						t.Errorf("%o: %v", mode, err)
+					}
+				}
+				if err := s.Finish(&tree); err != nil {
+					t.Errorf("%o: %v", mode, err)
+				}
+				if err := s.Close(false); err != nil {
+					t.Error(err)
+				}
+				if st, err := os.Stat(filepath.Join(dir, "tree")); err != nil || uint32(st.Mode().Perm()) != mode {
+					t.Errorf("%o: %v, %v", mode, st, err)
+				}
+			}
+			_ = os.Chmod(filepath.Join(dir, "tree"), 0o700) // to be removed
+		}
+	})
+}
+
+// TestTimesThatAFileSystemKeeps are known again, and none that is another.
+func TestTimesThatAFileSystemKeeps(t *testing.T) {
+	const set = 1_700_000_001_234_567_891
+	for _, c := range []struct {
+		kept int64
+		is   bool
+	}{
+		{set, true},
+		{1_700_000_001_234_567_800, true},
+		{1_700_000_001_234_567_000, true},
+		{1_700_000_001_230_000_000, true},
+		{1_700_000_001_000_000_000, true},
+		{1_700_000_000_000_000_000, true},
+		{1_700_000_002_000_000_000, true}, // rounded
+		{set + 1, false},
+		{1_700_000_001_234_567_700, false},
+		{1_700_000_001_234_565_000, false},
+		{1_700_000_003_000_000_000, false},
+		{1_700_000_004_000_000_000, false},
+		{1_699_999_998_000_000_000, false},
+	} {
+		if got := keptTime(c.kept, set); got != c.is {
+			t.Errorf("%d kept for %d: %v", c.kept, set, got)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -185,7 +186,20 @@ func (s *staging) syncNames(dir string) error {
 // whoever wrote to it since changed that.
 func untouched(f *os.File, e *wire.Entry) bool {
 	st, err := f.Stat()
-	return err == nil && st.Size() == e.Size && st.ModTime().Equal(time.Unix(0, e.MTimeNS))
+	return err == nil && st.Size() == e.Size && keptTime(st.ModTime().UnixNano(), e.MTimeNS)
+}
+
+// coarse are the units in which file systems keep times that keep no nanoseconds: FAT's,
+// NFSv2's and HFS+'s, exFAT's, that of some FUSE file systems, and NTFS's and SMB's.
+var coarse = []time.Duration{2 * time.Second, time.Second, 10 * time.Millisecond, time.Microsecond, 100 * time.Nanosecond}
+
+// keptTime reports whether a time that was set, in nanoseconds since 1970, is what a file
+// system made of another: it cuts off, or rounds to, what it has no room for.
+func keptTime(kept, set int64) bool {
+	return kept == set || slices.ContainsFunc(coarse, func(unit time.Duration) bool {
+		u := int64(unit)
+		return kept%u == 0 && kept-set < u && set-kept < u
+	})
 }
 
 // Resume opens the part of a file that an earlier try began, if the ledger vouches for

@@ -156,10 +156,15 @@ func mayBe(e *wire.Entry) error {
 	return nil
 }
 
-// Mkdir makes a directory that is private until Finish. One that is there is used.
+// Mkdir makes a directory that is private until Finish. One that is there is used, and may
+// be written to by its owner until then: an earlier try may have finished it without a file
+// that failed.
 func (s *staging) Mkdir(e *wire.Entry) error {
 	err := s.d.root.Mkdir(e.Path, 0o700)
 	if errors.Is(err, fs.ErrExist) {
+		if st, err := s.d.root.Lstat(e.Path); err == nil && st.IsDir() && st.Mode()&0o700 != 0o700 {
+			_ = s.d.root.Chmod(e.Path, st.Mode()|0o700) // who may not hears of it when something is to land
+		}
 		return nil
 	}
 	if err != nil {
