@@ -15,7 +15,8 @@ machine_needs() {
 # choose_accel turns "auto" into kvm or tcg. That /dev/kvm opens proves
 # nothing: under some hypervisors a stock kernel never runs in it, prints
 # nothing and burns CPU for ever. So a real kernel is booted, with a deadline,
-# and the answer is remembered for this host's kernel, CPU and QEMU.
+# and the answer is remembered for this host's kernel, CPU and QEMU: "tcg" for a
+# day, since the host may just have been too busy.
 choose_accel() {
   [[ $accel == auto ]] || return 0
   accel=tcg
@@ -26,8 +27,12 @@ choose_accel() {
     grep -m 1 '^model name' /proc/cpuinfo
     qemu-system-x86_64 --version
   } | sha256sum | cut -c1-16)
-  [[ -s $answer ]] || with_cache_lock probe_kvm "$answer"
+  is_answer "$answer" || with_cache_lock probe_kvm "$answer"
   accel=$(cat "$answer")
+}
+
+is_answer() {
+  [[ -s $1 && ($(<"$1") == kvm || -n $(find "$1" -mmin -1440)) ]]
 }
 
 kernel_image() {
@@ -40,8 +45,8 @@ kernel_image() {
 
 probe_kvm() {
   local answer=$1 words result=tcg
-  [[ ! -s $answer ]] || return 0
-  say "probing once whether KVM runs a kernel here (up to 15 s; to skip it: RDMAXFER_VM_ACCEL=tcg)"
+  ! is_answer "$answer" || return 0
+  say "probing whether KVM runs a kernel here (up to 15 s; to skip it: RDMAXFER_VM_ACCEL=tcg)"
   words=$(timeout --signal KILL 15 qemu-system-x86_64 -accel kvm -cpu host -m 512M \
     -nodefaults -display none -no-reboot -serial stdio -monitor none \
     -kernel "$(kernel_image)" -initrd "$initramfs" \
