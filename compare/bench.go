@@ -23,6 +23,7 @@ type Single struct {
 	Method    string       `json:"method"`
 	Here      string       `json:"here"` // what the ends of the lane ran on
 	There     string       `json:"there"`
+	Soft      bool         `json:"soft"` // as [Report].Soft
 	Size      int          `json:"size_bytes"`
 	Depth     int          `json:"depth"`
 	Messages  int64        `json:"messages"`
@@ -61,7 +62,7 @@ func Bench(ctx context.Context, m meter, method Method, size, depth int, d time.
 	single := &Single{
 		Level: "lane", Complete: beside.Complete, Reason: beside.Reason,
 		Peers: beside.Peers, Normalised: beside.Normalised, Skipped: beside.Skipped,
-		Schema: Schema, Event: "bench", Transport: method.Transport, Method: method.Name, Here: got.Local, There: got.Remote,
+		Schema: Schema, Event: "bench", Transport: method.Transport, Method: method.Name, Here: got.Local, There: got.Remote, Soft: method.Transport == "rdma" && soft(got.Local+got.Remote),
 		Size: size, Depth: depth, Messages: got.Extents, Seconds: got.Elapsed.Seconds(), Rate: s.rates[0], Trips: distribution(got.Latency), CPU: costOf(s.cost),
 	}
 	if got.Datagrams > 0 {
@@ -98,6 +99,9 @@ func (s *Single) WriteText(out io.Writer) error {
 	}
 	for _, skipped := range s.Skipped {
 		fmt.Fprintf(w, "%s was skipped: %s\n", skipped.Method, skipped.Reason)
+	}
+	if s.Soft {
+		fmt.Fprintln(w, softWords)
 	}
 	if !s.Complete {
 		fmt.Fprintf(w, "Incomplete: %s\n", s.Reason)

@@ -96,6 +96,7 @@ type VerbsReport struct {
 	Test       string        `json:"test"` // bandwidth or latency
 	Here       string        `json:"here"`
 	There      string        `json:"there"`
+	Soft       bool          `json:"soft"` // as [Report].Soft
 	Size       int           `json:"size_bytes"`
 	Depth      int           `json:"depth"`
 	QPs        int           `json:"queue_pairs"`
@@ -166,6 +167,7 @@ func BenchVerbs(ctx context.Context, m verbsMeter, v transfer.Verbs, o VerbsOpti
 		perSecond := float64(got.Messages) / got.Elapsed.Seconds()
 		rate := perSecond*float64(o.Size) + got.Back
 		r.Here, r.There, r.Inline, r.Signal, r.MTU = got.Local, got.Remote, got.Inlined, got.Signal, got.MTU
+		r.Soft = soft(r.Here + r.There)
 		r.Messages, r.Lost, r.Doorbells, r.Rounds = r.Messages+got.Messages, r.Lost+got.Lost, r.Doorbells+got.Posts, r.Rounds+1
 		if o.Latency {
 			merged.Merge(got.Trips)
@@ -279,6 +281,9 @@ func (r *VerbsReport) WriteText(w io.Writer) error {
 	}
 	for _, s := range r.Skipped {
 		say("%s was skipped: %s\n", s.Method, s.Reason)
+	}
+	if r.Soft {
+		say("%s\n", softWords)
 	}
 	if !r.Complete {
 		say("Incomplete: %s\n", r.Reason)

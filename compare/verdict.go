@@ -49,10 +49,13 @@ func (r *Report) verdict() string {
 	}
 	words = append(words, r.besidePeers()...)
 	if r.Soft {
-		words = append(words, "This RDMA is soft-RoCE (rdma_rxe), a program: it says nothing of RDMA hardware.")
+		words = append(words, softWords)
 	}
 	return strings.Join(words, " ")
 }
+
+// softWords go with figures of emulated RDMA.
+const softWords = "This RDMA is soft-RoCE (rdma_rxe), a program: it says nothing of RDMA hardware."
 
 // alone speaks of one transport, the other was not measured.
 func (r *Report) alone() string {

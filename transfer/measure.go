@@ -70,8 +70,10 @@ type Meter struct {
 	gone   <-chan struct{}
 	events chan wire.Message
 	loads  chan Load // for converse: at most one
-	// offered are this host's RDMA addresses, as the receiver was told them.
+	// offered are this host's RDMA addresses, and fabric what its user wants of the network,
+	// as the receiver was told.
 	offered []wire.Candidate
+	fabric  wire.Fabric
 	cancel  context.CancelCauseFunc
 	err     error // why the session has ended
 }
@@ -166,7 +168,7 @@ func (m *Meter) converse() error {
 		return err
 	}
 	if hello.RDMA != nil {
-		m.offered = hello.RDMA.Candidates // before Welcome is read, and so an event given
+		m.offered, m.fabric = hello.RDMA.Candidates, hello.RDMA.Fabric // before Welcome is read, and so an event given
 	}
 	for {
 		msg, err := p.s.Receive()

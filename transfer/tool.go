@@ -24,6 +24,8 @@ type ToolAt struct {
 	Addr  netip.AddrPort  // by the session's connection
 	Local *wire.Candidate // of an RDMA tool: this host's address
 	GID   [16]byte        // and the receiver's
+	// Fabric is what both hosts' users want of the network.
+	Fabric wire.Fabric
 }
 
 // graceToEnd is how long a tool's end may take to come up, and to end by itself when the
@@ -101,7 +103,10 @@ func (m *Meter) runClient(ctx context.Context, limit time.Duration, ask *wire.Ru
 		if int(ready.Candidate) >= len(m.offered) {
 			return m.wrong(ready)
 		}
-		at.Local = &m.offered[ready.Candidate]
+		at.Local, at.Fabric = &m.offered[ready.Candidate], m.fabric
+		if ready.Fabric != nil {
+			at.Fabric = at.Fabric.Or(ready.Fabric)
+		}
 	}
 	return causeOf(ctx, client(ctx, at))
 }

@@ -146,12 +146,12 @@ func fabric(c *cli.Context) (f rdma.Fabric, err error) {
 		f.PKey = &key
 	}
 	if c.IsSet("mtu") {
-		for m := ibverbs.MTU(1); m <= 5; m++ {
-			if m.Bytes() == c.Int("mtu") {
-				f.MTU = m
+		for m := uint8(1); m <= 5; m++ {
+			if ibverbs.MTU(m).Bytes() == c.Int("mtu") {
+				f.MTU = &m
 			}
 		}
-		if f.MTU == 0 {
+		if f.MTU == nil {
 			return f, usagef("--mtu %d: 256, 512, 1024, 2048 or 4096", c.Int("mtu"))
 		}
 	}

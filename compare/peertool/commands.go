@@ -1,6 +1,7 @@
 package peertool
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"time"
@@ -19,21 +20,29 @@ var perftests = map[wire.Tool]string{
 // than the sender has in flight would be refused.
 const leastReceives = 512
 
+func deref(v *uint8) uint8 {
+	if v == nil {
+		return 0
+	}
+	return *v
+}
+
 func number[T uint8 | uint16 | uint32 | int](n T) string { return strconv.FormatInt(int64(n), 10) }
 
 // serverCommand is the listening end of a tool. Not a word of it is the peer's.
-func serverCommand(ask *wire.RunTool, mine *wire.Candidate, port uint16) (name string, args []string, endsItself bool) {
+func serverCommand(ask *wire.RunTool, mine *wire.Candidate, f *wire.Fabric, port uint16) (name string, args []string, endsItself bool) {
 	switch ask.Tool {
 	case wire.ToolQperf, wire.ToolQperfRDMA:
 		return "qperf", []string{"-lp", number(port)}, false
 	case wire.ToolIperf3:
 		return "iperf3", []string{"-s", "-1", "-p", number(port)}, true
 	}
-	return perftests[ask.Tool], perftestArgs(ask, mine, port), true
+	return perftests[ask.Tool], perftestArgs(ask, mine, f, port), true
 }
 
-// perftestArgs are the same at both ends. (The sending one has an address too.)
-func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, port uint16) []string {
+// perftestArgs are the same at both ends, unless their users want other things of the
+// network. (The sending one has an address too.)
+func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, f *wire.Fabric, port uint16) []string {
 	args := []string{"-F", "-p", number(port), "-d", mine.Device, "-i", number(mine.Port), "-s", number(ask.Size), "-n", number(ask.Iterations)}
 	if mine.Ethernet {
 		args = append(args, "-x", number(mine.GIDIndex))
@@ -53,8 +62,16 @@ func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, port uint16) []string
 	default:
 		optional("-I", ask.Inline)
 	}
-	if ask.MTU > 0 {
-		args = append(args, "-m", number(128<<ask.MTU))
+	wanted := func(flag string, v *uint8) {
+		if v != nil {
+			args = append(args, flag, number(*v))
+		}
+	}
+	wanted("-S", f.ServiceLevel)
+	wanted("--tclass", f.TrafficClass)
+	wanted("-u", f.Timeout)
+	if mtu := cmp.Or(deref(f.MTU), ask.MTU); mtu > 0 {
+		args = append(args, "-m", number(128<<mtu))
 	}
 	if ask.Both {
 		args = append(args, "-b")

@@ -123,7 +123,7 @@ func perftest(m *transfer.Meter, op string, bw, lat wire.Tool, times int, normal
 
 func perftestClient(s *compare.PeerSample, parse func(said string) error) client {
 	return func(ctx context.Context, ask *wire.RunTool, at transfer.ToolAt) error {
-		said, cpu, err := run(ctx, perftests[ask.Tool], append(perftestArgs(ask, at.Local, at.Addr.Port()), at.Addr.Addr().String()))
+		said, cpu, err := run(ctx, perftests[ask.Tool], append(perftestArgs(ask, at.Local, &at.Fabric, at.Addr.Port()), at.Addr.Addr().String()))
 		if s.Here = cpu; err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ var versions sync.Map
 
 // version asks a program of this host for its own, once. One that does not say is no error.
 func version(ctx context.Context, tool wire.Tool) string {
-	name, _, _ := serverCommand(&wire.RunTool{Tool: tool}, &wire.Candidate{}, 0)
+	name, _, _ := serverCommand(&wire.RunTool{Tool: tool}, &wire.Candidate{}, &wire.Fabric{}, 0)
 	if v, ok := versions.Load(name); ok {
 		return v.(string)
 	}

@@ -101,20 +101,26 @@ func TestServerArguments(t *testing.T) {
 		wire.ToolIperf3:    "iperf3 -s -1 -p 99",
 	} {
 		ask.Tool = tool
-		name, args, ends := serverCommand(&ask, mine, 99)
+		name, args, ends := serverCommand(&ask, mine, &wire.Fabric{}, 99)
 		if got := strings.Join(append([]string{name}, args...), " "); got != want || ends == (name == "qperf") {
 			t.Errorf("%q, ends by itself: %v; want %q", got, ends, want)
 		}
 	}
 	ask = wire.RunTool{Tool: wire.ToolSendBW, Size: 1024, Depth: 64, Iterations: 5, QPs: 2, Chain: 3, Signal: 4, Inline: 5, MTU: 5, UD: true}
 	want := "-F -p 99 -d mlx5_0 -i 2 -s 1024 -n 5 -x 3 -q 2 -l 3 -Q 4 -I 5 -m 4096 -c UD -t 64 -r 512"
-	if _, args, _ := serverCommand(&ask, mine, 99); strings.Join(args, " ") != want {
+	if _, args, _ := serverCommand(&ask, mine, &wire.Fabric{}, 99); strings.Join(args, " ") != want {
+		t.Errorf("%q, want %q", args, want)
+	}
+	sl, class, timeout, mtu := uint8(3), uint8(106), uint8(18), uint8(3)
+	ask = wire.RunTool{Tool: wire.ToolReadBW, Size: 1024, Depth: 64, Iterations: 5}
+	want = "-F -p 99 -d mlx5_0 -i 2 -s 1024 -n 5 -x 3 -S 3 --tclass 106 -u 18 -m 1024 -t 64"
+	if _, args, _ := serverCommand(&ask, mine, &wire.Fabric{ServiceLevel: &sl, TrafficClass: &class, Timeout: &timeout, MTU: &mtu}, 99); strings.Join(args, " ") != want {
 		t.Errorf("%q, want %q", args, want)
 	}
 	infiniband := *mine
 	infiniband.Ethernet = false
 	ask.Tool = wire.ToolWriteBW
-	if _, args, _ := serverCommand(&ask, &infiniband, 99); slices.Contains(args, "-x") {
+	if _, args, _ := serverCommand(&ask, &infiniband, &wire.Fabric{}, 99); slices.Contains(args, "-x") {
 		t.Errorf("%v", args)
 	}
 }

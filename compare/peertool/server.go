@@ -17,7 +17,8 @@ import (
 // Server is the listening end of the tools: a [transfer.ToolServer].
 type Server struct {
 	// Rail gives the RDMA addresses of both hosts, of a path that was found.
-	Rail func(name string) (mine wire.Candidate, remote uint16, err error)
+	// and what is wanted of it.
+	Rail func(name string) (mine wire.Candidate, remote uint16, f wire.Fabric, err error)
 }
 
 // listenLimit is how long a program may take until it listens; endLimit how long one that
@@ -33,17 +34,21 @@ func (s Server) Serve(ctx context.Context, rail string, ask *wire.RunTool, ready
 	defer cancel()
 	var told wire.ToolReady
 	var mine wire.Candidate
+	var fabric wire.Fabric
 	var err error
 	if ask.Tool.RDMA() {
-		if mine, told.Candidate, err = s.Rail(rail); err != nil {
+		if mine, told.Candidate, fabric, err = s.Rail(rail); err != nil {
 			return transfer.CPU{}, &transfer.Error{Code: transfer.CodeNoRDMA, Err: err}
 		}
 		told.GID = mine.GID
+		if fabric != (wire.Fabric{}) {
+			told.Fabric = &fabric
+		}
 	}
 	if told.Port, err = freePort(); err != nil {
 		return transfer.CPU{}, err
 	}
-	name, args, endsItself := serverCommand(ask, &mine, told.Port)
+	name, args, endsItself := serverCommand(ask, &mine, &fabric, told.Port)
 	p, err := start(ctx, name, args)
 	if err != nil {
 		return transfer.CPU{}, err

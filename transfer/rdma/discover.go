@@ -87,7 +87,7 @@ func (t *Transport) find(ctx context.Context, q *transfer.PathQuery, report *wir
 	var s search
 	if q.Scout != nil {
 		good = proven
-		s = search{all: all, fabric: &fabric, mine: t.Fabric.wire(), scout: q.Scout, every: q.All, first: t.probes}
+		s = search{all: all, fabric: &fabric, mine: t.Fabric.Fabric, scout: q.Scout, every: q.All, first: t.probes}
 		s.attempt = s.try
 		s.run(ctx)
 		t.probes += uint32(len(s.tried))

@@ -1,7 +1,6 @@
 package rdma
 
 import (
-	"cmp"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -11,48 +10,40 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// Fabric is what this host's user wants of the network. What is nil, or zero, was left
-// open: the other end's wish counts then, and after it the system's or this package's
-// default.
+// Fabric is what this host's user wants of the network. What is nil was left open: the
+// other end's wish counts then, and after it the system's or this package's default.
 type Fabric struct {
-	ServiceLevel *uint8  // 0 to 15
-	TrafficClass *uint8  // RoCE v2: the IP header's DSCP and ECN
-	FlowLabel    *uint32 // 20 bits; nil for one of its own for each queue pair
-	PKey         *uint16
-	Timeout      *uint8 // coded, as in [ibverbs.ConnectParams]
-	Retries      *uint8
-	MTU          ibverbs.MTU // no larger than that
-}
-
-// wire is what the other end is told.
-func (f *Fabric) wire() wire.Fabric {
-	w := wire.Fabric{ServiceLevel: f.ServiceLevel, TrafficClass: f.TrafficClass, PKey: f.PKey, Timeout: f.Timeout, Retries: f.Retries}
-	if f.MTU != 0 {
-		m := uint8(f.MTU)
-		w.MTU = &m
-	}
-	return w
+	wire.Fabric         // what the other end is told
+	FlowLabel   *uint32 // 20 bits; nil for one of its own for each queue pair
 }
 
 // follow fills in what was left open with what the other end's user said.
 func (f Fabric) follow(peer *wire.Fabric) Fabric {
-	f.ServiceLevel = cmp.Or(f.ServiceLevel, peer.ServiceLevel)
-	f.TrafficClass = cmp.Or(f.TrafficClass, peer.TrafficClass)
-	f.PKey = cmp.Or(f.PKey, peer.PKey)
-	f.Timeout = cmp.Or(f.Timeout, peer.Timeout)
-	f.Retries = cmp.Or(f.Retries, peer.Retries)
-	if peer.MTU != nil && (f.MTU == 0 || ibverbs.MTU(*peer.MTU) < f.MTU) {
-		f.MTU = ibverbs.MTU(*peer.MTU)
-	}
+	f.Fabric = f.Or(peer)
 	return f
 }
 
 // lower is an MTU that this fabric has room for.
 func (f *Fabric) lower(m ibverbs.MTU) ibverbs.MTU {
-	if f.MTU != 0 && f.MTU < m {
-		return f.MTU
+	if most := f.mtu(); most != 0 && most < m {
+		return most
 	}
 	return m
+}
+
+// mtu is the largest that is wanted, 0 for any.
+func (f *Fabric) mtu() ibverbs.MTU {
+	if f.MTU == nil {
+		return 0
+	}
+	return ibverbs.MTU(*f.MTU)
+}
+
+// within is the fabric with packets up to an MTU.
+func (f Fabric) within(m ibverbs.MTU) Fabric {
+	most := uint8(f.lower(m))
+	f.MTU = &most
+	return f
 }
 
 // ackTimeout is the queue pair's acknowledgement time-out, 4.096 µs × 2^15 = 134 ms.

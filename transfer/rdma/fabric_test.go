@@ -13,18 +13,23 @@ func ptr[T any](v T) *T { return &v }
 // TestFollow: what this end's user said counts, else the other end's, and of both MTUs the
 // smaller.
 func TestFollow(t *testing.T) {
-	mine := Fabric{ServiceLevel: ptr(uint8(0)), Retries: ptr(uint8(3)), MTU: 4}
-	peer := Fabric{ServiceLevel: ptr(uint8(5)), TrafficClass: ptr(uint8(104)), PKey: ptr(uint16(0x8001)), Timeout: ptr(uint8(18)), MTU: 3}
-	w := peer.wire()
-	got := mine.follow(&w)
-	if *got.ServiceLevel != 0 || *got.TrafficClass != 104 || *got.PKey != 0x8001 || *got.Timeout != 18 || *got.Retries != 3 || got.MTU != 3 {
+	mine := Fabric{Fabric: wire.Fabric{ServiceLevel: ptr(uint8(0)), Retries: ptr(uint8(3)), MTU: ptr(uint8(4))}, FlowLabel: ptr(uint32(9))}
+	peer := wire.Fabric{ServiceLevel: ptr(uint8(5)), TrafficClass: ptr(uint8(104)), PKey: ptr(uint16(0x8001)), Timeout: ptr(uint8(18)), MTU: ptr(uint8(3))}
+	got := mine.follow(&peer)
+	if *got.ServiceLevel != 0 || *got.TrafficClass != 104 || *got.PKey != 0x8001 || *got.Timeout != 18 || *got.Retries != 3 || got.mtu() != 3 || *got.FlowLabel != 9 {
 		t.Errorf("%+v", got)
 	}
-	if w = mine.wire(); w.TrafficClass != nil || *w.MTU != 4 || *w.ServiceLevel != 0 {
-		t.Errorf("told: %+v", w)
+	if mine.TrafficClass != nil || mine.mtu() != 4 {
+		t.Errorf("it is not what it was: %+v", mine)
 	}
-	if got := mine.follow(&wire.Fabric{MTU: ptr(uint8(5))}); got.MTU != 4 {
-		t.Errorf("MTU code %d of 4 and 5", got.MTU)
+	if got := mine.follow(&wire.Fabric{MTU: ptr(uint8(5))}); got.mtu() != 4 || got.lower(5) != 4 || got.lower(3) != 3 {
+		t.Errorf("MTU code %d of 4 and 5", got.mtu())
+	}
+	for most, want := range map[ibverbs.MTU][2]ibverbs.MTU{2: {2, 2}, 5: {4, 5}} {
+		a, b := mine.within(most), Fabric{}.within(most)
+		if a.mtu() != want[0] || b.mtu() != want[1] {
+			t.Errorf("within MTU code %d: %d, %d; want %d", most, a.mtu(), b.mtu(), want)
+		}
 	}
 	if got := (Fabric{}).follow(&wire.Fabric{}); got != (Fabric{}) {
 		t.Errorf("of nothing: %+v", got)
@@ -56,7 +61,7 @@ func TestParams(t *testing.T) {
 		{"bnxt_re0", 2, true, Fabric{}, 0},
 		{"mlx5_1", 1, true, Fabric{}, 0x68},
 		{"mlx5_2", 1, true, Fabric{}, 0},
-		{"mlx5_0", 1, true, Fabric{TrafficClass: ptr(uint8(0))}, 0},
+		{"mlx5_0", 1, true, Fabric{Fabric: wire.Fabric{TrafficClass: ptr(uint8(0))}}, 0},
 		{"mlx5_ib", 1, false, Fabric{}, 0},
 	} {
 		p := c.fabric.params(&wire.Candidate{Device: c.device, Port: c.port, Ethernet: c.ethernet}, 7, sys)
@@ -64,7 +69,7 @@ func TestParams(t *testing.T) {
 			t.Errorf("%s port %d: traffic class %d, want %d", c.device, c.port, p.TrafficClass, c.class)
 		}
 	}
-	f := Fabric{ServiceLevel: ptr(uint8(3)), Timeout: ptr(uint8(20)), Retries: ptr(uint8(0)), FlowLabel: ptr(uint32(9))}
+	f := Fabric{Fabric: wire.Fabric{ServiceLevel: ptr(uint8(3)), Timeout: ptr(uint8(20)), Retries: ptr(uint8(0))}, FlowLabel: ptr(uint32(9))}
 	p := f.params(&wire.Candidate{}, 7, sys)
 	if p.ServiceLevel != 3 || p.Timeout != 20 || p.Retries != ibverbs.None || p.FlowLabel != 9 {
 		t.Errorf("%+v", p)

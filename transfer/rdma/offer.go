@@ -36,7 +36,7 @@ func (t *Transport) Offer(hello *wire.Hello) {
 
 // Reoffer looks again. What was offered before keeps its number.
 func (t *Transport) Reoffer() *wire.Offer {
-	o := &wire.Offer{Fabric: t.Fabric.wire(), Rails: t.Selection.Rails}
+	o := &wire.Offer{Fabric: t.Fabric.Fabric, Rails: t.Selection.Rails}
 	host, err := Inventory()
 	if err != nil {
 		o.Reason, o.Final = wire.Clip(fmt.Errorf("%w: %w", ErrNoPath, err).Error()), final(err)

@@ -96,7 +96,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	}
 	fabric := rail.fabric
 	if rail.mtu != 0 {
-		fabric.MTU = fabric.lower(rail.mtu)
+		fabric = fabric.within(rail.mtu)
 	}
 	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
 	if err != nil {
@@ -106,7 +106,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	open.RDMA = pl.res.lane()
 	open.RDMA.Candidate = rail.theirs.Number
 	open.RDMA.PKey = rail.theirsP
-	open.RDMA.Fabric = t.Fabric.wire()
+	open.RDMA.Fabric = t.Fabric.Fabric
 	return pl, nil
 }
 

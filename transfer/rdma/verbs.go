@@ -45,12 +45,9 @@ func (v Verbs) Passive(rail string, ask *wire.Verbs) (transfer.VerbsEnd, *wire.V
 	if err != nil {
 		return nil, nil, err
 	}
-	e.passive, e.fabric = true, p.fabric
-	if p.mtu != 0 && p.mtu < ibverbs.MTU(told.QPs[0].MTU) { // larger packets do not arrive
-		e.fabric.MTU = e.fabric.lower(p.mtu)
-	}
+	e.passive, e.fabric = true, p.inForce(ibverbs.MTU(told.QPs[0].MTU))
 	told.Candidate = p.theirs.Number
-	if f := e.fabric.wire(); f != (wire.Fabric{}) {
+	if f := e.fabric.Fabric; f != (wire.Fabric{}) {
 		told.Fabric = &f
 	}
 	return e, told, nil
@@ -104,7 +101,7 @@ func (e *verbsEnd) Connect(peer *wire.VerbsEnd) error {
 		f = f.follow(peer.Fabric)
 	}
 	how := f.asked()
-	how.MTU = f.MTU
+	how.MTU = f.mtu()
 	return e.End.Connect(h, e.at, how)
 }
 

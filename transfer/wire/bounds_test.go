@@ -45,6 +45,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		edit(l)
 		return &OpenLane{Depth: 1, RDMA: l}
 	}
+	seven, eight := uint8(7), uint8(8)
 	fabric := func(edit func(*Fabric, *uint8)) Message {
 		m := &Offer{}
 		edit(&m.Fabric, new(uint8))
@@ -205,6 +206,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"tool's time", tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime }), tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime + 1 })},
 		{"no time for a tool", tool(func(m *RunTool) { m.Nanoseconds = 1 }), tool(func(m *RunTool) { m.Nanoseconds = 0 })},
 		{"tool's address", &ToolReady{Port: 1, Candidate: MaxCandidates - 1}, &ToolReady{Port: 1, Candidate: MaxCandidates}},
+		{"tool's fabric", &ToolReady{Port: 1, Fabric: &Fabric{Retries: &seven}}, &ToolReady{Port: 1, Fabric: &Fabric{Retries: &eight}}},
 		{"tool's port", &ToolReady{Port: 1}, &ToolReady{}},
 		{"why no tool", &ToolEnded{Reason: text(MaxText)}, &ToolEnded{Reason: text(MaxText + 1)}},
 		{"tool's CPU", &ToolEnded{}, &ToolEnded{CPU: CPU{User: -1}}},

@@ -67,7 +67,7 @@ func examples() []Message {
 		&Paths{Rows: []PathRow{{Receiver: candidate, Sender: candidate, State: PathChosen, MTU: 5, Took: 7, Reason: "small packets alone"}}, Refused: refused, Reason: "none", Nanoseconds: 9},
 		&Welcome{Version: 1, ExtentSize: 1 << 20, Tools: true},
 		&RunTool{Tool: ToolIperf3, Size: 4096, Depth: 16, Iterations: 1000, Nanoseconds: 1e9, QPs: 2, Chain: 3, Signal: 4, Inline: 5, MTU: 5, Both: true, Events: true, UD: true},
-		&ToolReady{Port: 18700, Candidate: 1, GID: [16]byte{15: 1}},
+		&ToolReady{Port: 18700, Candidate: 1, GID: [16]byte{15: 1}, Fabric: &fabric},
 		&ToolDone{},
 		&Verbs{Op: "write", Latency: true, Both: true, Size: 64, Depth: 128, QPs: 2, Chain: 16, Signal: 100, Inline: 64, Buffers: 3, Events: true, Spin: 20, MTU: 5, Nanoseconds: 1e9},
 		&VerbsEnd{Candidate: 1, QPs: []QueuePair{{QPN: 1, MTU: 5}}, Addr: 1 << 40, RKey: 7, Detail: "rxe_a"},

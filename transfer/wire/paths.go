@@ -1,5 +1,7 @@
 package wire
 
+import "cmp"
+
 // Messages of this file are about how two hosts reach each other over RDMA: what each
 // has to offer, which pairs of it answered when they were tried, and what was chosen.
 
@@ -54,6 +56,20 @@ type Fabric struct {
 	MTU          *uint8  `cbor:"4,keyasint,omitempty"` // coded: no larger than that
 	Timeout      *uint8  `cbor:"5,keyasint,omitempty"` // coded, as in ibverbs.ConnectParams
 	Retries      *uint8  `cbor:"6,keyasint,omitempty"`
+}
+
+// Or fills in what was left open with what the other host's user wants. Of both MTUs the
+// smaller one counts.
+func (f Fabric) Or(other *Fabric) Fabric {
+	f.ServiceLevel = cmp.Or(f.ServiceLevel, other.ServiceLevel)
+	f.TrafficClass = cmp.Or(f.TrafficClass, other.TrafficClass)
+	f.PKey = cmp.Or(f.PKey, other.PKey)
+	f.Timeout = cmp.Or(f.Timeout, other.Timeout)
+	f.Retries = cmp.Or(f.Retries, other.Retries)
+	if other.MTU != nil && (f.MTU == nil || *other.MTU < *f.MTU) {
+		f.MTU = other.MTU
+	}
+	return f
 }
 
 // Offer is where a host's RDMA can be reached: in Hello, and as a message when it was

@@ -45,6 +45,8 @@ type ToolReady struct {
 	Port      uint16   `cbor:"1,keyasint"`           // TCP
 	Candidate uint16   `cbor:"2,keyasint,omitempty"` // of an RDMA tool: the sender's address, by its place in Hello
 	GID       [16]byte `cbor:"3,keyasint"`           // and the receiver's
+	// Fabric is what the receiver wants of the network; nil for nothing.
+	Fabric *Fabric `cbor:"4,keyasint,omitempty"`
 }
 
 // ToolDone says that the sender's end is over, well or not. It follows each ToolReady.
@@ -85,6 +87,9 @@ func (m *RunTool) check() error {
 func (m *ToolReady) check() error {
 	if m.Port == 0 || m.Candidate >= MaxCandidates {
 		return malformed("a tool at port %d and address %d", m.Port, m.Candidate)
+	}
+	if m.Fabric != nil {
+		return m.Fabric.check()
 	}
 	return nil
 }
