@@ -22,7 +22,7 @@ func (p *PD) CreateAH(port, gidIndex int, remote Endpoint, path Path) (*AH, erro
 	if err := path.check(&local, &remote, attr.LinkLayer); err != nil {
 		return nil, err
 	}
-	v := addressVector(port, gidIndex, attr.LinkLayer, &local, &remote, &path)
+	v := addressVector(port, gidIndex, &attr, &local, &remote, &path)
 	h, rc := sysCreateAH(p.h, &v)
 	if rc < 0 {
 		return nil, pathError("ibv_create_ah", rc, &local, &remote, gidIndex)

@@ -13,20 +13,21 @@ func gid(s string) GID { return GID(netip.MustParseAddr(s).As16()) }
 // TestAddressVector: what the link layer asks for, on ports that rxe can't be.
 func TestAddressVector(t *testing.T) {
 	for name, c := range map[string]struct {
-		link          uint8
+		port          PortAttr
 		local, remote Endpoint
 		path          Path
 		global        bool
 		dlid          uint16
 	}{
-		"RoCE":                      {LinkEthernet, Endpoint{GID: gid("10.0.0.1")}, Endpoint{GID: gid("10.0.0.2"), LID: 9}, Path{}, true, 0},
-		"InfiniBand, one subnet":    {LinkInfiniBand, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{}, false, 2},
-		"InfiniBand, asked for":     {LinkInfiniBand, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{GRH: true}, true, 2},
-		"InfiniBand, other subnet":  {LinkInfiniBand, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fec0::2"), LID: 2}, Path{}, true, 2},
-		"InfiniBand, by LID alone":  {LinkInfiniBand, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{LID: 2}, Path{GRH: true}, false, 2},
-		"link layer of old drivers": {LinkUnspecified, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{}, false, 2},
+		"RoCE":                      {PortAttr{LinkLayer: LinkEthernet}, Endpoint{GID: gid("10.0.0.1")}, Endpoint{GID: gid("10.0.0.2"), LID: 9}, Path{}, true, 0},
+		"InfiniBand, one subnet":    {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{}, false, 2},
+		"InfiniBand, asked for":     {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{GRH: true}, true, 2},
+		"InfiniBand, other subnet":  {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fec0::2"), LID: 2}, Path{}, true, 2},
+		"InfiniBand, virtual ports": {PortAttr{LinkLayer: LinkInfiniBand, NeedsGRH: true}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 1}, Path{}, true, 1},
+		"InfiniBand, by LID alone":  {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{LID: 2}, Path{GRH: true}, false, 2},
+		"link layer of old drivers": {PortAttr{LinkLayer: LinkUnspecified}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{}, false, 2},
 	} {
-		v := addressVector(1, 3, c.link, &c.local, &c.remote, &c.path)
+		v := addressVector(1, 3, &c.port, &c.local, &c.remote, &c.path)
 		if v.global != c.global || v.dlid != c.dlid || v.gidIndex != 3 || v.global && v.dgid != c.remote.GID {
 			t.Errorf("%s: %+v", name, v)
 		}

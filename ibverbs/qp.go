@@ -169,7 +169,7 @@ func (q *QP) connect(remote *Endpoint, params *ConnectParams) error {
 		return err
 	}
 	q.params = *params
-	v := addressVector(q.conf.Port, q.conf.GIDIndex, q.port.LinkLayer, &q.local, remote, &params.Path)
+	v := addressVector(q.conf.Port, q.conf.GIDIndex, &q.port, &q.local, remote, &params.Path)
 	if step, rc := sysQPConnect(q.h, &v, &q.local, remote, params); rc < 0 {
 		return pathError("ibv_modify_qp to "+step, rc, &q.local, remote, q.conf.GIDIndex)
 	}

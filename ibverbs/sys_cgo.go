@@ -172,6 +172,7 @@ func sysQueryPort(ctx unsafe.Pointer, port int) (PortAttr, int) {
 		MaxMsg:    uint32(a.max_msg_sz),
 		Speed:     uint8(a.active_speed),
 		Width:     uint8(a.active_width),
+		NeedsGRH:  a.flags&C.IBV_QPF_GRH_REQUIRED != 0,
 	}, 0
 }
 

@@ -98,6 +98,9 @@ type PortAttr struct {
 	MaxMsg    uint32 // longest message, bytes
 	Speed     uint8  // active speed, coded as in IBTA's PortInfo
 	Width     uint8  // active width, coded: 1, 2, 4, 8 for 1x, 4x, 8x, 12x; 16 for 2x
+	// NeedsGRH says that packets must have a global header (IBV_QPF_GRH_REQUIRED): several
+	// virtual ports have one LID.
+	NeedsGRH bool
 }
 
 // Mbps is the rate of the link, Mbit/s: what its lanes carry of data, by their nominal

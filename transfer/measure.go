@@ -70,12 +70,8 @@ type Meter struct {
 	gone   <-chan struct{}
 	events chan wire.Message
 	loads  chan Load // for converse: at most one
-	// offered are this host's RDMA addresses, and fabric what its user wants of the network,
-	// as the receiver was told.
-	offered []wire.Candidate
-	fabric  wire.Fabric
-	cancel  context.CancelCauseFunc
-	err     error // why the session has ended
+	cancel context.CancelCauseFunc
+	err    error // why the session has ended
 }
 
 // OpenMeter connects to a receiver. rdma may be nil when no load is of RDMA.
@@ -166,9 +162,6 @@ func (m *Meter) converse() error {
 	hello := &wire.Hello{Version: wire.Version, Transport: p.Transport, Op: p.Op, Verify: p.Verify, Lanes: 1, Measure: true}
 	if err := p.greet(hello); err != nil {
 		return err
-	}
-	if hello.RDMA != nil {
-		m.offered, m.fabric = hello.RDMA.Candidates, hello.RDMA.Fabric // before Welcome is read, and so an event given
 	}
 	for {
 		msg, err := p.s.Receive()

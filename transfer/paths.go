@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -271,6 +272,8 @@ func (g *guide) probe(m *wire.ProbePath) error {
 	switch {
 	case g.t == nil:
 		return fmt.Errorf("%w: a probe of RDMA, which was not offered", wire.ErrMalformed)
+	case m.ID < g.below: // it was on its way
+		return g.s.Send(&wire.PathAnswer{ID: m.ID, Reason: "the receiver gave the probe up"})
 	case g.alive[m.ID]:
 		return fmt.Errorf("%w: probe %d again", wire.ErrMalformed, m.ID)
 	case len(g.alive) == wire.MaxProbes:
@@ -332,6 +335,21 @@ func (g *guide) end() {
 	if g.t != nil {
 		g.t.EndProbes(math.MaxUint32)
 	}
+}
+
+// candidate gives an address of this host's that the receiver chose, by its number, and what
+// this host's user wants of the network.
+func (g *guide) candidate(n uint16) (*wire.Candidate, wire.Fabric, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.offer == nil {
+		return nil, wire.Fabric{}, fmt.Errorf("%w: an address of RDMA, which was not offered", wire.ErrMalformed)
+	}
+	i := slices.IndexFunc(g.offer.Candidates, func(c wire.Candidate) bool { return c.Number == n })
+	if i < 0 {
+		return nil, wire.Fabric{}, errorf(CodeNoRDMA, "this host's address %d is not there any more", n)
+	}
+	return &g.offer.Candidates[i], g.offer.Fabric, nil
 }
 
 func (g *guide) reoffer() error {

@@ -184,6 +184,10 @@ func TestProbesAreBounded(t *testing.T) {
 				if seen := await[*wire.ProbesSeen](bad.hostile); len(seen.IDs) != wire.MaxProbes {
 					t.Errorf("%s: %d probes were seen", c.name, len(seen.IDs))
 				}
+				bad.say(many(0, 10)...) // they were on their way, and count for nothing
+				for range 10 {
+					await[*wire.PathAnswer](bad.hostile)
+				}
 				bad.say(many(wire.MaxProbes, wire.MaxProbes)...)
 				for range wire.MaxProbes {
 					await[*wire.PathAnswer](bad.hostile)
@@ -379,5 +383,20 @@ func TestReportsAreOfBothSides(t *testing.T) {
 		if got != want || r.Rows[0].MTU != 4096 {
 			t.Errorf("receiver %v: %s, %+v", receiver, got, r.Rows[0])
 		}
+	}
+}
+
+// TestAddressesAreFoundByNumber, of the newest offer: an earlier one may have had others.
+func TestAddressesAreFoundByNumber(t *testing.T) {
+	class := uint8(106)
+	g := &guide{offer: &wire.Offer{Candidates: []wire.Candidate{{Number: 3, Device: "a"}, {Number: 5, Device: "b"}}, Fabric: wire.Fabric{TrafficClass: &class}}}
+	for n, want := range map[uint16]string{3: "a", 5: "b", 0: "", 1: "", 6: ""} {
+		c, f, err := g.candidate(n)
+		if (want == "") != (err != nil) || err == nil && (c.Device != want || f.TrafficClass != &class) {
+			t.Errorf("%d: %+v, %v", n, c, err)
+		}
+	}
+	if _, _, err := new(guide).candidate(0); !errors.Is(err, wire.ErrMalformed) {
+		t.Error(err)
 	}
 }

@@ -100,10 +100,9 @@ func (m *Meter) runClient(ctx context.Context, limit time.Duration, ask *wire.Ru
 	}
 	at := ToolAt{Addr: netip.AddrPortFrom(peer.Addr().Unmap(), ready.Port), GID: ready.GID}
 	if ask.Tool.RDMA() {
-		if int(ready.Candidate) >= len(m.offered) {
-			return m.wrong(ready)
+		if at.Local, at.Fabric, err = m.p.guide.candidate(ready.Candidate); err != nil {
+			return err
 		}
-		at.Local, at.Fabric = &m.offered[ready.Candidate], m.fabric
 		if ready.Fabric != nil {
 			at.Fabric = at.Fabric.Or(ready.Fabric)
 		}

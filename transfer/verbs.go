@@ -16,8 +16,9 @@ import (
 type Verbs interface {
 	// Passive makes the receiver's end on a path of RDMA's, by its name; told is for the sender.
 	Passive(rail string, ask *wire.Verbs) (end VerbsEnd, told *wire.VerbsEnd, err error)
-	// Active makes the sender's, at the address of its own that the receiver chose.
-	Active(at *wire.Candidate, load VerbsLoad) (end VerbsEnd, told *wire.VerbsEnd, err error)
+	// Active makes the sender's, at the address of its own and in the partition that the
+	// receiver chose; pkey 0 is the port's first.
+	Active(at *wire.Candidate, pkey uint16, load VerbsLoad) (end VerbsEnd, told *wire.VerbsEnd, err error)
 }
 
 // VerbsEnd is one end. The passive one runs until ctx ends.
@@ -125,10 +126,15 @@ func (m *Meter) verbsOver(msg wire.Message) error {
 // runVerbs runs this end, which is the caller's to close. What the receiver says of its own
 // meanwhile ends it: early.
 func (m *Meter) runVerbs(ctx context.Context, limit time.Duration, v Verbs, l VerbsLoad, theirs *wire.VerbsEnd, r *VerbsMeasurement) (end VerbsEnd, early wire.Message, err error) {
-	if int(theirs.Candidate) >= len(m.offered) {
-		return nil, nil, m.wrong(theirs)
+	at, _, err := m.p.guide.candidate(theirs.Candidate)
+	if err != nil {
+		return nil, nil, err
 	}
-	end, mine, err := v.Active(&m.offered[theirs.Candidate], l)
+	var pkey uint16
+	if theirs.Fabric != nil && theirs.Fabric.PKey != nil {
+		pkey = *theirs.Fabric.PKey
+	}
+	end, mine, err := v.Active(at, pkey, l)
 	if err != nil {
 		return nil, nil, errorf(CodeNoRDMA, "%w", err)
 	}

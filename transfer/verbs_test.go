@@ -21,7 +21,7 @@ func (v *fakeVerbs) Passive(string, *wire.Verbs) (VerbsEnd, *wire.VerbsEnd, erro
 	return v, &wire.VerbsEnd{QPs: []wire.QueuePair{{MTU: 1}}}, v.open
 }
 
-func (v *fakeVerbs) Active(*wire.Candidate, VerbsLoad) (VerbsEnd, *wire.VerbsEnd, error) {
+func (v *fakeVerbs) Active(*wire.Candidate, uint16, VerbsLoad) (VerbsEnd, *wire.VerbsEnd, error) {
 	return nil, nil, errors.New("this is the receiver")
 }
 

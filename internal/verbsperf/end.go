@@ -14,9 +14,10 @@ import (
 
 // Port is where an end's queue pairs are.
 type Port struct {
-	Device   string
-	Port     int
-	GIDIndex int
+	Device    string
+	Port      int
+	GIDIndex  int
+	PKeyIndex int
 }
 
 // Hello is what each end tells the other.
@@ -94,7 +95,7 @@ func Open(c Config, at Port) (e *End, err error) {
 	for range c.QPs {
 		q := new(queue)
 		e.queues = append(e.queues, q)
-		conf := ibverbs.QPConfig{SendCQ: e.cq, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, Access: c.access(), QKey: qkey}
+		conf := ibverbs.QPConfig{SendCQ: e.cq, RecvCQ: e.cq, MaxSend: c.sends(), MaxRecv: c.receives(), MaxInline: c.Inline, Port: at.Port, GIDIndex: at.GIDIndex, PKeyIndex: at.PKeyIndex, Access: c.access(), QKey: qkey}
 		if c.Op == OpUD {
 			if q.qp, err = e.pd.OpenUD(conf); err != nil {
 				return e, err

@@ -34,7 +34,7 @@ type Selection struct {
 }
 
 // gidsAPort is how many addresses of one port are offered. A host of many addresses is
-// reached by its first ones as well.
+// reached by the first ones of each network device and family as well.
 const gidsAPort = 8
 
 // Candidates lists what of a host can carry a lane, and says of every other port why
@@ -94,10 +94,33 @@ func (p *Port) candidates(h *Host, s *Selection) ([]Candidate, string) {
 	slices.SortStableFunc(list, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(kindOf(&b.Candidate), kindOf(&a.Candidate)), cmp.Compare(foreign(&a), foreign(&b)))
 	})
+	if len(list) > gidsAPort {
+		list = firstOfEach(list)[:gidsAPort]
+	}
 	if len(list) > 0 {
-		return list[:min(len(list), gidsAPort)], ""
+		return list, ""
 	}
 	return nil, p.noGID(h, s)
+}
+
+// firstOfEach puts an address of each network device and family first: what the other host
+// shares may be any of them.
+func firstOfEach(list []Candidate) []Candidate {
+	type net struct {
+		netdev string
+		kind   kind
+	}
+	seen := make(map[net]bool)
+	var first, rest []Candidate
+	for _, c := range list {
+		if n := (net{c.Netdev, kindOf(&c.Candidate)}); !seen[n] {
+			seen[n] = true
+			first = append(first, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	return append(first, rest...)
 }
 
 // pkeys are those of a port's partition keys that the other host is told: sixteen, the
@@ -188,9 +211,11 @@ func (p *Port) noGID(h *Host, s *Selection) string {
 	return fmt.Sprintf("port %d has no usable GID: give its network device an address of this host (ip addr add ADDRESS dev %s)", p.Port, netdev)
 }
 
-// isPort reports whether a name, "mlx5_0" or "mlx5_0/1", is that of a port.
+// isPort reports whether a name, "mlx5_0" or "mlx5_0/1", is that of a port, or of one of a
+// whole device (port 0).
 func isPort(name, device string, port int) bool {
-	return name == device || name == fmt.Sprintf("%s/%d", device, port)
+	of, _, _ := strings.Cut(name, "/")
+	return name == device || name == fmt.Sprintf("%s/%d", device, port) || port == 0 && of == device
 }
 
 func mtuOf(bytes int) ibverbs.MTU {

@@ -1,6 +1,7 @@
 package rdma
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,9 +65,13 @@ func (t *Transport) find(ctx context.Context, q *transfer.PathQuery, report *wir
 		}
 		return nil, err
 	}
-	mine, refused := host.Candidates(&t.Selection)
-	report.Refused = clipped(refused)
 	offer, err := t.theOffer(ctx, q)
+	chosen := t.Selection
+	if err == nil {
+		chosen.PKey = cmp.Or(chosen.PKey, offer.Fabric.PKey)
+	}
+	mine, refused := host.Candidates(&chosen)
+	report.Refused = clipped(refused)
 	switch {
 	case err != nil:
 		return nil, err
@@ -318,27 +323,45 @@ func (s *search) note(o *outcome) {
 			if t < m {
 				whose, netdev = "sender", p.theirs.Netdev
 			}
-			p.reason = fmt.Sprintf("the %s's port has an MTU of %d and the other one of %d: the lower counts (ip link set dev %s mtu 4200)", whose, min(m, t).Bytes(), max(m, t).Bytes(), netdev)
+			p.reason = fmt.Sprintf("the %s's port has an MTU of %d and the other one of %d: the lower counts (%s)", whose, min(m, t).Bytes(), max(m, t).Bytes(), p.byLink("ip link set dev "+netdev+" mtu 4200", "the subnet manager gives it"))
 		}
 	case o.mtu > 0 && o.silent < silence:
 		// Something was late, which says nothing of the MTU.
 		p.state, p.mtu = alive, 0
 	case o.mtu > 0:
 		p.state = alive
-		p.reason = fmt.Sprintf("packets of %d bytes pass and larger ones do not, though both ports have an MTU of %d: something between them has a smaller one (jumbo frames on every switch?)", o.mtu.Bytes(), lower.Bytes())
+		p.reason = fmt.Sprintf("packets of %d bytes pass and larger ones do not, though both ports have an MTU of %d: something between them has a smaller one (%s)", o.mtu.Bytes(), lower.Bytes(), p.byLink("jumbo frames on every switch?", "what MTU has the partition, in the subnet manager's partitions.conf?"))
 	case o.answered:
 		p.state = failed
-		p.reason = fmt.Sprintf("connected, but no acknowledgement (is UDP port 4791 open between %v and %v?)", addrOf(&p.mine.Candidate), addrOf(p.theirs))
-		if p.near == routed {
-			p.reason = fmt.Sprintf("connected, but no acknowledgement (%v and %v are of different subnets: is there a route between them, and UDP port 4791 open?)", addrOf(&p.mine.Candidate), addrOf(p.theirs))
-		}
-		if !p.mine.Ethernet {
-			p.reason = fmt.Sprintf("connected, but no acknowledgement (LID %d to LID %d: does the subnet manager route between them?)", p.mine.LID, p.theirs.LID)
-		}
+		p.reason = "connected, but no acknowledgement (" + p.suspect() + "?)"
 	default:
 		p.state = failed
 		p.reason = o.err.Error()
 	}
+}
+
+// byLink is one of two words, by what the ports are.
+func (p *pair) byLink(ethernet, infiniband string) string {
+	if p.mine.Ethernet {
+		return ethernet
+	}
+	return infiniband
+}
+
+// suspect is what may be to blame when nothing comes back.
+func (p *pair) suspect() string {
+	m, t := addrOf(&p.mine.Candidate), addrOf(p.theirs)
+	switch {
+	case !p.mine.Ethernet:
+		return fmt.Sprintf("LID %d to LID %d: does the subnet manager route between them", p.mine.LID, p.theirs.LID)
+	case m.IsLinkLocalUnicast():
+		return fmt.Sprintf("%v and %v are both link-local: are the ports on one Ethernet", m, t)
+	case ibverbs.GIDType(p.mine.GIDType) == ibverbs.GIDTypeRoCEv1:
+		return fmt.Sprintf("RoCE v1 is not routed: are %v and %v on one Ethernet, whose switches pass the type 0x8915", m, t)
+	case p.near == routed:
+		return fmt.Sprintf("%v and %v are of different subnets: is there a route between them, and UDP port 4791 open", m, t)
+	}
+	return fmt.Sprintf("is UDP port 4791 open between %v and %v", m, t)
 }
 
 // ask ends the sender's ends, and hears of which probes it got something: then it is the
@@ -360,7 +383,7 @@ func (s *search) ask(late []outcome) {
 		id := s.first + uint32(slices.Index(s.tried, o.p))
 		if o.answered && slices.Contains(seen, id) {
 			m, t := addrOf(&o.p.mine.Candidate), addrOf(o.p.theirs)
-			o.p.reason = fmt.Sprintf("packets reach the sender (%v), and its acknowledgements do not reach the receiver (%v): is UDP port 4791 filtered on the way back?", t, m)
+			o.p.reason = fmt.Sprintf("packets reach the sender (%v), and its acknowledgements do not reach the receiver (%v): %s", t, m, o.p.byLink("is UDP port 4791 filtered on the way back?", "does the subnet manager route them back?"))
 		}
 	}
 }
@@ -372,10 +395,15 @@ const askLimit = 400 * time.Millisecond
 func clipped(list []wire.Refusal) []wire.Refusal {
 	list = slices.Clone(list[:min(len(list), 64)])
 	for i := range list {
-		list[i].Reason = wire.Clip(list[i].Reason)
-		list[i].Reason = strings.ToValidUTF8(list[i].Reason[:min(len(list[i].Reason), 512)], "")
+		list[i].Reason = short(list[i].Reason)
 	}
 	return list
+}
+
+// short is a reason of which a message may carry many.
+func short(reason string) string {
+	reason = wire.Clip(reason)
+	return strings.ToValidUTF8(reason[:min(len(reason), 512)], "")
 }
 
 // rows is the report of the pairs. Two ports of which one pair of addresses can work
@@ -402,7 +430,7 @@ func rows(all, rails []*pair) (list []wire.PathRow) {
 		if p.reason != "" {
 			r.Reason = p.reason
 		}
-		r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), 512)], "")
+		r.Reason = short(r.Reason)
 		list = append(list, r)
 	}
 	for _, p := range all {

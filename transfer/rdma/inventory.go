@@ -1,6 +1,7 @@
 package rdma
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
 )
@@ -74,10 +78,40 @@ func Inventory() (*Host, error) {
 	if err = h.network(); err != nil {
 		return nil, err
 	}
-	for _, d := range devices {
-		h.Ports = append(h.Ports, portsOf(d)...)
-	}
+	h.Ports = ask(&asked, devices, portsOf)
 	return h, nil
+}
+
+// inquiryLimit is how long devices may take to answer, together. A card whose firmware hangs
+// takes a minute, and TCP waits for what becomes of RDMA.
+const inquiryLimit = 3 * time.Second
+
+// asked are devices that have not answered yet: whoever asks meanwhile waits for that answer.
+var asked singleflight.Group
+
+// ask asks devices side by side.
+func ask(asked *singleflight.Group, devices []ibverbs.Device, of func(ibverbs.Device) []Port) (list []Port) {
+	ctx, cancel := context.WithTimeout(context.Background(), inquiryLimit)
+	defer cancel()
+	var answers []<-chan singleflight.Result
+	for _, d := range devices {
+		answers = append(answers, asked.DoChan(d.Name, func() (any, error) { return of(d), nil }))
+	}
+	for i, d := range devices {
+		select {
+		case a := <-answers[i]:
+			list = append(list, a.Val.([]Port)...)
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case a := <-answers[i]: // while another hung
+			list = append(list, a.Val.([]Port)...)
+		default:
+			list = append(list, Port{Device: d.Name, Transport: d.Transport.String(), Node: -1, Problem: fmt.Sprintf("has not answered for %v: does its driver hang (dmesg)?", inquiryLimit)})
+		}
+	}
+	return list
 }
 
 // network lists what there is in this network namespace. A GID table also shows the

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,58 @@ func candidateWords(c *wire.Candidate) string {
 		return fmt.Sprintf("%s/%d lid=%d", c.Device, c.Port, c.LID)
 	}
 	return fmt.Sprintf("%s/%d gid=%d %v", c.Device, c.Port, c.GIDIndex, addrOf(c))
+}
+
+// TestTwinsHaveNumbersOfTheirOwn: two network devices of a port have one address, and packets
+// go out by one of them.
+func TestTwinsHaveNumbersOfTheirOwn(t *testing.T) {
+	m := machine(t, "testdata/machines/bond-under-vxlan.json")
+	list, _ := m.Host.Candidates(new(Selection))
+	var o offering
+	names := make(map[string]bool)
+	for range 2 { // what was offered before keeps its number
+		for i := range list {
+			if o.number(&list[i].Candidate); list[i].Number != uint16(i) {
+				t.Errorf("%s is number %d, want %d", candidateWords(&list[i].Candidate), list[i].Number, i)
+			}
+			names[(&pair{mine: &list[0], theirs: &list[i].Candidate}).name()] = true
+		}
+	}
+	if c, err := o.candidate(0); err != nil || c.GIDIndex != 5 {
+		t.Errorf("number 0 has the GID %d, %v", c.GIDIndex, err)
+	}
+	if len(names) != len(list) {
+		t.Errorf("%d paths are called %v", len(list), names)
+	}
+}
+
+// TestAddressesOfEveryNetwork are among those few of a port that are offered.
+func TestAddressesOfEveryNetwork(t *testing.T) {
+	h := &Host{Netdevs: []string{"eth"}}
+	p := Port{Device: "mlx5_0", Transport: "InfiniBand or RoCE", Port: 1, State: "ACTIVE", Link: linkEthernet, MTU: 4096, Netdev: "eth"}
+	add := func(netdev, prefix string) {
+		a := netip.MustParsePrefix(prefix)
+		h.Addresses = append(h.Addresses, Address{netdev, a})
+		p.GIDs = append(p.GIDs, GID{len(p.GIDs), netip.AddrFrom16(a.Addr().As16()), "RoCE v2", netdev})
+	}
+	for n := range 9 {
+		add("eth", fmt.Sprintf("10.0.0.%d/24", n+1))
+	}
+	add("eth", "fd00::1/64")
+	for n := range 3 {
+		add(fmt.Sprintf("eth.%d", n), fmt.Sprintf("10.0.1%d.1/24", n))
+	}
+	h.Ports = []Port{p}
+	list, _ := h.Candidates(new(Selection))
+	seen := make(map[string]bool)
+	for i := range list {
+		seen[list[i].Netdev+" "+family(addrOf(&list[i].Candidate))] = true
+	}
+	for _, want := range []string{"eth IPv4", "eth IPv6", "eth.0 IPv4", "eth.1 IPv4", "eth.2 IPv4"} {
+		if !seen[want] || len(list) != gidsAPort {
+			t.Errorf("%d addresses, and of %s none: %v", len(list), want, seen)
+		}
+	}
 }
 
 // TestRecordedMachines judges real machines: which addresses of them are any good, and

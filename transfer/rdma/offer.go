@@ -13,6 +13,7 @@ import (
 type offering struct {
 	offerMu sync.Mutex
 	offered []wire.Candidate // by number; what has gone keeps its own
+	ports   int              // of the newest offer
 
 	probesMu sync.Mutex
 	ends     map[uint32]*probeEnd
@@ -23,15 +24,18 @@ type offering struct {
 // Offer says where this host's RDMA can be reached, or why nowhere.
 func (t *Transport) Offer(hello *wire.Hello) {
 	t.op, t.measures = hello.Op, hello.Measure
+	t.asked = int(hello.Lanes)
 	hello.RDMA = t.Reoffer()
-	devices := make(map[portName]bool)
-	for i := range hello.RDMA.Candidates {
-		devices[nameOf(&hello.RDMA.Candidates[i])] = true
+}
+
+// lanes is how many there may be: unless the user says how many, one on each rail.
+func (t *Transport) lanes() int {
+	if t.asked > 0 {
+		return t.asked
 	}
-	// Unless the user says how many, there is one on each rail.
-	if t.lanes = int(hello.Lanes); t.lanes == 0 {
-		t.lanes = max(1, len(devices))
-	}
+	t.offerMu.Lock()
+	defer t.offerMu.Unlock()
+	return max(1, t.ports)
 }
 
 // Reoffer looks again. What was offered before keeps its number.
@@ -52,11 +56,14 @@ func (t *Transport) Reoffer() *wire.Offer {
 	}
 	t.offerMu.Lock()
 	defer t.offerMu.Unlock()
+	ports := make(map[portName]bool)
 	for i := range list {
 		if c := &list[i].Candidate; t.number(c) {
 			o.Candidates = append(o.Candidates, *c)
+			ports[nameOf(c)] = true
 		}
 	}
+	t.ports = len(ports)
 	if len(o.Candidates) == 0 && o.Reason == "" {
 		o.Reason = fmt.Sprintf("%v in this session any more: more than %d have come and gone", ErrNoPath, wire.MaxCandidates)
 	}
@@ -67,7 +74,7 @@ func (t *Transport) Reoffer() *wire.Offer {
 func (o *offering) number(c *wire.Candidate) bool {
 	for i := range o.offered {
 		old := &o.offered[i]
-		if nameOf(old) == nameOf(c) && old.GID == c.GID && old.GIDType == c.GIDType {
+		if nameOf(old) == nameOf(c) && old.GID == c.GID && old.GIDType == c.GIDType && old.Netdev == c.Netdev {
 			c.Number = old.Number
 			*old = *c
 			return true

@@ -172,8 +172,12 @@ func (pl *puller) probe(ctx context.Context, answer *wire.LaneAnswer) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return fmt.Errorf("queue pairs of %s (%v) and the sender's %s (%v) are connected, but nothing comes back (is UDP port 4791 open between the hosts?): %w",
-		pl.res.cand.Device, addrOf(&pl.res.cand.Candidate), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), err)
+	suspect := "is UDP port 4791 open between the hosts?"
+	if !pl.res.cand.Ethernet {
+		suspect = "does the subnet manager route between them?"
+	}
+	return fmt.Errorf("queue pairs of %s (%v) and the sender's %s (%v) are connected, but nothing comes back (%s): %w",
+		pl.res.cand.Device, addrOf(&pl.res.cand.Candidate), answer.RDMA.Device, ibverbs.GID(answer.RDMA.QP.GID).Addr(), suspect, err)
 }
 
 // Describe names the device, the GID, the MTU, the op, and where the bytes land.

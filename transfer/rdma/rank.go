@@ -81,7 +81,7 @@ const (
 
 // name is good for as long as the session: what the sender has offered keeps its number.
 func (p *pair) name() string {
-	return fmt.Sprintf("%s/%d gid=%d to %s/%d (%v)", p.mine.Device, p.mine.Port, p.mine.GIDIndex, p.theirs.Device, p.theirs.Port, addrOf(p.theirs))
+	return fmt.Sprintf("%s/%d gid=%d to %s/%d #%d (%v)", p.mine.Device, p.mine.Port, p.mine.GIDIndex, p.theirs.Device, p.theirs.Port, p.theirs.Number, addrOf(p.theirs))
 }
 
 // pairs lists every pair of addresses, the best first, with those that can't work last.
@@ -226,10 +226,11 @@ func orDefault(keys []uint16) []uint16 {
 }
 
 // compare puts the better pair first: what can work; neighbours; ports that have an
-// address of their own; devices on a NUMA node
-// that the programs may run on; the faster; on one rail; of the longest common prefix;
-// the better kind of address; the larger MTU. A prefix says something only of what is
-// routed.
+// address of their own; devices on a NUMA node that the programs may run on; the faster;
+// whose subnet has both addresses, which one without room for two cannot; of the longest
+// common prefix, which says something only of what is routed; of devices that have one
+// name, and on one rail, both of which say something where a fabric has one subnet; the
+// better kind of address; the larger MTU.
 func compare(a, b *pair) int {
 	far := func(p *pair) int { return one(p.mine.Far) + one(p.theirs.Far) }
 	bits := func(p *pair) int {
@@ -238,6 +239,8 @@ func compare(a, b *pair) int {
 		}
 		return commonBits(p.mine.GID, p.theirs.GID)
 	}
+	meet := func(p *pair) int { return one(!p.mine.Ethernet || p.mine.Subnet.Contains(addrOf(p.theirs))) }
+	namesakes := func(p *pair) int { return one(nameOf(&p.mine.Candidate) == nameOf(p.theirs)) }
 	same := func(p *pair) int { return one(p.mine.GID == p.theirs.GID) } // a host that sends to itself
 	return cmp.Or(
 		cmp.Compare(one(a.why != ""), one(b.why != "")),
@@ -246,7 +249,9 @@ func compare(a, b *pair) int {
 		cmp.Compare(one(a.shared), one(b.shared)),
 		cmp.Compare(far(a), far(b)),
 		cmp.Compare(b.mbps(), a.mbps()),
+		cmp.Compare(meet(b), meet(a)),
 		cmp.Compare(bits(b), bits(a)),
+		cmp.Compare(namesakes(b), namesakes(a)),
 		cmp.Compare(a.apart, b.apart),
 		cmp.Compare(b.worse(), a.worse()),
 		cmp.Compare(min(b.mine.MTU, b.theirs.MTU), min(a.mine.MTU, a.theirs.MTU)),

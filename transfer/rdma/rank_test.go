@@ -94,6 +94,9 @@ func TestRails(t *testing.T) {
 		{"a phantom last", "a=10.0.0.1/24,none a2=10.7.0.1/24", "b=10.0.0.2/24,none b2=10.9.0.1/24", "a2-b2"},
 		{"a phantom alone", "a=10.0.0.1/24,none", "b=10.0.0.2/24", "a-b"},
 		{"RoCE v1 to itself", "a=fe80::1/64,v1 a2=10.0.0.1/24", "b=fe80::2/64,v1", "a-b"},
+		{"the port's subnet before an address that is in none", "a=172.16.9.9/32 a2=10.0.0.5/24", "b=10.0.0.6/24", "a2-b"},
+		{"nor one of IPv6", "a=fd00::9/128 a2=10.0.0.5/24", "b=fd00::8/128 b=10.0.0.6/24", "a2-b"},
+		{"one subnet for all, and a port is down", "m1=10.0.0.1/24 m2=10.0.0.2/24", "m0=10.0.0.3/24 m1=10.0.0.4/24 m2=10.0.0.5/24", "m1-m1 m2-m2"},
 		{"IPv4 before IPv6", "a=fd00::1/64 a=10.0.0.1/24", "b=fd00::2/64 b=10.0.0.2/24", "a-b"},
 	} {
 		all := pairs(hosts(t, c.mine), offers(hosts(t, c.theirs)), nil, nil)

@@ -73,7 +73,7 @@ type Transport struct {
 
 	// The sending end's.
 	op       string // what this end's user asked for
-	lanes    int    // that there may be, as far as the sending end knows
+	asked    int    // lanes, by the sending end's user; 0: as many as there are rails
 	measures bool   // lanes are measured
 	offering
 }
@@ -94,11 +94,7 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if rail == nil {
 		return nil, fmt.Errorf("%w is called %q", ErrNoPath, p.Path)
 	}
-	fabric := rail.fabric
-	if rail.mtu != 0 {
-		fabric = fabric.within(rail.mtu)
-	}
-	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, fabric}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
+	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, rail.inForce(ibverbs.MTU(rail.mine.MTU))}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +123,7 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if err != nil {
 		return nil, err
 	}
-	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes)
+	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
 	if err != nil {
 		return nil, err
 	}

@@ -168,8 +168,27 @@ func TestWhatIsSaidOfProbes(t *testing.T) {
 			t.Errorf("%s: state %d, MTU %d, %q", c.name, p.state, p.mtu, p.reason)
 		}
 	}
+	// What is to blame where nothing comes back is not UDP's port everywhere.
+	for ends, words := range map[[2]string]string{
+		{"i=fe80::1", "j=fe80::2"}:               "LID 0 to LID 0: does the subnet manager route",
+		{"a=fe80::1/64", "b=fe80::2/64"}:         "both link-local: are the ports on one Ethernet?",
+		{"a=10.0.0.1/24,v1", "b=10.0.0.2/24,v1"}: "RoCE v1 is not routed",
+		{"a=10.0.0.1/24", "b=10.9.0.2/24"}:       "of different subnets",
+	} {
+		s := &search{fabric: new(Fabric), all: pairs(hosts(t, ends[0]), offers(hosts(t, ends[1])), nil, nil)}
+		s.note(&outcome{p: s.all[0], answered: true, err: context.Canceled})
+		if r := s.all[0].reason; !strings.Contains(r, words) {
+			t.Errorf("%v: %q", ends, r)
+		}
+	}
+	// Reasons that could not be sent would take the whole report with them.
+	s := &search{all: pairs(hosts(t, "a=10.0.0.1/24"), offers(hosts(t, "b=10.0.0.2/24")), nil, nil)}
+	s.all[0].reason = errors.Join(errors.New("one"), errors.New(strings.Repeat("x", 2000))).Error()
+	if _, err := wire.Encode(&wire.Paths{Rows: rows(s.all, nil)}); err != nil {
+		t.Error(err)
+	}
 	// Ports whose MTUs differ: which, and the mend.
-	s := &search{fabric: new(Fabric), all: pairs(hosts(t, "a=10.0.0.1/24"), offers(hosts(t, "b=10.0.0.2/24")), nil, nil)}
+	s = &search{fabric: new(Fabric), all: pairs(hosts(t, "a=10.0.0.1/24"), offers(hosts(t, "b=10.0.0.2/24")), nil, nil)}
 	s.all[0].theirs.MTU = 3
 	s.note(&outcome{p: s.all[0], mtu: 3})
 	if r := s.all[0].reason; !strings.Contains(r, "the sender's port has an MTU of 1024 and the other one of 4096") || !strings.Contains(r, "ip link set dev eth-b mtu") {

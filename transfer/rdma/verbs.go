@@ -4,6 +4,7 @@ package rdma
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,23 +42,27 @@ func (v Verbs) Passive(rail string, ask *wire.Verbs) (transfer.VerbsEnd, *wire.V
 	if p == nil {
 		return nil, nil, fmt.Errorf("%w is called %q", ErrNoPath, rail)
 	}
-	e, told, err := v.open(&p.mine.Candidate, verbsConfig(ask))
+	e, told, err := v.open(&p.mine.Candidate, p.pkey, verbsConfig(ask))
 	if err != nil {
 		return nil, nil, err
 	}
 	e.passive, e.fabric = true, p.inForce(ibverbs.MTU(told.QPs[0].MTU))
 	told.Candidate = p.theirs.Number
-	if f := e.fabric.Fabric; f != (wire.Fabric{}) {
+	f := e.fabric.Fabric
+	if p.theirsP != 0 {
+		f.PKey = &p.theirsP
+	}
+	if f != (wire.Fabric{}) {
 		told.Fabric = &f
 	}
 	return e, told, nil
 }
 
 // Active is [transfer.Verbs].Active.
-func (v Verbs) Active(at *wire.Candidate, l transfer.VerbsLoad) (transfer.VerbsEnd, *wire.VerbsEnd, error) {
+func (v Verbs) Active(at *wire.Candidate, pkey uint16, l transfer.VerbsLoad) (transfer.VerbsEnd, *wire.VerbsEnd, error) {
 	c := verbsConfig(&l.Verbs)
 	c.Iterations, c.WarmUp, c.Duration = l.Iterations, l.WarmUp, l.Duration
-	e, told, err := v.open(at, c)
+	e, told, err := v.open(at, pkey, c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,15 +70,27 @@ func (v Verbs) Active(at *wire.Candidate, l transfer.VerbsLoad) (transfer.VerbsE
 	return e, told, nil
 }
 
-func (v Verbs) open(at *wire.Candidate, c verbsperf.Config) (*verbsEnd, *wire.VerbsEnd, error) {
+// open makes an end in a partition; 0 is the port's first.
+func (v Verbs) open(at *wire.Candidate, pkey uint16, c verbsperf.Config) (*verbsEnd, *wire.VerbsEnd, error) {
 	if err := c.Check(); err != nil {
 		return nil, nil, err
+	}
+	port := verbsperf.Port{Device: at.Device, Port: int(at.Port), GIDIndex: int(at.GIDIndex)}
+	if pkey != 0 {
+		ctx, err := ibverbs.Open(at.Device)
+		if err != nil {
+			return nil, nil, err
+		}
+		port.PKeyIndex, err = pkeyIndex(ctx, at, pkey)
+		if err = errors.Join(err, ctx.Close()); err != nil {
+			return nil, nil, err
+		}
 	}
 	memory := c.Memory()
 	if v.Memory.take(1, 1, memory) == 0 {
 		return nil, nil, fmt.Errorf("%w", v.Memory.spent(memory))
 	}
-	e := &verbsEnd{at: verbsperf.Port{Device: at.Device, Port: int(at.Port), GIDIndex: int(at.GIDIndex)}, memory: v.Memory, taken: memory}
+	e := &verbsEnd{at: port, memory: v.Memory, taken: memory}
 	var err error
 	if e.End, err = verbsperf.Open(c, e.at); err != nil {
 		v.Memory.give(memory)

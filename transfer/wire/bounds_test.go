@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 )
@@ -206,6 +207,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"tool's time", tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime }), tool(func(m *RunTool) { m.Nanoseconds = MaxToolTime + 1 })},
 		{"no time for a tool", tool(func(m *RunTool) { m.Nanoseconds = 1 }), tool(func(m *RunTool) { m.Nanoseconds = 0 })},
 		{"tool's address", &ToolReady{Port: 1, Candidate: MaxCandidates - 1}, &ToolReady{Port: 1, Candidate: MaxCandidates}},
+		{"probe's number", &ProbePath{ID: math.MaxUint32 - 1, QP: QueuePair{MTU: 1}}, &ProbePath{ID: math.MaxUint32, QP: QueuePair{MTU: 1}}},
 		{"tool's fabric", &ToolReady{Port: 1, Fabric: &Fabric{Retries: &seven}}, &ToolReady{Port: 1, Fabric: &Fabric{Retries: &eight}}},
 		{"tool's port", &ToolReady{Port: 1}, &ToolReady{}},
 		{"why no tool", &ToolEnded{Reason: text(MaxText)}, &ToolEnded{Reason: text(MaxText + 1)}},

@@ -1,6 +1,9 @@
 package wire
 
-import "cmp"
+import (
+	"cmp"
+	"math"
+)
 
 // Messages of this file are about how two hosts reach each other over RDMA: what each
 // has to offer, which pairs of it answered when they were tried, and what was chosen.
@@ -214,6 +217,9 @@ func (m *Offer) check() error {
 func (*AskOffer) check() error { return nil }
 
 func (m *ProbePath) check() error {
+	if m.ID == math.MaxUint32 { // no number would end it
+		return malformed("the number of a probe")
+	}
 	if err := m.QP.check(); err != nil {
 		return err
 	}
