@@ -62,7 +62,7 @@ func TestBenchVerbs(t *testing.T) {
 		argv := append([]string{"bench"}, strings.Fields(args)...)
 		twoHosts[1].start(t, append(argv, "--key-file", tt.key, tt.addr)...).want(transfer.CodeNoRDMA, words...)
 	}
-	b := twoHosts[1].start(t, "bench", "lat", "--json", "--op", "read", "--iters", "200", "--peers", "--traffic-class", "106", "--sl", "1", "--qp-timeout", "18", "--mtu", "1024", "--key-file", tt.key, tt.addr)
+	b := twoHosts[1].start(t, "bench", "lat", "--json", "--op", "read", "--iters", "200", "--peers", "--traffic-class", "106", "--sl", "1", "--qp-timeout", "18", "--mtu", "1024", "--pkey", "0xffff", "--key-file", tt.key, tt.addr)
 	e := b.want(transfer.CodeOK)
 	if peers, _ := e["peers"].([]any); len(peers) != 1 || e["skipped"] != nil || e["soft"] != true {
 		t.Errorf("%v", e)
