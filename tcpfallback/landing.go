@@ -82,6 +82,7 @@ func (p *puller) place(f transfer.FileFeed, e transfer.Extent, file *os.File) er
 	case errors.Is(err, errUnfit):
 		p.way.close()
 		p.way = nil
+		p.unfit.Store(true)
 		if err := p.fill(b[got:]); err != nil {
 			return err
 		}

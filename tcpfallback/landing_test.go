@@ -353,3 +353,24 @@ func pipes(t *testing.T) (n int) {
 	}
 	return n
 }
+
+// TestLandingIsToldAsUsed, where it can't be what was asked for.
+func TestLandingIsToldAsUsed(t *testing.T) {
+	for name, c := range map[string]struct {
+		conn    net.Conn
+		landing string
+		unfit   bool
+		want    string
+	}{
+		"as asked":       {new(net.TCPConn), "mmap", false, " landing=mmap"},
+		"not possible":   {new(net.TCPConn), "mmap", true, " landing=copy"},
+		"encrypted":      {new(secured), "splice", false, " landing=copy"},
+		"up to the lane": {new(net.TCPConn), "auto", true, ""},
+	} {
+		p := &puller{conn: c.conn, landing: c.landing}
+		p.unfit.Store(c.unfit)
+		if got := strings.TrimPrefix(p.Describe(), describe(c.conn, "")); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}

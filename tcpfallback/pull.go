@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback/compress"
@@ -30,17 +31,22 @@ type puller struct {
 	out      []byte // request headers that wait to be written
 	inFlight []transfer.Extent
 	low      lowWater
-	nextID   uint32 // of the next request
-	oldestID uint32 // of inFlight[0]
+	unfit    atomic.Bool // a file could not be written in the way that was asked for
+	nextID   uint32      // of the next request
+	oldestID uint32      // of inFlight[0]
 }
 
 // Describe names the method as the summary line does, and the landing, if it is not up to
-// this lane.
+// this lane: as it was used, where it can't be what was asked for.
 func (p *puller) Describe() string {
-	if p.landing == "auto" {
+	landing := p.landing
+	switch _, clear := p.conn.(*net.TCPConn); {
+	case landing == "auto":
 		return describe(p.conn, p.method)
+	case !clear || p.unfit.Load():
+		landing = "copy"
 	}
-	return describe(p.conn, p.method) + " landing=" + p.landing
+	return describe(p.conn, p.method) + " landing=" + landing
 }
 
 // Close closes the connection; the sender's end sees an end.

@@ -17,7 +17,7 @@ func TestDryRun(t *testing.T) {
 	r := tt.recv()
 	s := tt.send("--dry-run", a, b)
 	for _, want := range []float64{5, 6} {
-		if e := s.await("foreseen"); e["action"] != "send" || e["bytes"] != want || e["missing"] != want {
+		if e := s.await("foreseen"); e["action"] != "send" || e["bytes"] != want || e["missing_bytes"] != want {
 			t.Errorf("%v", e)
 		}
 	}

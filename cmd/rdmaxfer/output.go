@@ -124,7 +124,7 @@ func (o *output) foreseen(f transfer.FileResult, fields map[string]any) {
 		line = fmt.Sprintf("would %s %s of %s, %s", verb, iec(float64(f.Size-f.Foreseen.Here)), name, size)
 	}
 	if f.Err == nil && f.Size >= 0 {
-		fields["missing"] = f.Size - f.Foreseen.Here
+		fields["missing_bytes"] = f.Size - f.Foreseen.Here
 	}
 	if f.Foreseen.Replaces {
 		line += ", and replace what is there"
@@ -188,7 +188,8 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	if !o.json && r.Measured > 0 {
 		o.results.soon(fmt.Appendf(nil, "measured %d loads, kept nothing\n", r.Measured))
 	}
-	if o.json || r.Files == 0 && !r.DryRun {
+	nothing := r.Files == 0 && r.Failed == 0 && r.Plan.Transport == "" && !r.DryRun // nothing was even planned
+	if o.json || r.Measured > 0 || nothing {
 		return err
 	}
 	o.results.soon([]byte(summaryLine(o.role, r, seconds, rate) + "\n"))
@@ -213,7 +214,9 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 	line := []string{
 		fmt.Sprintf("%s %d %s, %s in %.1f s, %s/s", verb, r.Files, files, iec(float64(r.Bytes)), seconds, iec(rate)),
 		describePlan(r.Plan),
-		verified,
+	}
+	if r.Files > 0 {
+		line = append(line, verified)
 	}
 	line = append(line, storageWords(r.Storage)...)
 	if r.Resumed > 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -149,4 +150,43 @@ func TestSenderKilledLeavesOnlyParts(t *testing.T) {
 		r.want(transfer.CodeConnect, "is gone")
 		tt.partsLeft()
 	})
+}
+
+// TestLastLineIsTheSummary of every transfer, also of one in which no file landed.
+func TestLastLineIsTheSummary(t *testing.T) {
+	tt := newTransfer(t)
+	empty := filepath.Join(tt.dir, "empty")
+	if err := os.MkdirAll(filepath.Join(empty, "inner"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f := tt.file("f", 5)
+	for _, c := range []struct {
+		path, want string
+		code       transfer.Code
+	}{
+		{f, "1 file, 5 B in * · blake3 verified", transfer.CodeOK},
+		{f, "0 files, 0 B in * · 1 failed", transfer.CodeExists},
+		{empty, "0 files, 0 B in * method=auto (*)", transfer.CodeOK},
+	} {
+		r := tt.recv()
+		s := tt.send("--json=false", "--transport", "tcp", c.path)
+		s.want(c.code)
+		r.want(c.code)
+		lines := strings.Split(strings.TrimSpace(s.plain.String()), "\n")
+		if got := lines[len(lines)-1]; !matches("sent "+c.want, got) {
+			t.Errorf("%s: %q, want sent %q", c.path, got, c.want)
+		}
+	}
+}
+
+// matches compares with words that have stars for what may be anything.
+func matches(want, got string) bool {
+	for i, w := range strings.Split(want, "*") {
+		at := strings.Index(got, w)
+		if at < 0 || i == 0 && at > 0 {
+			return false
+		}
+		got = got[at+len(w):]
+	}
+	return got == ""
 }
