@@ -40,7 +40,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap gives the errno, so that errors.Is(err, syscall.ENOMEM) works.
-// ENOSYS and EOPNOTSUPP also match [ErrUnsupported].
+// ENOSYS, EOPNOTSUPP and EPROTONOSUPPORT also match [ErrUnsupported].
 func (e *Error) Unwrap() error { return e.Err }
 
 // Is makes errnos that mean "not supported" match [ErrUnsupported], and those

@@ -37,7 +37,7 @@ func ParseKey(text string) (Key, error) {
 	words := strings.Join(strings.Fields(strings.ToLower(text)), " ")
 	raw, err := bip39.EntropyFromMnemonic(words)
 	if err != nil || len(raw) != len(Key{}) {
-		return Key{}, errorf(CodeUsage, "that is not a key: it must be twelve words as rdmaxfer keygen prints them (a misspelt or missing word?)")
+		return Key{}, errorf(CodeUsage, "that is not a key: it must be twelve words, as in the file that rdmaxfer keygen makes, or as recv shows them (a misspelt or missing word?)")
 	}
 	return Key(raw), nil
 }

@@ -40,7 +40,7 @@ func benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "iters", Usage: "measure `N` messages, from the first post to the last completion, instead of what completes in --duration"},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "of the measurement"},
 			&cli.DurationFlag{Name: "warm-up", Usage: "before that (default: a quarter of --duration)"},
-			&cli.IntFlag{Name: "rounds", Value: 1, Usage: "measure `N` times, in turn with --peers; seven at least for an interval"},
+			&cli.IntFlag{Name: "rounds", Value: 1, Usage: "measure `N` times, in turn with --peers; six at least for an interval that says something"},
 			peersFlag(),
 			memoryFlag(),
 			jsonFlag(),

@@ -50,7 +50,7 @@ func compareCommand() *cli.Command {
 }
 
 func peersFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "peers", Usage: "run perftest, qperf and iperf3 on both hosts too, and set their figures beside ours (the receiver needs recv --allow-peers)"}
+	return &cli.BoolFlag{Name: "peers", Usage: "run perftest, qperf and iperf3 (of bench those that do the same) on both hosts too, and set their figures beside ours (the receiver needs recv --allow-peers)"}
 }
 
 // peers are the programs of --peers. That the receiver runs none is found out before

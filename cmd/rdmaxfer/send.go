@@ -28,7 +28,7 @@ func sendCommand() *cli.Command {
 			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},
 			&cli.BoolFlag{Name: "hard-links", Usage: "keep the hard links of a tree; else each name lands as a file of its own"},
-			&cli.BoolFlag{Name: "owner", Usage: "keep owner and group, by name where the receiver's host has that, else by number; it must run as root"},
+			&cli.BoolFlag{Name: "owner", Usage: "keep owner and group, by name where the receiver's host has that, else by number; the receiver must run as root"},
 			&cli.BoolFlag{Name: "xattrs", Usage: "keep the extended attributes that are users' own (user.*)"},
 			&cli.BoolFlag{Name: "acls", Usage: "keep access control lists, which name users by number"},
 			&cli.StringFlag{Name: "name", Usage: "what standard input (-) lands as: `NAME`; else stdin"},

@@ -22,7 +22,7 @@ func storageRecvFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "direct", Value: string(transfer.DirectNever), Usage: "write files past the page cache (O_DIRECT): never, or always (where the file system can)"},
 		&cli.BoolFlag{Name: "keep-cache", Usage: "keep nothing of what lands in the page cache: write it to the disk as it comes, and drop it"},
-		&cli.StringFlag{Name: "sink", Value: rdma.SinkAuto, Usage: "where RDMA lands the bytes: " + strings.Join(rdma.Sinks, ", ") + " (ring is memory of its own, mapped the file's pages, where device and file system allow that)"},
+		&cli.StringFlag{Name: "sink", Value: rdma.SinkAuto, Usage: "where RDMA lands the bytes: " + strings.Join(rdma.Sinks, ", ") + " (ring is memory of its own; mapped, of send --op write and read, the file's pages, where device and file system allow that)"},
 		&cli.BoolFlag{Name: "readback", Usage: "read each file from the disk again, and compare, before it gets its name"},
 	}
 }

@@ -16,8 +16,8 @@ import (
 
 // Server is the listening end of the tools: a [transfer.ToolServer].
 type Server struct {
-	// Rail gives the RDMA addresses of both hosts, of a path that was found.
-	// and what is wanted of it.
+	// Rail gives the RDMA addresses of both hosts, of a path that was found, and what is
+	// wanted of it.
 	Rail func(name string) (mine wire.Candidate, remote uint16, f wire.Fabric, err error)
 }
 

@@ -194,7 +194,7 @@ type RDMALane struct {
 // TCPLane is the ticket of a TCP lane: the secret that its proofs are made from.
 type TCPLane struct {
 	Ticket [32]byte `cbor:"1,keyasint"`
-	Method string   `cbor:"2,keyasint"` // asked of the sender; auto, copy, splice, ...
+	Method string   `cbor:"2,keyasint"` // of no use, and always empty: it goes with the next version
 }
 
 // OpenLane is the receiver's wish for one more lane. Exactly one of RDMA, TCP and UDP
