@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -213,5 +214,35 @@ func TestTimesThatAFileSystemKeeps(t *testing.T) {
 		if got := keptTime(c.kept, set); got != c.is {
 			t.Errorf("%d kept for %d: %v", c.kept, set, got)
 		}
+	}
+}
+
+// TestDirectoryKeepsItsGroupAndItsStickyBit, which no sender sets.
+func TestDirectoryKeepsItsGroupAndItsStickyBit(t *testing.T) {
+	d, dir := into(t, OverwriteNever)
+	s := stage(t, d)
+	tree := wire.Entry{Path: "tree", Kind: wire.Dir, Mode: 0o6755}
+	path := filepath.Join(dir, "tree")
+	if err := errors.Join(os.Mkdir(path, 0o777), os.Chmod(path, 0o775|os.ModeSetgid|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Mkdir(&tree), s.Finish(&tree), s.Close(false)); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != os.ModeDir|os.ModeSetgid|os.ModeSticky|0o755 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+}
+
+// TestNoDirectoryIsWhereAnotherThingIs: what lands in it would land elsewhere.
+func TestNoDirectoryIsWhereAnotherThingIs(t *testing.T) {
+	d, dir := into(t, OverwriteAlways)
+	s := stage(t, d)
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "old"), 0o700), os.Symlink("old", filepath.Join(dir, "new"))); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, s.Mkdir(&wire.Entry{Path: "new", Kind: wire.Dir, Mode: 0o755}), CodeExists, "not a directory")
+	if err := s.Close(false); err != nil {
+		t.Error(err)
 	}
 }

@@ -39,6 +39,8 @@ type Directory struct {
 	nameless     atomic.Int64 // small files that are open and have no name yet
 	mostNameless int64
 
+	tells         bool                 // syncfs does, of what it could not write
+	loses         bool                 // an fsync counts for nothing while a file has no name
 	fsync, syncfs func(*os.File) error // tests have some that fail
 }
 
@@ -53,7 +55,12 @@ func OpenDirectory(path string, o Overwrite) (*Directory, error) {
 		return nil, errorf(CodeLocalIO, "destination %s is not writable: %w (chown or chmod it, or choose another with --into)", path, err)
 	}
 	syncfs := func(f *os.File) error { return unix.Syncfs(int(f.Fd())) }
-	return &Directory{root: root, overwrite: o, mostNameless: mostNameless(), fsync: (*os.File).Sync, syncfs: syncfs}, nil
+	d := &Directory{root: root, overwrite: o, mostNameless: int64(mostOpen()), fsync: (*os.File).Sync, syncfs: syncfs}
+	if top, err := root.Open("."); err == nil {
+		d.tells, d.loses = syncfsTells(int(top.Fd())), losesNameless(int(top.Fd()))
+		top.Close()
+	}
+	return d, nil
 }
 
 // Describe names the directory.
@@ -95,6 +102,7 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 		return nil, err
 	}
 	s.store.asked, s.store.keep = d.Direct, d.KeepCache
+	s.doubt.Store(!d.tells)
 	s.pending = make(map[*part][]Block)
 	s.made = make(map[string]bool)
 	s.stop = make(chan struct{})

@@ -1,8 +1,11 @@
 package transfer
 
 import (
+	"fmt"
 	"os"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // How what landed, and its names, become durable.
@@ -22,18 +25,22 @@ func (s *staging) sync(f *os.File) error {
 	return nil
 }
 
-// syncParts makes the contents of those parts durable that have not failed.
-func (s *staging) syncParts(parts []*part, errs []error) {
+// syncParts makes the contents of those parts durable that have not failed. alone says that
+// each was by itself, and not with its file system.
+func (s *staging) syncParts(parts []*part, errs []error) (alone bool) {
 	if s.d.NoSync {
-		return
+		return false
 	}
 	doubt := s.doubt.Load()
 	many := len(parts) > few && !doubt
+	if !s.d.tells && len(parts) > few { // what is synced together need not be one by one, where that is so
+		_ = s.d.syncfs(s.dir)
+	}
 	// What failed of a file that was closed, nobody but its file system remembers for sure.
 	if many || !doubt && slices.ContainsFunc(parts, (*part).closed) {
 		if err := s.syncAll(); err != nil {
 			spread(errs, err)
-			return
+			return false
 		}
 	}
 	for i, p := range parts {
@@ -45,6 +52,35 @@ func (s *staging) syncParts(parts []*part, errs []error) {
 			errs[i] = p.sync()
 		}
 	}
+	return !many
+}
+
+// syncfsTells reports whether syncfs(2) of a file system writes everything, and tells of what
+// it could not write: from Linux 5.8 on, and not on FUSE and CIFS, which do nothing, nor on
+// overlayfs, which hears nothing of the errors of what it lies on.
+func syncfsTells(fd int) bool {
+	var fs unix.Statfs_t
+	var u unix.Utsname
+	var major, minor int
+	if unix.Fstatfs(fd, &fs) != nil || unix.Uname(&u) != nil {
+		return false
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 8 {
+		return false
+	}
+	switch fs.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
+// losesNameless reports whether an fsync of a file that has no name yet is lost once it has
+// one: btrfs wrote nothing to its log for such a file in Linux 5.9 to 6.15 or so, and after a
+// power cut it was empty.
+func losesNameless(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.BTRFS_SUPER_MAGIC
 }
 
 // syncAll makes everything on the destination's file system durable (syncfs(2), which

@@ -309,3 +309,85 @@ func TestFailedCommitIsGoneOnWith(t *testing.T) {
 		})
 	}
 }
+
+// TestWhereSyncfsDoesNotTell every file and directory is asked for itself, however many.
+func TestWhereSyncfsDoesNotTell(t *testing.T) {
+	d, _ := into(t, OverwriteNever)
+	d.tells = false
+	w := watchSyncs(d)
+	s := stage(t, d)
+	var whole []Whole
+	for i := range few + 1 {
+		dir := fmt.Sprint("d", i)
+		if err := s.Mkdir(&wire.Entry{Path: dir, Kind: wire.Dir}); err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, Whole{Landing: putWhole(t, s, wire.Entry{Path: dir + "/f" + dir, Size: 5, Mode: 0o600}, "hello")})
+	}
+	w.bad = "fd1"
+	for i, err := range s.Commit(whole) {
+		if (err != nil) != (i == 1) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	for i := range few + 1 {
+		for _, name := range []string{fmt.Sprint("d", i), fmt.Sprint("fd", i)} {
+			if i != 1 && !slices.Contains(w.files, name) {
+				t.Errorf("%s was not synced: %v", name, w.files)
+			}
+		}
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNamelessIsSyncedAgain once it has its name, where an fsync before that counts for nothing.
+func TestNamelessIsSyncedAgain(t *testing.T) {
+	for _, loses := range []bool{false, true} {
+		d, dir := into(t, OverwriteNever)
+		d.loses = loses
+		named := 0
+		s := stage(t, d)
+		sync := d.fsync
+		d.fsync = func(f *os.File) error {
+			if _, err := os.Stat(filepath.Join(dir, "f")); err == nil && filepath.Base(f.Name()) == "f" {
+				named++
+			}
+			return sync(f)
+		}
+		if err := s.Commit([]Whole{{Landing: putWhole(t, s, wire.Entry{Path: "f", Size: 5, Mode: 0o600}, "hello")}})[0]; err != nil {
+			t.Error(err)
+		}
+		if (named > 0) != loses {
+			t.Errorf("lost without a name %v: synced %d times with it", loses, named)
+		}
+		if err := s.Close(false); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSyncsOfAPartTakeTurns: the kernel tells one of them what failed, and each has to know.
+func TestSyncsOfAPartTakeTurns(t *testing.T) {
+	d, _ := into(t, OverwriteNever)
+	s := stage(t, d)
+	p := create(t, s, wire.Entry{Path: "f", Size: 2 * blockSize, Mode: 0o600}).(*part)
+	calls := 0
+	d.fsync = func(*os.File) error {
+		if p.syncing.TryLock() {
+			t.Error("another may sync it meanwhile")
+			p.syncing.Unlock()
+		}
+		if calls++; calls == 1 {
+			return syscall.EIO
+		}
+		return nil
+	}
+	wantCode(t, p.sync(), CodeLocalIO)
+	wantCode(t, p.sync(), CodeLocalIO)
+	p.Abort()
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"path"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -12,6 +14,16 @@ import (
 // entriesOpen is how many entries may be under way: what either end remembers of a
 // manifest, however long it is.
 const entriesOpen = 8192
+
+// mostOpen is how many entries a receiver lets be under way: a file of each may be open, and
+// they are to leave room for what else this process has open.
+func mostOpen() uint32 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return entriesOpen / 64
+	}
+	return uint32(max(16, min(limit.Cur/4, entriesOpen)))
+}
 
 // inboundDir is a directory in which something has not settled yet.
 type inboundDir struct {
@@ -27,6 +39,7 @@ type manifest struct {
 	paths   map[uint64]struct{} // hashes of every path, to find one that comes twice
 	entries uint32              // that have come
 	granted uint32              // that may come
+	most    uint32              // under way
 	lost    map[uint32]Code     // the entries that failed
 	dirs    []*inboundDir       // that the next entry may be in, outermost first
 	ended   bool
@@ -34,7 +47,8 @@ type manifest struct {
 }
 
 func newManifest() manifest {
-	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint32]Code), granted: entriesOpen}
+	most := mostOpen()
+	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint32]Code), granted: most, most: most}
 }
 
 // admit checks an entry's place in the manifest and gives the directory that it is in.
@@ -313,8 +327,8 @@ func (p *pull) settled(f *inbound) {
 	delete(p.files, f.entry.File)
 	p.open--
 	names := f.names
-	room := p.manifest.entries + entriesOpen - uint32(p.open)
-	more := !p.manifest.ended && room-p.manifest.granted >= entriesOpen/4
+	room := p.manifest.entries + p.manifest.most - uint32(p.open)
+	more := !p.manifest.ended && room-p.manifest.granted >= p.manifest.most/4
 	if more {
 		p.manifest.granted = room
 	}

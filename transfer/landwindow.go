@@ -62,7 +62,7 @@ func Allocate(fd int, off, n int64) error {
 }
 
 // uninterrupted calls again what a signal broke off: Go's own scheduler sends them, and
-// fallocate of tmpfs heeds them in older kernels.
+// fallocate of tmpfs heeds them in older kernels, and whatever opens a file on FUSE.
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {

@@ -24,6 +24,8 @@ type part struct {
 	digest *Digest       // when it is whole
 	known  atomic.Bool   // the ledger has it
 
+	syncing sync.Mutex // of one at a time: a failed write is told once, to whoever asks first
+
 	recorded bool // the ledger knows that it was finished, or given up; s.mu guards it
 
 	mu     sync.Mutex
@@ -282,6 +284,8 @@ var errDoubt = errors.New("its file system failed to write something, and does n
 // sync makes the content durable. Once that has failed it fails for ever: the kernel
 // may take pages for clean that it could not write.
 func (p *part) sync() error {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
 	p.mu.Lock()
 	file, bad := p.opened(), p.bad
 	if p.done || bad != nil {

@@ -81,8 +81,10 @@ func (s *staging) complete(f *os.File, e *wire.Entry) error {
 	switch {
 	case e.Owner == nil && len(e.Attrs) == 0:
 		return nil
-	case hasAttributes(f, e, &s.who):
+	case hasAttributes(f, e, &s.who) && s.d.tells:
 		return s.syncEarlier()
+	case hasAttributes(f, e, &s.who):
+		return s.sync(f)
 	}
 	if len(e.Attrs) > 0 { // its bits may forbid them
 		_ = f.Chmod(fs.FileMode(e.Mode&0o777 | 0o200))

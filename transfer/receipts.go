@@ -48,6 +48,9 @@ func (p *push) settle(file uint32, r FileResult) {
 	p.settled++
 	if r.Err != nil {
 		p.failures.add(r.Err, 1)
+		if f.entry.Kind == wire.Dir && p.DeleteSource {
+			p.lostDirs = append(p.lostDirs, f.entry.Path)
+		}
 	}
 	p.mu.Unlock()
 	if f.entry.Kind == wire.Dir && r.Err == nil {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,9 @@ func (p *push) removeSources() error {
 	for _, f := range p.arrived {
 		if link := f.entry.Kind == wire.HardLink || f.entry.Kind == wire.Symlink; link && p.failures.n > 0 {
 			continue // it is durable with its directory, which may be what failed
+		}
+		if slices.ContainsFunc(p.lostDirs, func(dir string) bool { return strings.HasPrefix(f.entry.Path, dir+"/") }) {
+			continue // its own directory's name may not be durable
 		}
 		if err := f.remove(shared); err != nil {
 			first = cmp.Or(first, err)

@@ -246,3 +246,38 @@ func TestNothingIsDeletedForAPromise(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingIsDeletedBelowADirectoryThatFailed: its name may not be durable.
+func TestNothingIsDeletedBelowADirectoryThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := filepath.Join(t.TempDir(), "tree")
+		for _, dir := range []string{"good", "bad/inner"} {
+			if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(root, dir, "f"), "x")
+		}
+		e := newEngine(t, nil)
+		var err error
+		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		d := e.Sink.(*Directory)
+		d.tells = false // each directory is synced by itself
+		sync := d.fsync
+		d.fsync = func(f *os.File) error {
+			if st, err := f.Stat(); err == nil && st.IsDir() && filepath.Base(f.Name()) == "bad" {
+				return unix.EIO
+			}
+			return sync(f)
+		}
+		e.Sender.DeleteSource = true
+		s, _ := e.run(t, t.Context(), t.Context())
+		wantCode(t, s.err, CodePartial)
+		for dir, stays := range map[string]bool{"good": false, "bad/inner": true} {
+			if _, err := os.Stat(filepath.Join(root, dir, "f")); (err == nil) != stays {
+				t.Errorf("%s: %v", dir, err)
+			}
+		}
+	})
+}

@@ -60,6 +60,8 @@ type push struct {
 	settled int           // entries with a receipt, or failed
 	landed  int           // files among those with a receipt
 	arrived []*sourceFile // the same, when they shall be removed
+	// lostDirs are directories that failed at the receiver, when sources shall be removed.
+	lostDirs []string
 	// failedHere are entries that this end gave up: what the receiver had in its hands by then
 	// lands all the same.
 	failedHere int

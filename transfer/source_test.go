@@ -2,7 +2,9 @@ package transfer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -363,5 +365,37 @@ func TestVersionOutlivesAMount(t *testing.T) {
 		if change(&now); now.version() == was.version() {
 			t.Errorf("%+v is the same", now)
 		}
+	}
+}
+
+// TestNamesBeforeAnErrorDoNotHideIt: a directory of which some can't be read is not whole.
+func TestNamesBeforeAnErrorDoNotHideIt(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a"), "x")
+	src, err := OpenSource([]string{dir}, SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := src.walk.next(); err != nil { // the directory itself
+		t.Fatal(err)
+	}
+	reads := 0
+	src.walk.stack[0].read = func(int) ([]string, error) {
+		if reads++; reads > 1 {
+			return nil, io.EOF
+		}
+		return []string{"a"}, syscall.EIO
+	}
+	a, err := src.walk.next()
+	if err != nil || a.err != nil || filepath.Base(a.path) != "a" {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	rest, err := src.walk.next()
+	if err != nil || !errors.Is(rest.err, syscall.EIO) || rest.path != dir {
+		t.Fatalf("%+v, %v", rest, err)
+	}
+	if _, err := src.walk.next(); err != io.EOF {
+		t.Error(err)
 	}
 }

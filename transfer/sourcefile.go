@@ -131,7 +131,11 @@ func (f *sourceFile) readWhole(p []byte) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Open(f.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	var fd int
+	err = uninterrupted(func() (err error) {
+		fd, err = unix.Open(f.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return errorf(CodeLocalIO, "source: %w", &os.PathError{Op: "open", Path: f.path, Err: err})
 	}

@@ -42,7 +42,7 @@ type staging struct {
 	named    string            // directory of which syncNames was the last; Check's alone
 	at       openDir           // where Check looked last
 	nameless nameless
-	doubt    atomic.Bool // syncfs has failed, and does not tell of that again
+	doubt    atomic.Bool // syncfs does not tell, or has failed and does not tell of that again
 	earlier  sync.Once   // syncEarlier's
 	unsynced error       // what came of it
 	who      accounts
@@ -162,7 +162,11 @@ func mayBe(e *wire.Entry) error {
 func (s *staging) Mkdir(e *wire.Entry) error {
 	err := s.d.root.Mkdir(e.Path, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		if st, err := s.d.root.Lstat(e.Path); err == nil && st.IsDir() && st.Mode()&0o700 != 0o700 {
+		st, err := s.d.root.Lstat(e.Path)
+		switch {
+		case err == nil && !st.IsDir():
+			return s.d.mayReplace(e, st.Mode(), st.ModTime())
+		case err == nil && st.Mode()&0o700 != 0o700:
 			_ = s.d.root.Chmod(e.Path, st.Mode()|0o700) // who may not hears of it when something is to land
 		}
 		return nil
@@ -258,21 +262,21 @@ func (s *staging) Commit(list []Whole) []error {
 		parts[i].digest = w.Digest
 		errs[i] = parts[i].finish()
 	}
-	s.syncParts(parts, errs)
+	alone := s.syncParts(parts, errs)
 	if len(list) > 0 {
 		s.settled(parts, errs, list[0].Kind)
 	}
 	s.each(parts, errs, s.record)
-	dirs := s.callAll(parts, errs)
+	dirs := s.callAll(parts, errs, alone && s.d.loses)
 	// The files have their names: nothing takes them away again.
 	spread(errs, s.syncDirs(dirs))
 	return errs
 }
 
 // callAll gives parts that have not failed their names, and ends all of them. Each
-// directory is looked up once for all that lands in it. It gives those in which something
-// did.
-func (s *staging) callAll(parts []*part, errs []error) map[string]bool {
+// directory is looked up once for all that lands in it. again has those synced once more that
+// had no name before. It gives the directories in which something landed.
+func (s *staging) callAll(parts []*part, errs []error, again bool) map[string]bool {
 	in := make(map[string][]int)
 	for i, p := range parts {
 		if errs[i] != nil {
@@ -295,6 +299,9 @@ func (s *staging) callAll(parts []*part, errs []error) map[string]bool {
 			if errs[i] != nil {
 				p.giveUp(errs[i])
 				continue
+			}
+			if again && p.name == "" {
+				errs[i] = p.sync()
 			}
 			p.over()
 			dirs[name] = true
@@ -384,8 +391,8 @@ func partName(e *wire.Entry, suffix string) string {
 // unknownMode is what a file is said to have whose permission bits have to be set.
 const unknownMode = ^uint32(0)
 
-// setMeta sets whose a file is, the permission bits (setuid and setgid are dropped),
-// unless they are what it has, attributes and times. A user's attributes come before the
+// setMeta sets whose a file is, the permission bits (setuid and setgid are dropped, and a
+// directory keeps the setgid and the sticky bit that it has), unless they are what it has, attributes and times. A user's attributes come before the
 // bits that may forbid them, and lists after those, which change them.
 func setMeta(fd int, e *wire.Entry, has uint32, who *accounts) error {
 	if err := setOwner(fd, e.Owner, who); err != nil {
@@ -394,7 +401,15 @@ func setMeta(fd int, e *wire.Entry, has uint32, who *accounts) error {
 	if err := setAttrs(fd, e.Attrs, false); err != nil {
 		return err
 	}
-	if mode := e.Mode & 0o777; mode != has {
+	mode := e.Mode & 0o777
+	if e.Kind == wire.Dir { // what is made in it later has its group, and is safe from others
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		mode |= st.Mode & (unix.S_ISGID | unix.S_ISVTX)
+	}
+	if mode != has {
 		if err := unix.Fchmod(fd, mode); err != nil {
 			return err
 		}

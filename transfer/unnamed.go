@@ -150,16 +150,6 @@ func (s *staging) mayBeNameless(e *wire.Entry) bool {
 	return true
 }
 
-// mostNameless is how many files may be open that have no name yet, of all transfers into
-// a directory: no more than are under way, and a quarter of what this process may open.
-func mostNameless() int64 {
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return 0
-	}
-	return int64(min(limit.Cur/4, entriesOpen))
-}
-
 // call gives a part its name in a directory.
 func (s *staging) call(p *part, dir *os.File) error {
 	if p.name != "" {

@@ -101,9 +101,11 @@ type walker struct {
 // walkDir is a directory that is being listed.
 type walkDir struct {
 	file  *os.File
-	path  string // on this host
-	rel   string // as it lands
-	batch []fs.DirEntry
+	path  string   // on this host
+	rel   string   // as it lands
+	batch []string // names that were read
+	err   error    // what came after them; io.EOF at the end
+	read  func(n int) ([]string, error)
 }
 
 // walkBatch is how many names of a directory are read at a time.
@@ -177,18 +179,19 @@ func (w *walker) next() (*found, error) {
 	for len(w.stack) > 0 {
 		d := w.stack[len(w.stack)-1]
 		if len(d.batch) == 0 {
-			var err error
-			d.batch, err = d.file.ReadDir(walkBatch)
+			if d.err == nil { // else there were names before it
+				d.batch, d.err = d.read(walkBatch)
+			}
 			if len(d.batch) == 0 {
 				d.file.Close()
 				w.stack = w.stack[:len(w.stack)-1]
-				if err != nil && !errors.Is(err, io.EOF) {
-					return &found{path: d.path, err: errorf(CodeLocalIO, "source: %w", err)}, nil
+				if d.err != nil && !errors.Is(d.err, io.EOF) {
+					return &found{path: d.path, err: errorf(CodeLocalIO, "source: %w", d.err)}, nil
 				}
 				continue
 			}
 		}
-		name := d.batch[0].Name()
+		name := d.batch[0]
 		d.batch = d.batch[1:]
 		path, rel := filepath.Join(d.path, name), d.rel+"/"+name
 		var st unix.Stat_t
@@ -233,7 +236,7 @@ func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
 			f.err = errorf(CodeLocalIO, "source: %w", err)
 			return f
 		}
-		w.stack = append(w.stack, &walkDir{file: dir, path: path, rel: rel})
+		w.stack = append(w.stack, &walkDir{file: dir, path: path, rel: rel, read: dir.Readdirnames})
 	case unix.S_IFLNK:
 		if !w.opt.Links {
 			f.skip = "a symbolic link (send it with --links)"
