@@ -90,7 +90,7 @@ func (s *staging) fits(e *wire.Entry, taken int64) error {
 	if err := unix.Fstatfs(int(s.dir.Fd()), &st); err != nil {
 		return errorf(CodeLocalIO, "destination: %w", err)
 	}
-	free := max(int64(st.Bavail)*st.Bsize-taken, 0)
+	free := max(int64(st.Bavail)*int64(st.Bsize)-taken, 0)
 	var old unix.Stat_t
 	if s.root != nil && unix.Fstatat(int(s.dir.Fd()), partName(e, partSuffix), &old, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		free += old.Blocks * 512

@@ -78,7 +78,7 @@ func (s *stream) keep(b []byte) (size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(b) > 0 {
-		s.kept[int(s.read)/s.extent] = &kept{b: b}
+		s.kept[int(s.read/int64(s.extent))] = &kept{b: b}
 	}
 	s.read += int64(len(b))
 	return s.read
@@ -126,7 +126,7 @@ func (s *stream) readAt(p []byte, off int64) error {
 func (s *stream) hold(off int64) (b []byte, release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.kept[int(off)/s.extent]
+	k := s.kept[int(off/int64(s.extent))]
 	if k == nil {
 		return nil, nil
 	}

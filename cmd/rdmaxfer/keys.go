@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -44,12 +46,33 @@ func readKey(c *cli.Context) (transfer.Key, error) {
 		return transfer.Key{}, usagef("no key: name a file with --key-file (rdmaxfer keygen makes one)")
 	}
 	fmt.Fprint(os.Stderr, "the receiver's twelve words: ")
-	text, err := term.ReadPassword(int(os.Stdin.Fd()))
+	text, err := readHidden(c.Context, int(os.Stdin.Fd()))
 	fmt.Fprintln(os.Stderr)
 	if err != nil {
 		return transfer.Key{}, fmt.Errorf("reading the key: %w", err)
 	}
 	return transfer.ParseKey(string(text))
+}
+
+// readHidden reads a line from a terminal that does not show it, until ctx ends.
+func readHidden(ctx context.Context, fd int) ([]byte, error) {
+	was, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	var text []byte
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		text, err = term.ReadPassword(fd)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return text, err
+	case <-ctx.Done(): // the read goes on until this process ends
+		return nil, errors.Join(context.Cause(ctx), term.Restore(fd, was))
+	}
 }
 
 // receiverKey is readKey for the side that may also make a key for one run and

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,6 +20,7 @@ type late struct {
 	timer   *time.Timer
 	writing bool          // a goroutine writes, until nothing is held
 	wrote   chan struct{} // closed after its next write
+	err     error         // the first of those that nobody was told of
 }
 
 // How long a receipt is held, how many bytes of them, and how many bytes at most for a
@@ -47,13 +50,19 @@ func (l *late) soon(b []byte) {
 	l.write()
 }
 
-// flush waits until all that is held is written.
-func (l *late) flush() {
+// flush waits until all that is held is written, and gives what came of it since the last
+// flush. A reader who has ended wants no more, which is no error.
+func (l *late) flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.write(); l.writing; {
 		l.wait()
 	}
+	err := l.err
+	if l.err = nil; errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 // kick is what the timer does.
@@ -92,7 +101,7 @@ func (l *late) write() {
 	}
 }
 
-// empty writes until nothing is held. Nobody could be told of an error.
+// empty writes until nothing is held.
 func (l *late) empty() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -100,8 +109,11 @@ func (l *late) empty() {
 		b := l.held
 		l.held, l.spare = l.spare[:0], nil
 		l.mu.Unlock()
-		_, _ = l.out.Write(b)
+		_, err := l.out.Write(b)
 		l.mu.Lock()
+		if l.err == nil {
+			l.err = err
+		}
 		if l.spare = b; cap(b) > 2*lateMost {
 			l.spare = nil
 		}

@@ -34,6 +34,9 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastAtOnce {
 		runtime.GOMAXPROCS(leastAtOnce)
 	}
+	// A reader of standard output or error that has ended is an error of the write, and not
+	// this program's end. (Ignored, it would be for the programs that this one runs, too.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	inUse := make([]byte, collectAfter) // as the collector sees it: nobody touches it, so it takes no memory
 	ctx, stop := untilSignal()
 	err := newApp().RunContext(ctx, os.Args)

@@ -152,12 +152,20 @@ func describePlan(p transfer.Plan) string {
 	return s
 }
 
-// summary prints the last line, or the last JSON object, and passes the error on.
+// summary prints the last line, or the last JSON object, and passes the error on; else that of
+// what could not be printed: who goes by the receipts must not miss one.
 func (o *output) summary(r *transfer.Result, err error) error {
 	if r == nil {
 		r = &transfer.Result{}
 	}
-	defer o.results.flush()
+	o.summarise(r, err)
+	if lost := o.results.flush(); err == nil && lost != nil {
+		err = &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("all is over, but not all of it was printed: standard output: %w", lost)}
+	}
+	return err
+}
+
+func (o *output) summarise(r *transfer.Result, err error) {
 	seconds := r.Elapsed.Seconds()
 	rate := 0.0
 	if seconds > 0 {
@@ -190,10 +198,9 @@ func (o *output) summary(r *transfer.Result, err error) error {
 	}
 	nothing := r.Files == 0 && r.Failed == 0 && r.Plan.Transport == "" && !r.DryRun // nothing was even planned
 	if o.json || r.Measured > 0 || nothing {
-		return err
+		return
 	}
 	o.results.soon([]byte(summaryLine(o.role, r, seconds, rate) + "\n"))
-	return err
 }
 
 func summaryLine(role string, r *transfer.Result, seconds, rate float64) string {

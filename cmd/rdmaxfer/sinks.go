@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -60,7 +58,5 @@ func openStdout(ctx context.Context, c *cli.Context) (transfer.Sink, error) {
 	case term.IsTerminal(int(os.Stdout.Fd())):
 		return nil, usagef("--stdout: standard output is a terminal, which may obey what comes: redirect it (rdmaxfer recv --stdout | tar x)")
 	}
-	// A reader that has ended is an error of the write (EPIPE), and not this program's end.
-	signal.Ignore(syscall.SIGPIPE)
 	return transfer.NewPipe(ctx, os.Stdout, "standard output"), nil
 }

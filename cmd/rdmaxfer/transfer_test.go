@@ -1,13 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -150,6 +155,73 @@ func TestSenderKilledLeavesOnlyParts(t *testing.T) {
 		r.want(transfer.CodeConnect, "is gone")
 		tt.partsLeft()
 	})
+}
+
+// TestReaderThatEnds wants no more of what a sender prints, which is no error and no signal;
+// what can't be printed is an error.
+func TestReaderThatEnds(t *testing.T) {
+	for how, code := range map[string]transfer.Code{
+		`"$0" "$@" | head -n 1 >/dev/null; exit "${PIPESTATUS[0]}"`: transfer.CodeOK,
+		`exec "$0" "$@" >/dev/full`:                                 transfer.CodeLocalIO,
+	} {
+		tt := newTransfer(t)
+		var paths []string
+		for i := range 300 { // receipts come long after the first line
+			paths = append(paths, tt.file(fmt.Sprint("f", i), 5))
+		}
+		r := tt.recv()
+		s := tt.sendWith([]string{"bash", "-c", how}, append([]string{"--transport", "tcp", "--limit", "3K"}, paths...)...)
+		s.want(code)
+		if sum := r.want(transfer.CodeOK); sum["files"] != 300.0 {
+			t.Errorf("%v", sum)
+		}
+	}
+}
+
+// TestSignalAtThePrompt ends the program, and the terminal shows again what is typed.
+func TestSignalAtThePrompt(t *testing.T) {
+	ptm, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ptm.Close()
+	n, err := unix.IoctlGetUint32(int(ptm.Fd()), unix.TIOCGPTN)
+	if err = errors.Join(err, unix.IoctlSetPointerInt(int(ptm.Fd()), unix.TIOCSPTLCK, 0)); err != nil {
+		t.Fatal(err)
+	}
+	pts, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pts.Close()
+	echoes := func() bool {
+		state, err := unix.IoctlGetTermios(int(pts.Fd()), unix.TCGETS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state.Lflag&unix.ECHO != 0
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "send", "/etc/hostname", "localhost")
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stdin = pts
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(2*patience, func() { cmd.Process.Kill() }).Stop()
+	for began := time.Now(); echoes(); runtime.Gosched() { // until it asks
+		if time.Since(began) > patience {
+			t.Fatal("it does not ask for the key")
+		}
+	}
+	cmd.Process.Signal(os.Interrupt)
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !echoes() {
+		t.Errorf("exit %d; the terminal shows what is typed: %v", code, echoes())
+	}
 }
 
 // TestLastLineIsTheSummary of every transfer, also of one in which no file landed.
