@@ -8,6 +8,7 @@ import (
 
 // Arrived is [transfer.Trickling], by the kernel's count (tcp_info): landings move bytes that
 // the program never sees.
+// When a second has brought nothing, nobody waits for much any more.
 func (p *puller) Arrived() (n uint64) {
 	conn, ok := p.conn.(*net.TCPConn)
 	if !ok {
@@ -22,5 +23,26 @@ func (p *puller) Arrived() (n uint64) {
 			n = info.Bytes_received
 		}
 	})
+	if p.arrived.Swap(n) == n && n > 0 {
+		p.low.disable(raw)
+	}
 	return n
+}
+
+// Busy is [transfer.Trickling].
+func (p *puller) Busy() (busy bool) {
+	conn, ok := p.conn.(*net.TCPConn)
+	if !ok {
+		return false // what is encrypted lands by Land
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	// Less than that may be what nobody is woken for.
+	_ = raw.Control(func(fd uintptr) {
+		n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		busy = err == nil && n >= bulk
+	})
+	return busy || p.low.pouring.Load()
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,11 +20,13 @@ const bulk = 512 << 10
 type lowWater struct {
 	*net.TCPConn // nil where a lane is encrypted
 	least        int
+	off          atomic.Bool // for good
+	pouring      atomic.Bool // what has come goes into its file
 }
 
 // expect says that so many bytes come next. Of much nobody hears before there is some of it.
 func (l *lowWater) expect(n int) error {
-	if l.TCPConn == nil || n < bulk || l.least == bulk {
+	if l.TCPConn == nil || n < bulk || l.least == bulk || l.off.Load() {
 		return nil
 	}
 	raw, err := l.SyscallConn()
@@ -32,7 +36,20 @@ func (l *lowWater) expect(n int) error {
 	if cerr := raw.Control(func(fd uintptr) { err = l.set(int(fd), bulk) }); cerr != nil {
 		return cerr
 	}
-	return err
+	if err != nil { // a network stack without it: the lane is woken more often
+		l.least = 0
+		l.off.Store(true)
+	}
+	return nil
+}
+
+// disable has who waits woken by whatever comes. Kernels before 5.7, and some under memory
+// pressure, wake nobody when many small segments have filled the receive buffer with fewer bytes
+// than are waited for; being told they look again.
+func (l *lowWater) disable(raw syscall.RawConn) {
+	if !l.off.Swap(true) {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) })
+	}
 }
 
 func (l *lowWater) set(fd, n int) error {

@@ -18,6 +18,8 @@ func (mmapIn) name() string { return "mmap" }
 func (mmapIn) close() {}
 
 func (mmapIn) into(conn *lowWater, file *os.File, off int64, n int, _ []byte) (got int, err error) {
+	conn.pouring.Store(true)
+	defer conn.pouring.Store(false)
 	inPage := int(off % int64(os.Getpagesize()))
 	pages, err := mapForWriting(file, off-int64(inPage), inPage+n)
 	if err != nil {
@@ -26,6 +28,7 @@ func (mmapIn) into(conn *lowWater, file *os.File, off int64, n int, _ []byte) (g
 	// All pages at once: a fault for each while the payload is read costs 1.4 times as much.
 	// Linux has this since 5.14; without it, and where it fails, they fault one by one.
 	_ = unix.Madvise(pages, unix.MADV_POPULATE_WRITE)
+	conn.pouring.Store(false)
 	err = conn.read(n, func(fd, done int) (int, error) {
 		k, err := unix.Read(fd, pages[inPage+done:])
 		if err == unix.EFAULT {

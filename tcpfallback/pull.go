@@ -31,6 +31,7 @@ type puller struct {
 	out      []byte // request headers that wait to be written
 	inFlight []transfer.Extent
 	low      lowWater
+	arrived  atomic.Uint64
 	unfit    atomic.Bool // a file could not be written in the way that was asked for
 	nextID   uint32      // of the next request
 	oldestID uint32      // of inFlight[0]

@@ -8,6 +8,8 @@ import (
 	"net"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -209,4 +211,39 @@ func TestArrivedCountsWhatHasCome(t *testing.T) {
 	}
 	mine.Close()
 	p.Arrived() // is harmless
+}
+
+// TestLowWaterGoesWhenNothingComes: some kernels wake nobody once the buffer is full of less.
+func TestLowWaterGoesWhenNothingComes(t *testing.T) {
+	mine, theirs := pair(t)
+	p := &puller{conn: mine, low: lowWater{TCPConn: mine}}
+	lowat := func() (n int) {
+		raw, err := mine.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { n, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT) })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := theirs.Write(make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(mine, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.low.expect(1 << 20); err != nil || lowat() != bulk {
+		t.Fatalf("%d bytes, %v", lowat(), err)
+	}
+	if p.Arrived(); lowat() != bulk {
+		t.Errorf("%d bytes after something came", lowat())
+	}
+	if p.Arrived(); lowat() != 1 {
+		t.Errorf("%d bytes when nothing has come", lowat())
+	}
+	p.low.least = 0
+	if err := p.low.expect(1 << 20); err != nil || lowat() != 1 {
+		t.Errorf("%d bytes again, %v", lowat(), err)
+	}
 }

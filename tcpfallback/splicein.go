@@ -39,6 +39,8 @@ func (s *spliceIn) into(conn *lowWater, file *os.File, off int64, n int, b []byt
 			return k, err
 		}
 		got = done + k
+		conn.pouring.Store(true)
+		defer conn.pouring.Store(false)
 		for written < got {
 			at := off + int64(written)
 			w, err := s.pour(file, &at, got-written)

@@ -192,7 +192,7 @@ func TestReadOnlyDirectoryTakesWhatItLacks(t *testing.T) {
 
 // TestTimesThatAFileSystemKeeps are known again, and none that is another.
 func TestTimesThatAFileSystemKeeps(t *testing.T) {
-	const set = 1_700_000_001_234_567_891
+	const set int64 = 1_700_000_001_234_567_891
 	for _, c := range []struct {
 		kept int64
 		is   bool

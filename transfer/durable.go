@@ -68,7 +68,7 @@ func syncfsTells(fd int) bool {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 8 {
 		return false
 	}
-	switch fs.Type {
+	switch uint32(fs.Type) { // which is an int32 where that is short
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.NFS_SUPER_MAGIC:
 		return true
 	}
@@ -80,7 +80,7 @@ func syncfsTells(fd int) bool {
 // power cut it was empty.
 func losesNameless(fd int) bool {
 	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.BTRFS_SUPER_MAGIC
+	return unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC
 }
 
 // syncAll makes everything on the destination's file system durable (syncfs(2), which

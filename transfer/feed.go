@@ -153,7 +153,7 @@ func (f *laneFeed) stalled(now time.Time, most time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if t, ok := f.puller.(Trickling); ok {
-		if n := t.Arrived(); n != f.arrived {
+		if n := t.Arrived(); n != f.arrived || t.Busy() {
 			f.arrived, f.since = n, now
 		}
 	}
@@ -187,6 +187,9 @@ func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent
 	for i := len(f.taken) - 1; i >= 0; i-- {
 		switch t := &f.taken[i]; {
 		case !t.placed.IsZero():
+			if p, ok := f.puller.(Trickling); ok && p.Busy() { // another lane would wait for the same disk
+				continue
+			}
 			if known && now.Sub(t.placed) > max(limit, unknownTime) {
 				f.kill(errorf(CodeConnect, "an extent lands for longer than another lane would need for it"))
 			}

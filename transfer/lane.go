@@ -99,6 +99,8 @@ type LaneParams struct {
 type Trickling interface {
 	// Arrived is how many bytes have come so far, of whatever.
 	Arrived() uint64
+	// Busy says that this end has work with what has come: its file takes long.
+	Busy() bool
 }
 
 // Lossy is a [Puller] of a lane that loses some of what it carries, and asks for it again.

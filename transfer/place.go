@@ -43,6 +43,8 @@ func (f *laneFeed) Placed(e Extent, b []byte) error {
 		return nil
 	}
 	f.count(e)
+	f.lands(true)
+	defer f.lands(false)
 	return f.l.p.placed(e, b[:e.Len])
 }
 

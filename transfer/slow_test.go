@@ -69,6 +69,33 @@ func (l *trickle) Arrived() uint64 {
 	return uint64(now.Sub(l.began) / time.Second)
 }
 
+func (*trickle) Busy() bool { return false }
+
+// slowDisk is a lane whose extent has come, and goes into its file.
+type slowDisk struct{ Puller }
+
+func (slowDisk) Arrived() uint64 { return mib }
+func (slowDisk) Busy() bool      { return true }
+
+// TestSlowDiskOfAPlacedExtentIsNoSilence, nor is it another lane's to end.
+func TestSlowDiskOfAPlacedExtentIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(lanes)
+		l.init(&pull{sched: newScheduler(mib)})
+		ended := false
+		f := &laneFeed{l: l, id: 1, kill: func(error) { ended = true }, puller: slowDisk{}, since: time.Now()}
+		idle := &laneFeed{l: l, id: 2, typical: time.Millisecond}
+		l.up[1], l.up[2] = f, idle
+		f.taken = []taken{{Extent: Extent{Len: mib}, at: time.Now(), placed: time.Now()}}
+		for range 100 {
+			time.Sleep(time.Second)
+			if _, ok := idle.TryNext(); ok || ended || f.stalled(time.Now(), stallLimit) {
+				t.Fatal("a lane was ended, or taken for silent")
+			}
+		}
+	})
+}
+
 // TestSlowLinkIsNoSilence: an extent may take minutes, while something of it comes.
 func TestSlowLinkIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -368,6 +368,18 @@ func TestVersionOutlivesAMount(t *testing.T) {
 	}
 }
 
+// TestEmptyFileThatCannotBeRead is no empty file: its source would be removed for nothing.
+func TestEmptyFileThatCannotBeRead(t *testing.T) {
+	src, err := OpenSource([]string{"/proc/self/mem"}, SourceOptions{}) // of size 0, and nothing lies at 0
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if f, err := src.walk.next(); err != nil || CodeOf(f.err) != CodeLocalIO || !errors.Is(f.err, syscall.EIO) {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 // TestNamesBeforeAnErrorDoNotHideIt: a directory of which some can't be read is not whole.
 func TestNamesBeforeAnErrorDoNotHideIt(t *testing.T) {
 	dir := t.TempDir()

@@ -280,9 +280,25 @@ func (w *walker) regular(f *found, st *unix.Stat_t) {
 	if !empty {
 		return
 	}
-	if n, _ := file.Read(make([]byte, 1)); n > 0 {
+	switch n, err := readByte(file); {
+	case err == unix.EAGAIN:
+		f.skip = "a file that has nothing to be read now"
+	case err != nil:
+		f.err = errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "read", Path: f.path, Err: err})
+	case n > 0:
 		f.entry.Kind, f.entry.Version = wire.Stream, 0
 	}
+}
+
+// readByte reads one, and waits for none.
+func readByte(file *os.File) (n int, err error) {
+	cerr := control(file, func(fd int) error {
+		return uninterrupted(func() (err error) {
+			n, err = unix.Read(fd, make([]byte, 1))
+			return err
+		})
+	})
+	return n, cerr
 }
 
 // linked makes a link of what was found before under another name, and is sent.

@@ -7,8 +7,10 @@ const (
 
 	// A round is what is measured as one, bytes of files. It is longer than what
 	// the socket's buffer takes at once, and the first after a change counts
-	// nothing: it filled or emptied that buffer.
-	round = 8 << 20
+	// nothing: it filled or emptied that buffer. On a slow link it ends after roundTime, or
+	// little would be compressed there, where it pays most.
+	round     = 8 << 20
+	roundTime = 2 * time.Second
 
 	// Compressing begins when it promises gain, goes on while it keeps half of it.
 	gain = 1.1
@@ -79,7 +81,7 @@ func (j *judge) sent(raw, wire int, blocked, busy time.Duration) {
 	j.wire += wire
 	j.blocked += blocked
 	j.busy += busy
-	if j.raw < round {
+	if j.raw < round && j.busy < roundTime {
 		return
 	}
 	j.rounds++

@@ -98,6 +98,17 @@ func TestAutoEndsWithTheSooner(t *testing.T) {
 	}
 }
 
+// TestAutoBeginsSoonOnASlowLink, where it pays most: 1 Mbit/s takes minutes for a round by size.
+func TestAutoBeginsSoonOnASlowLink(t *testing.T) {
+	const bytes = 10 << 20
+	l := lane{steady(125e3), steady(0.2), 600e6, 0.1}
+	auto, _ := l.run(bytes, Auto)
+	never, _ := l.run(bytes, None)
+	if auto > never*3/4 {
+		t.Errorf("%v, never %v", auto, never)
+	}
+}
+
 // TestAutoFollows what changes on the way.
 func TestAutoFollows(t *testing.T) {
 	const bytes = 16 << 30
