@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -49,24 +51,65 @@ type Session struct {
 	enough  atomic.Bool // this end ends: see hurry
 }
 
-// aliveReader gives every read of the connection its own deadline, so that a
-// long frame on a slow link is not taken for silence. A peer that is heard of may take its
-// time to read, too: its storage is slow, and a write that is under way waits for it, until
-// this end has had enough.
+// aliveReader gives every read of the connection its own deadline, so that a long frame on a
+// slow link is not taken for silence. Nor is what the kernel has heard and can't hand on yet:
+// less than a TLS record, or what came behind a packet that was lost. A peer that is heard of
+// may take its time to read, too: its storage is slow, and a write that is under way waits for
+// it, until this end has had enough.
 type aliveReader struct {
 	conn   net.Conn
+	heard  func() uint32 // counts what has come of the peer's
 	enough *atomic.Bool
 }
 
-func (r aliveReader) Read(p []byte) (int, error) {
-	if err := r.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
-		return 0, err
+func (r *aliveReader) Read(p []byte) (n int, err error) {
+	var last uint32
+	for first := true; ; first = false {
+		if err := r.conn.SetReadDeadline(time.Now().Add(silence / 2)); err != nil {
+			return 0, err
+		}
+		n, err = r.conn.Read(p)
+		late := errors.Is(err, os.ErrDeadlineExceeded) // TLS reads on after that where it was
+		if err != nil && !late {
+			return n, err
+		}
+		if late {
+			was := last
+			if last = r.heard(); first {
+				continue
+			}
+			if last == was {
+				return n, err
+			}
+		}
+		if !r.enough.Load() {
+			if err := r.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+				return n, err
+			}
+		}
+		if !late {
+			return n, nil
+		}
 	}
-	n, err := r.conn.Read(p)
-	if err == nil && !r.enough.Load() {
-		err = r.conn.SetWriteDeadline(time.Now().Add(silence))
+}
+
+// segments counts the packets with data that a connection has received, in order or not
+// (tcp_info): a stopped program's kernel sends none. 0 where that is not known.
+func segments(conn *tls.Conn) (n uint32) {
+	tcp, ok := conn.NetConn().(*net.TCPConn)
+	if !ok {
+		return 0
 	}
-	return n, err
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Data_segs_in
+		}
+	})
+	return n
 }
 
 // hurry has writes wait no longer than for the dead from now on.
@@ -256,7 +299,7 @@ func silentSession(conn *tls.Conn, peer string) *Session {
 		peer:   peer,
 		closed: make(chan struct{}),
 	}
-	s.reader = bufio.NewReaderSize(aliveReader{conn, &s.enough}, 64<<10)
+	s.reader = bufio.NewReaderSize(&aliveReader{conn: conn, heard: func() uint32 { return segments(conn) }, enough: &s.enough}, 64<<10)
 	return s
 }
 

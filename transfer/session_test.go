@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +176,58 @@ func TestSilentPeerIsDead(t *testing.T) {
 		s.Close()
 		d.NetConn().Close()
 	})
+}
+
+// TestWhatTheKernelHearsIsNoSilence, though it can't hand it on: a packet before it was lost.
+func TestWhatTheKernelHearsIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer a.Close()
+		defer b.Close()
+		came := uint32(0)
+		r := &aliveReader{conn: a, enough: new(atomic.Bool), heard: func() uint32 {
+			if came < 3 {
+				came++
+			}
+			return came
+		}}
+		began := time.Now()
+		_, err := r.Read(make([]byte, 1))
+		if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took != 2*silence {
+			t.Errorf("%v after %v, want %v", err, took, 2*silence)
+		}
+	})
+}
+
+// TestSegmentsAreCounted where there is TCP.
+func TestSegmentsAreCounted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	theirs, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	mine, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mine.Close()
+	conn := tls.Server(mine, nil)
+	for n := range uint32(3) {
+		if got := segments(conn); got != n {
+			t.Errorf("%d segments, want %d", got, n)
+		}
+		if _, err := theirs.Write([]byte{0}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(mine, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestPeerThatIsSlowToReadLives, as long as it pings, and until this end has had enough of it.
