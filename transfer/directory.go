@@ -103,6 +103,7 @@ func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	}
 	s.store.asked, s.store.keep = d.Direct, d.KeepCache
 	s.doubt.Store(!d.tells)
+	s.begins()
 	s.pending = make(map[*part][]Block)
 	s.made = make(map[string]bool)
 	s.stop = make(chan struct{})

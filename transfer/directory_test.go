@@ -352,3 +352,65 @@ func TestFailedCommitLeavesNothing(t *testing.T) {
 		t.Errorf("%v", entries)
 	}
 }
+
+// TestNoFileOfATreeReplacesAnother, as two names would that a file system takes for one; the
+// next batch may.
+func TestNoFileOfATreeReplacesAnother(t *testing.T) {
+	for name, land := range map[string]func(t *testing.T, s *staging, e wire.Entry) Landing{
+		"small": func(t *testing.T, s *staging, e wire.Entry) Landing { return putWhole(t, s, e, "hello") },
+		"large": func(t *testing.T, s *staging, e wire.Entry) Landing {
+			l := create(t, s, e)
+			if _, err := l.WriteAt([]byte("hello"), 0); err != nil {
+				t.Fatal(err)
+			}
+			return l
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, dir := into(t, OverwriteAlways)
+			write(t, filepath.Join(dir, "f"), "old")
+			waitForTick(t, filepath.Join(dir, "f"))
+			s := stage(t, d)
+			s.began = bornAt(int(s.dir.Fd()), "") // as where it does
+			waitForTick(t, filepath.Join(dir, s.name))
+			e := wire.Entry{Path: "f", Size: 5, Mode: 0o600}
+			commit := func() error { return s.Commit([]Whole{{Landing: land(t, s, e)}})[0] }
+			if err := commit(); err != nil {
+				t.Fatal(err)
+			}
+			err := commit()
+			if s.began == 0 { // the file system of the tests keeps no times of birth
+				if err != nil {
+					t.Error(err)
+				}
+			} else {
+				wantCode(t, err, CodeExists, "has come since this transfer began")
+			}
+			s.begins()
+			if err := commit(); err != nil {
+				t.Errorf("the next batch: %v", err)
+			}
+			if err := s.Close(false); err != nil {
+				t.Error(err)
+			}
+			if len(hidden(t, dir)) > 0 {
+				t.Errorf("left: %v", hidden(t, dir))
+			}
+		})
+	}
+}
+
+// hidden are the names of a directory that begin with a dot.
+func hidden(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}

@@ -370,6 +370,9 @@ func (p *pull) batchOver() {
 	clear(p.manifest.lost)
 	p.manifest.paused = false
 	p.mu.Unlock()
+	if d, ok := p.dest.(batched); ok {
+		d.begins() // the next may replace what this one has brought
+	}
 	if err := p.s.Send(m); err != nil {
 		p.cancel(err)
 	}

@@ -109,6 +109,9 @@ type paced interface {
 // failed: it calls end then, once or more, and the transfer ends.
 type mortal interface{ ends(end func(error)) }
 
+// batched is a Destination that hears when another batch of its transfer begins.
+type batched interface{ begins() }
+
 type soundLanding interface{ sound(extent int) }
 
 // Discard is the sink that keeps nothing: for measuring.

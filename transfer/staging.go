@@ -46,6 +46,7 @@ type staging struct {
 	earlier  sync.Once   // syncEarlier's
 	unsynced error       // what came of it
 	who      accounts
+	began    int64 // when this batch did, where names are folded: by the file system's clock, nanoseconds; else 0
 }
 
 func (s *staging) path(name string) string { return s.d.path(name) }
@@ -358,9 +359,43 @@ func (s *staging) renameIn(dir *os.File, name string, e *wire.Entry) (err error)
 		if err := s.d.mayLandIn(dir, e); err != nil {
 			return err
 		}
+		if s.began != 0 && bornAt(to, base) > s.began {
+			return errorf(CodeExists, "%s has come since this transfer began: this file system takes names for the same that differ in case; send one of them under another name", s.path(e.Path))
+		}
 		err = unix.Renameat(from, name, to, base)
 	}
 	return s.renamed(e, err)
+}
+
+// begins notes the time where the file system takes names for one that differ ("Makefile",
+// "makefile"): one file of a tree would replace another, so what came into being since is not
+// there to be replaced.
+func (s *staging) begins() {
+	s.began = 0
+	if s.d.overwrite == OverwriteNever {
+		return
+	}
+	const name = "began"
+	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil { // what needs room, or rights, says so itself
+		return
+	}
+	if _, err := s.root.Lstat("BEGAN"); err == nil {
+		s.began = bornAt(int(f.Fd()), "")
+	}
+	f.Close()
+	_ = s.root.Remove(name)
+}
+
+// bornAt is when a file of a directory, or an open one, came into being (statx(2)); 0 where
+// nobody knows.
+func bornAt(fd int, name string) int64 {
+	var st unix.Statx_t
+	err := unix.Statx(fd, name, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &st)
+	if err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }
 
 // renamed says what came of giving an entry its name.
