@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -409,5 +410,56 @@ func TestNamesBeforeAnErrorDoNotHideIt(t *testing.T) {
 	}
 	if _, err := src.walk.next(); err != io.EOF {
 		t.Error(err)
+	}
+}
+
+// TestLeasedSource: who has a lease of it is asked to let go, and is waited for.
+func TestLeasedSource(t *testing.T) {
+	dir := t.TempDir()
+	for name, read := range map[string]func(*Source) error{
+		"small": func(s *Source) error {
+			f, err := s.Next()
+			if err != nil {
+				return err
+			}
+			return s.files[f.File].readWhole(make([]byte, f.Size))
+		},
+		"large": func(s *Source) error {
+			f, err := openSource(s.walk.roots[0])
+			if err == nil {
+				f.Close()
+			}
+			return err
+		},
+	} {
+		path := filepath.Join(dir, name)
+		write(t, path, "hello")
+		src, err := OpenSource([]string{path}, SourceOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer src.Close()
+		leased, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leased.Close()
+		broken := make(chan os.Signal, 1)
+		signal.Notify(broken, syscall.SIGIO)
+		lease := func(kind int) error {
+			_, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, kind)
+			return err
+		}
+		if err := lease(unix.F_WRLCK); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			<-broken
+			lease(unix.F_UNLCK)
+		}()
+		if err := read(src); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		signal.Stop(broken)
 	}
 }

@@ -136,6 +136,9 @@ func (f *sourceFile) readWhole(p []byte) error {
 		fd, err = unix.Open(f.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		return err
 	})
+	if err == unix.EWOULDBLOCK {
+		fd, err = openLeased(f.path)
+	}
 	if err != nil {
 		return errorf(CodeLocalIO, "source: %w", &os.PathError{Op: "open", Path: f.path, Err: err})
 	}

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -154,10 +155,39 @@ func (w *walker) landsAs(path string) (string, error) {
 	return filepath.Base(abs), nil
 }
 
+// openLeased opens a regular file that another program has a lease of (fcntl(2), as Samba's
+// oplocks and NFS's delegations are), and waits until that one has let go or lost it.
+func openLeased(path string) (fd int, err error) {
+	fail := func(err error) (int, error) { return 0, &fs.PathError{Op: "open", Path: path, Err: err} }
+	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(file)
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fail(cmp.Or(err, error(unix.EWOULDBLOCK)))
+	}
+	err = uninterrupted(func() (err error) {
+		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return fd, nil
+}
+
 // openSource opens a regular file or a directory, without waiting for the writer of
 // a pipe.
 func openSource(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		var fd int
+		if fd, err = openLeased(path); err == nil {
+			f = os.NewFile(uintptr(fd), path)
+		}
+	}
 	if err != nil {
 		return nil, errorf(CodeLocalIO, "source: %w", err)
 	}
