@@ -8,7 +8,7 @@ import (
 
 // Arrived is [transfer.Trickling], by the kernel's count (tcp_info): landings move bytes that
 // the program never sees.
-// When a second has brought nothing, nobody waits for much any more.
+// When that was asked twice and nothing had come, nobody waits for much any more.
 func (p *puller) Arrived() (n uint64) {
 	conn, ok := p.conn.(*net.TCPConn)
 	if !ok {
@@ -23,7 +23,9 @@ func (p *puller) Arrived() (n uint64) {
 			n = info.Bytes_received
 		}
 	})
-	if p.arrived.Swap(n) == n && n > 0 {
+	if p.arrived.Swap(n) != n || n == 0 {
+		p.still.Store(0)
+	} else if p.still.Add(1) == 2 {
 		p.low.disable(raw)
 	}
 	return n

@@ -32,9 +32,10 @@ type puller struct {
 	inFlight []transfer.Extent
 	low      lowWater
 	arrived  atomic.Uint64
-	unfit    atomic.Bool // a file could not be written in the way that was asked for
-	nextID   uint32      // of the next request
-	oldestID uint32      // of inFlight[0]
+	still    atomic.Int32 // how often nothing more had arrived
+	unfit    atomic.Bool  // a file could not be written in the way that was asked for
+	nextID   uint32       // of the next request
+	oldestID uint32       // of inFlight[0]
 }
 
 // Describe names the method as the summary line does, and the landing, if it is not up to

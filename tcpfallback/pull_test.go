@@ -239,6 +239,9 @@ func TestLowWaterGoesWhenNothingComes(t *testing.T) {
 	if p.Arrived(); lowat() != bulk {
 		t.Errorf("%d bytes after something came", lowat())
 	}
+	if p.Arrived(); lowat() != bulk {
+		t.Errorf("%d bytes when nothing has come for a moment", lowat())
+	}
 	if p.Arrived(); lowat() != 1 {
 		t.Errorf("%d bytes when nothing has come", lowat())
 	}

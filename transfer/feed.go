@@ -152,12 +152,15 @@ func (f *laneFeed) rest() (list []Extent) {
 func (f *laneFeed) stalled(now time.Time, most time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.taken) == 0 { // nothing is owed
+		return false
+	}
 	if t, ok := f.puller.(Trickling); ok {
 		if n := t.Arrived(); n != f.arrived || t.Busy() {
 			f.arrived, f.since = n, now
 		}
 	}
-	return len(f.taken) > 0 && !f.landing && now.Sub(f.since) > most
+	return !f.landing && now.Sub(f.since) > most
 }
 
 // usual is how long an extent takes from being asked for to its bytes; 0 when none came yet.
