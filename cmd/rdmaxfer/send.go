@@ -81,7 +81,9 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	out.verbose = c.Bool("verbose")
 	sender.Observer = out
 	sender.Progress = &out.progress
-	out.moved = sender.Source.Served
+	out.moved = func() int64 { // what two lanes were asked for is served twice
+		return min(sender.Source.Served(), out.progress.Total.Load())
+	}
 	stop := out.showProgress()
 	result, err := sender.Send(c.Context)
 	stop()
