@@ -62,7 +62,7 @@ func (l *lowWater) set(fd, n int) error {
 func (l *lowWater) read(n int, call func(fd, done int) (int, error)) error {
 	return rawRead(l.TCPConn, n, func(fd, done int) (int, error) {
 		k, err := call(fd, done)
-		if err == unix.EAGAIN && l.least > n-done {
+		if err == unix.EAGAIN && l.least > n-done && !l.off.Load() {
 			if err := l.set(fd, n-done); err != nil {
 				return 0, err
 			}

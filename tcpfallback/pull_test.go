@@ -245,6 +245,20 @@ func TestLowWaterGoesWhenNothingComes(t *testing.T) {
 	if p.Arrived(); lowat() != 1 {
 		t.Errorf("%d bytes when nothing has come", lowat())
 	}
+	waited := false
+	err := p.low.read(100, func(fd, _ int) (int, error) { // less than was waited for
+		if !waited {
+			waited = true
+			if _, err := theirs.Write(make([]byte, 100)); err != nil {
+				return 0, err
+			}
+			return 0, unix.EAGAIN
+		}
+		return unix.Read(fd, make([]byte, 100))
+	})
+	if err != nil || lowat() != 1 {
+		t.Errorf("%d bytes behind a wait, %v", lowat(), err)
+	}
 	p.low.least = 0
 	if err := p.low.expect(1 << 20); err != nil || lowat() != 1 {
 		t.Errorf("%d bytes again, %v", lowat(), err)

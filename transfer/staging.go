@@ -427,8 +427,9 @@ func partName(e *wire.Entry, suffix string) string {
 const unknownMode = ^uint32(0)
 
 // setMeta sets whose a file is, the permission bits (setuid and setgid are dropped, and a
-// directory keeps the setgid and the sticky bit that it has), unless they are what it has, attributes and times. A user's attributes come before the
-// bits that may forbid them, and lists after those, which change them.
+// directory keeps the setgid and the sticky bit that it has), unless they are what it has,
+// attributes and times. A user's attributes come before the bits that may forbid them, and
+// lists after those, which change them.
 func setMeta(fd int, e *wire.Entry, has uint32, who *accounts) error {
 	if err := setOwner(fd, e.Owner, who); err != nil {
 		return fmt.Errorf("owner: %w (receive as root, or send without --owner)", err)

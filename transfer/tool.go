@@ -13,8 +13,8 @@ import (
 // ToolServer runs the receiver's end of somebody else's programs. It runs those that it
 // has made up its mind about and no others, with arguments of its own making.
 type ToolServer interface {
-	// Serve runs the end that ask names, of a tool of RDMA's on the path rail, until done is closed or ctx ends, and then until
-	// the program is gone. It calls ready once when the program listens; an error of that
+	// Serve runs the end that ask names, of a tool of RDMA's on the path rail, until done is
+	// closed or ctx ends, and then until the program is gone. It calls ready once when the program listens; an error of that
 	// is one of Serve.
 	Serve(ctx context.Context, rail string, ask *wire.RunTool, ready func(*wire.ToolReady) error, done <-chan struct{}) (CPU, error)
 }

@@ -159,8 +159,8 @@ func (r *receiver) one(ctx context.Context) error {
 }
 
 // all serves transfers until it is stopped. A failed one is reported and does not
-// end the others; being stopped while nothing runs is the normal
-// end, though its exit code is the signal's.
+// end the others; being stopped while nothing runs is the normal end,
+// though its exit code is the signal's.
 func (r *receiver) all(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -43,7 +43,7 @@ type RunTool struct {
 // ToolReady says that the receiver's end listens.
 type ToolReady struct {
 	Port      uint16   `cbor:"1,keyasint"`           // TCP
-	Candidate uint16   `cbor:"2,keyasint,omitempty"` // of an RDMA tool: the sender's address, by its place in Hello
+	Candidate uint16   `cbor:"2,keyasint,omitempty"` // of an RDMA tool: the sender's address, by its number
 	GID       [16]byte `cbor:"3,keyasint"`           // and the receiver's
 	// Fabric is what the receiver wants of the network; nil for nothing.
 	Fabric *Fabric `cbor:"4,keyasint,omitempty"`
