@@ -45,7 +45,8 @@ func (l *lowWater) expect(n int) error {
 
 // disable has who waits woken by whatever comes. Kernels before 5.7, and some under memory
 // pressure, wake nobody when many small segments have filled the receive buffer with fewer bytes
-// than are waited for; being told they look again.
+// than are waited for, by what later ones were mended for ("tcp: fix SO_RCVLOWAT hangs with fat
+// skbs"); being told they look again.
 func (l *lowWater) disable(raw syscall.RawConn) {
 	if !l.off.Swap(true) {
 		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1) })
