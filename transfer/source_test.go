@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -453,13 +454,16 @@ func TestLeasedSource(t *testing.T) {
 		if err := lease(unix.F_WRLCK); err != nil {
 			t.Fatal(err)
 		}
-		go func() {
+		var holder sync.WaitGroup
+		holder.Go(func() {
 			<-broken
 			lease(unix.F_UNLCK)
-		}()
+		})
 		if err := read(src); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		signal.Stop(broken)
+		close(broken)
+		holder.Wait()
 	}
 }
