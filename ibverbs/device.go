@@ -1,7 +1,11 @@
 package ibverbs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -56,6 +60,18 @@ func Devices() ([]Device, error) {
 		return compareNatural(a.Name, b.Name)
 	})
 	return devs, nil
+}
+
+// Software reports whether the device of that name is a program of this host, as rdma_rxe and
+// siw are: it hangs on no bus (/sys/class/infiniband/NAME/device). Where that can't be seen it
+// is taken for hardware.
+func Software(device string) bool {
+	_, err := os.Stat(filepath.Join("/sys/class/infiniband", device, "device"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Stat(filepath.Join("/sys/class/infiniband", device))
+	return err == nil
 }
 
 // compareNatural sorts mlx5_2 before mlx5_10.

@@ -8,6 +8,7 @@ import (
 // lanePath is one of the ways on which a group's lanes run.
 type lanePath struct {
 	name     string
+	worth    int // lanes, from the start on
 	busy     int // lanes on it, or being opened
 	failures int
 	gone     bool // it was not found again
@@ -17,7 +18,7 @@ type lanePath struct {
 type group struct {
 	PullTransport
 	paths   []*lanePath
-	asked   int // lanes that the sender's user wants; 0 for one on each path, up to most
+	asked   int // lanes that the sender's user wants; 0 for what paths are worth, up to most
 	most    int
 	want    int // lanes
 	up      []*laneFeed
@@ -36,10 +37,15 @@ func (g *group) update(names []string) {
 	var paths []*lanePath
 	for _, name := range names {
 		p := known[name]
-		if p == nil {
+		switch {
+		case p == nil:
 			p = &lanePath{name: name}
+			known[name] = p
+		case !p.gone: // it is worth one more
+			p.worth++
+			continue
 		}
-		p.gone, p.failures = false, 0 // it answers
+		p.gone, p.failures, p.worth = false, 0, 1 // it answers
 		paths = append(paths, p)
 	}
 	for _, p := range g.paths {
@@ -60,8 +66,14 @@ func (g *group) update(names []string) {
 
 func (g *group) missing() int { return g.want - len(g.up) - g.opening }
 
-// next chooses the path of a new lane: lanes are spread over the paths, and one
-// that has failed is the last choice.
+// spared reports whether every path has a lane, and the others were nobody's wish: what can't
+// be had of those is not missed.
+func (g *group) spared() bool {
+	return g.asked == 0 && !slices.ContainsFunc(g.paths, func(p *lanePath) bool { return p.busy == 0 && !p.gone })
+}
+
+// next chooses the path of a new lane: lanes are spread over the paths by what those are worth,
+// and one that has failed is the last choice.
 func (g *group) next() *lanePath {
 	return slices.MinFunc(g.paths, func(a, b *lanePath) int {
 		if a.gone != b.gone {
@@ -70,8 +82,8 @@ func (g *group) next() *lanePath {
 			}
 			return -1
 		}
-		if a.busy != b.busy {
-			return a.busy - b.busy
+		if a.busy*b.worth != b.busy*a.worth {
+			return a.busy*b.worth - b.busy*a.worth
 		}
 		return a.failures - b.failures
 	})

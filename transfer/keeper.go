@@ -10,8 +10,8 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// autoLanes is how many lanes there are at the most when nobody said how many: one
-// on each path, up to this.
+// autoLanes is how many lanes there are at the most when nobody said how many: what each path
+// is worth, up to this.
 const autoLanes = 8
 
 // When lanes are missing they are opened again at growing intervals, from firstRetry
@@ -172,7 +172,7 @@ func (k *keeper) choose(scout Scout) error {
 }
 
 // group is what can be had of a transport: as many lanes as the sender's user
-// said, or one on each path up to most.
+// said, or what each path is worth, up to most.
 func (k *keeper) group(t PullTransport, scout Scout, most int) (*group, error) {
 	names, report, err := t.Paths(k.ctx, PathQuery{Hello: k.l.p.hello, Scout: scout})
 	if scout != nil {
@@ -290,7 +290,10 @@ func (k *keeper) settled(g *group) error {
 		return k.nothing(g, errs)
 	}
 	g.owed = false
-	if len(errs) > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
+	if len(errs) > 0 && g == k.rdma && g.spared() {
+		g.want = len(g.up)
+	}
+	if len(errs) > 0 && g.missing() > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
 	} else if g != k.tcp || !k.streams.trying() {
 		k.announce(g, k.trouble)

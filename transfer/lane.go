@@ -114,7 +114,8 @@ type Lossy interface {
 type PullTransport interface {
 	Name() string // "rdma", "tcp", or "udp" to measure with
 	// Paths lists what lanes can run on between these two hosts, the best first and
-	// one at least, by names that are good for [LaneParams].Path. An error says why
+	// one at least, by names that are good for [LaneParams].Path; one that is worth several
+	// lanes, where nobody says how many, is named as often. An error says why
 	// there is nothing, and matches [ErrFinal] where there will be nothing. The report
 	// is for users; it is nil where there is nothing to say.
 	Paths(ctx context.Context, q PathQuery) ([]string, *wire.Paths, error)

@@ -3,10 +3,12 @@ package transfer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +75,41 @@ func TestLanesAreSpreadOverThePaths(t *testing.T) {
 			}
 			if len(carried) != c.paths || len(r.Result.Lanes) != c.want {
 				t.Errorf("--lanes %d: carried %v by %d lanes", c.asked, carried, len(r.Result.Lanes))
+			}
+		})
+	}
+}
+
+// TestPathsThatAreWorthSeveralLanes get them, where nobody says how many, and what can't be had
+// of those is not missed; nor is it asked for again soon.
+func TestPathsThatAreWorthSeveralLanes(t *testing.T) {
+	for _, c := range []struct {
+		asked, refused int // lanes of path "one", from the second on
+		want           map[string]int
+	}{
+		{0, 0, map[string]int{"one": 2, "two": 1}},
+		{0, 1, map[string]int{"one": 1, "two": 1}},
+		{6, 0, map[string]int{"one": 4, "two": 2}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			e := rails(t, c.asked, 8*DefaultDepth, even, nil)
+			e.lane.paths = []string{"one", "one", "two"}
+			var opened atomic.Int32
+			e.lane.refuse = func(path string) error {
+				if path == "one" {
+					if n := int(opened.Add(1)); n > 1 && n <= 1+c.refused {
+						return errPulled
+					}
+				}
+				return nil
+			}
+			_, r, _ := e.runWhole(t)
+			got := make(map[string]int)
+			for _, l := range r.Result.Lanes {
+				got[l.Detail]++
+			}
+			if !maps.Equal(got, c.want) || r.Plan.Reason != "" {
+				t.Errorf("%+v: lanes %v, %q", c, got, r.Plan.Reason)
 			}
 		})
 	}

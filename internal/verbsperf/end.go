@@ -67,7 +67,7 @@ func Open(c Config, at Port) (e *End, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	e = &End{Config: c, software: software(at.Device)}
+	e = &End{Config: c, software: ibverbs.Software(at.Device)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -16,7 +17,20 @@ import (
 // port of it that is up, and a GID (or, on InfiniBand, a LID).
 type Candidate struct {
 	wire.Candidate
-	Subnet netip.Prefix // of the address; none on InfiniBand
+	Subnet   netip.Prefix // of the address; none on InfiniBand
+	Software bool         // the device is a program of its host
+}
+
+// softwareLanes is how many lanes a port pays for whose device is software, where there are as
+// many CPUs: rdma_rxe does the work of a queue pair on one at a time (docs/performance.md).
+const softwareLanes = 2
+
+// lanes is how many lanes are worth while on it, where nobody says how many.
+func (c *Candidate) lanes() int {
+	if c.Software {
+		return min(softwareLanes, runtime.NumCPU())
+	}
+	return 1
 }
 
 func addrOf(c *wire.Candidate) netip.Addr { return ibverbs.GID(c.GID).Addr() }
@@ -80,7 +94,8 @@ func (p *Port) candidates(h *Host, s *Selection) ([]Candidate, string) {
 				Node:     int16(p.Node),
 				PKeys:    s.pkeys(p.PKeys),
 			},
-			Subnet: subnet,
+			Subnet:   subnet,
+			Software: p.Software,
 		})
 	}
 	// Routable ones first, IPv4 before IPv6, those of the port's own network device before

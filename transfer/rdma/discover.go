@@ -34,7 +34,7 @@ var sysRoot = os.DirFS("/")
 
 // Paths finds the rails between the hosts: pairs of ports, each port in one pair, over
 // which packets have passed both ways. A lane on each of them carries what its device
-// can.
+// can, unless that is software.
 func (t *Transport) Paths(ctx context.Context, q transfer.PathQuery) ([]string, *wire.Paths, error) {
 	began := time.Now()
 	report := new(wire.Paths)
@@ -50,7 +50,7 @@ func (t *Transport) Paths(ctx context.Context, q transfer.PathQuery) ([]string, 
 	}
 	var names []string
 	for _, p := range rails {
-		names = append(names, p.name())
+		names = append(names, slices.Repeat([]string{p.name()}, p.mine.lanes())...)
 		t.rails[p.name()] = p
 	}
 	return names, report, err

@@ -36,10 +36,11 @@ type Port struct {
 	State     string   `json:"state"`     // as [ibverbs.PortState] prints itself
 	Link      string   `json:"link_layer"`
 	LID       uint16   `json:"lid,omitempty"`
-	MTU       int      `json:"mtu_bytes"`       // that the port carries now
-	Mbps      int      `json:"mbps"`            // 0: nobody knows
-	Node      int      `json:"numa_node"`       // -1: nobody knows
-	PKeys     []uint16 `json:"pkeys,omitempty"` // in the order of the table
+	MTU       int      `json:"mtu_bytes"`          // that the port carries now
+	Mbps      int      `json:"mbps"`               // 0: nobody knows
+	Node      int      `json:"numa_node"`          // -1: nobody knows
+	Software  bool     `json:"software,omitempty"` // as [ibverbs.Software] has it
+	PKeys     []uint16 `json:"pkeys,omitempty"`    // in the order of the table
 	// Netdev is the network device that the kernel names, whichever network namespace
 	// that is in.
 	Netdev  string `json:"netdev"`
@@ -138,7 +139,7 @@ func (h *Host) network() error {
 
 // portsOf asks a device.
 func portsOf(d ibverbs.Device) []Port {
-	base := Port{Device: d.Name, Transport: d.Transport.String(), Node: deviceNode(d.Name)}
+	base := Port{Device: d.Name, Transport: d.Transport.String(), Node: deviceNode(d.Name), Software: ibverbs.Software(d.Name)}
 	broken := func(what string, err error) []Port {
 		base.Problem = fmt.Sprintf("%s: %v", what, err)
 		return []Port{base}

@@ -13,7 +13,7 @@ import (
 type offering struct {
 	offerMu sync.Mutex
 	offered []wire.Candidate // by number; what has gone keeps its own
-	ports   int              // of the newest offer
+	worth   int              // lanes, of the newest offer's ports
 
 	probesMu sync.Mutex
 	ends     map[uint32]*probeEnd
@@ -28,14 +28,14 @@ func (t *Transport) Offer(hello *wire.Hello) {
 	hello.RDMA = t.Reoffer()
 }
 
-// lanes is how many there may be: unless the user says how many, one on each rail.
+// lanes is how many there may be: unless the user says how many, what each port is worth.
 func (t *Transport) lanes() int {
 	if t.asked > 0 {
 		return t.asked
 	}
 	t.offerMu.Lock()
 	defer t.offerMu.Unlock()
-	return max(1, t.ports)
+	return max(1, t.worth)
 }
 
 // Reoffer looks again. What was offered before keeps its number.
@@ -57,13 +57,18 @@ func (t *Transport) Reoffer() *wire.Offer {
 	t.offerMu.Lock()
 	defer t.offerMu.Unlock()
 	ports := make(map[portName]bool)
+	t.worth = 0
 	for i := range list {
-		if c := &list[i].Candidate; t.number(c) {
-			o.Candidates = append(o.Candidates, *c)
-			ports[nameOf(c)] = true
+		c := &list[i].Candidate
+		if !t.number(c) {
+			continue
+		}
+		o.Candidates = append(o.Candidates, *c)
+		if name := nameOf(c); !ports[name] {
+			ports[name] = true
+			t.worth += list[i].lanes()
 		}
 	}
-	t.ports = len(ports)
 	if len(o.Candidates) == 0 && o.Reason == "" {
 		o.Reason = fmt.Sprintf("%v in this session any more: more than %d have come and gone", ErrNoPath, wire.MaxCandidates)
 	}
