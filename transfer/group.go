@@ -19,9 +19,13 @@ type group struct {
 	PullTransport
 	paths   []*lanePath
 	asked   int // lanes that the sender's user wants; 0 for what paths are worth, up to most
-	most    int
+	most    int // of those
+	more    int // lanes at the most that may be found to pay
+	base    int // what paths are worth
+	found   int // lanes that were found to pay, or are tried; 0 when nobody has looked
 	want    int // lanes
 	up      []*laneFeed
+	streams streams // what was found of how many pay
 	opening int
 	owed    bool    // the last that was up broke while others were being opened
 	errs    []error // of those that could not be opened, this time
@@ -54,14 +58,27 @@ func (g *group) update(names []string) {
 		}
 	}
 	g.paths = paths
-	if g.want = g.asked; g.want == 0 {
-		g.want = min(len(names), g.most)
-		for _, p := range paths {
-			if p.gone { // its lanes live on, beside those of the others
-				g.want += p.busy
-			}
+	g.base = min(len(names), g.most)
+	for _, p := range paths {
+		if p.gone { // its lanes live on, beside those of the others
+			g.base += p.busy
 		}
 	}
+	if g.want = g.asked; g.want == 0 {
+		g.want = max(g.base, g.found)
+	}
+}
+
+// retire lets lane i finish what it has in flight and take no more.
+func (g *group) retire(i int) {
+	f := g.up[i]
+	f.retired.Store(true)
+	for _, p := range g.paths {
+		if p.name == f.path {
+			p.busy--
+		}
+	}
+	g.up = slices.Delete(g.up, i, i+1)
 }
 
 func (g *group) missing() int { return g.want - len(g.up) - g.opening }
@@ -87,6 +104,12 @@ func (g *group) next() *lanePath {
 		}
 		return a.failures - b.failures
 	})
+}
+
+func (g *group) retireAll() {
+	for len(g.up) > 0 {
+		g.retire(0)
+	}
 }
 
 // joinDetails says what several lanes run on, each thing once.

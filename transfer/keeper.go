@@ -1,9 +1,11 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -69,8 +71,7 @@ type keeper struct {
 	futile  int
 	landed  int64 // when the last lane was lost before
 
-	streams   streams     // what was found of how many lanes over TCP pay
-	streaming *time.Timer // to look at them again
+	streaming *time.Timer // to look again at how many lanes pay
 }
 
 // laneEvent is a lane that was opened or not (feed or err), or broke (both); or what came
@@ -181,9 +182,17 @@ func (k *keeper) group(t PullTransport, scout Scout, most int) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &group{PullTransport: t, most: most, asked: int(k.l.p.hello.Lanes)}
+	g := k.newGroup(t, most)
 	g.update(names)
 	return g, nil
+}
+
+func (k *keeper) newGroup(t PullTransport, most int) *group {
+	g := &group{PullTransport: t, most: most, more: autoLanes, asked: int(k.l.p.hello.Lanes)}
+	if t.Name() == TransportRDMA {
+		g.more = min(autoLanes, cmp.Or(k.l.p.cpus, runtime.NumCPU()))
+	}
+	return g
 }
 
 // open opens lanes side by side.
@@ -252,34 +261,23 @@ func (k *keeper) handle(e laneEvent) error {
 // cameUp takes a lane into use. The first of RDMA sends TCP home.
 func (k *keeper) cameUp(g *group, f *laneFeed) {
 	if g == k.tcp && k.rdma != nil && len(k.rdma.up) > 0 {
-		k.retire(g) // it came too late
+		g.retireAll() // it came too late
 		return
 	}
 	if g == k.rdma {
 		k.limit, k.late, k.last = time.Time{}, nil, nil
 		if k.tcp != nil && len(k.tcp.up) > 0 {
-			k.retire(k.tcp)
+			k.tcp.retireAll()
 			k.trouble = "back on rdma after: " + k.trouble
 		}
 	}
 	if len(g.up) == 1 {
 		k.announce(g, k.trouble)
-		if g == k.tcp && g.asked == 0 {
-			k.streams = streams{round: k.streams.round} // what it had measured was another time's
+		if g.asked == 0 {
+			g.streams = streams{round: g.streams.round} // what it had measured was another time's
 			k.streaming.Reset(streamsAfter)
 		}
 	}
-}
-
-// retire lets lanes finish what they have in flight and take no more.
-func (k *keeper) retire(g *group) {
-	for _, f := range g.up {
-		f.retired.Store(true)
-	}
-	for _, p := range g.paths {
-		p.busy = 0
-	}
-	g.up = nil
 }
 
 // settled decides what to do when nothing of a group is being opened any more.
@@ -291,11 +289,12 @@ func (k *keeper) settled(g *group) error {
 	}
 	g.owed = false
 	if len(errs) > 0 && g == k.rdma && g.spared() {
-		g.want = len(g.up)
+		g.streams.end()
+		g.found, g.want = len(g.up), len(g.up)
 	}
 	if len(errs) > 0 && g.missing() > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
-	} else if g != k.tcp || !k.streams.trying() {
+	} else if !g.streams.trying() {
 		k.announce(g, k.trouble)
 	}
 	switch {

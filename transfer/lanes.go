@@ -57,6 +57,9 @@ func (l *lanes) policy() (rdma, tcp bool, reason string) {
 	return true, mine == TransportAuto && theirs == TransportAuto, ""
 }
 
+// errRetired is why a lane ends that another does as well without.
+var errRetired = errors.New("it is not needed any more")
+
 // lane is a receiving end that is up, and what it works for.
 type lane struct {
 	Puller
@@ -173,7 +176,13 @@ func (l *lanes) run(ln *lane) error {
 		err = causeOf(ln.ctx, err)
 	}
 	l.close(ln)
-	if err == nil || l.p.ctx.Err() != nil {
+	if l.p.ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		if ln.feed.retired.Load() && ln.feed.transport == TransportRDMA { // its queue pair hears of no end
+			l.down(ln.feed.id, errRetired)
+		}
 		return nil
 	}
 	l.p.sched.giveBack(ln.feed.rest())

@@ -394,7 +394,7 @@ func TestLanesOfAllFates(t *testing.T) {
 			}
 			e := newEngine(t, meddle, files...)
 			e.Sink = Discard{}
-			e.lane.paths = []string{"one", "two", "three"}[:1+roll(3)]
+			e.lane.paths, e.cpus = []string{"one", "two", "one", "three"}[:1+roll(4)], 1+roll(8)
 			e.Lanes = roll(9)
 			e.Sender.Transport = []string{TransportAuto, TransportAuto, TransportRDMA, TransportTCP}[roll(4)]
 			e.lane.refuse = func(string) error {

@@ -44,7 +44,7 @@ func (k *keeper) afterLooking(f *sighting) error {
 		return k.sawNothing(f.err)
 	}
 	if k.rdma == nil {
-		k.rdma = &group{PullTransport: k.l.p.RDMA, most: autoLanes, asked: int(k.l.p.hello.Lanes)}
+		k.rdma = k.newGroup(k.l.p.RDMA, autoLanes)
 	}
 	k.rdma.update(f.names)
 	if k.rdma.missing() > 0 {

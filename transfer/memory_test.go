@@ -31,9 +31,11 @@ type memory struct {
 	paths  []string
 	lacks  func() error            // says why there are no paths now; nil: there are
 	refuse func(path string) error // says why a lane does not come up now
+	deaf   bool                    // its sending ends don't hear of a receiver's that closed
 
-	mu    sync.Mutex
-	lanes map[uint32]*memLane
+	mu            sync.Mutex
+	lanes         map[uint32]*memLane
+	serving, most int // sending ends, now and at the most
 }
 
 // memAnswer is an answer on its way: the nth of its lane, from 0.
@@ -194,6 +196,19 @@ func (l *memLane) ask(ctx context.Context, f Feed) error {
 type memServer struct{ *memLane }
 
 func (s memServer) Serve(ctx context.Context, src *Source) error {
+	s.m.mu.Lock()
+	s.m.serving++
+	s.m.most = max(s.m.most, s.m.serving)
+	broken := s.broken
+	if s.m.deaf {
+		broken = nil
+	}
+	s.m.mu.Unlock()
+	defer func() {
+		s.m.mu.Lock()
+		s.m.serving--
+		s.m.mu.Unlock()
+	}()
 	for n := 0; ; n++ {
 		select {
 		case r := <-s.requests:
@@ -214,7 +229,7 @@ func (s memServer) Serve(ctx context.Context, src *Source) error {
 				return err
 			}
 			s.answers <- a
-		case <-s.broken:
+		case <-broken:
 			return nil
 		case <-ctx.Done():
 			return nil
@@ -265,7 +280,7 @@ func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) 
 	tcp := newMemory(TransportTCP, meddle)
 	return &engine{
 		Sender:   Sender{Source: source, Transport: TransportAuto, Op: "auto", Verify: VerifyBLAKE3, RDMA: lane, TCP: tcp},
-		Receiver: Receiver{Sink: sink, Transport: TransportAuto, RDMA: lane, TCP: tcp, Listener: &Listener{tickets: make(map[ticketName]*ticket)}, Progress: new(Progress)},
+		Receiver: Receiver{Sink: sink, Transport: TransportAuto, RDMA: lane, TCP: tcp, Listener: &Listener{tickets: make(map[ticketName]*ticket)}, Progress: new(Progress), cpus: 1},
 		dir:      dir,
 		lane:     lane,
 	}

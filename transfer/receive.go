@@ -43,6 +43,8 @@ type Receiver struct {
 	Tools     ToolServer            // runs others' programs to measure with; nil: they are refused
 	Observer  Observer
 	Progress  *Progress
+
+	cpus int // that lanes over RDMA may take, where nobody says how many; 0: all
 }
 
 // pull is one transfer at the receiver.

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// How many lanes over TCP pay is found out, where no user said, while a transfer runs that
+// How many lanes pay is found out, where no user said, while a transfer runs that
 // lasts: after streamsAfter, or eight times as long as an extent takes from being asked for,
 // since a lane must first get up to speed, what lands is measured, until streamsLeast
 // extents have landed at the least; then there are streamsMore times as many lanes, which have
 // streamsSettle, or four times what an extent takes, to get up to speed. They stay where
 // they land streamsLead times as much, and are multiplied again, up to autoLanes; else the new ones
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
-// spare; where each lane is held up by those, or by its CPU, more move more.
+// spare; where each lane is held up by those, or by its CPU, more move more. Over RDMA it is the
+// CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.
 const (
 	streamsAfter  = 20 * time.Millisecond
 	streamsSettle = 20 * time.Millisecond
@@ -41,9 +42,9 @@ type streams struct {
 }
 
 // look is told how much has landed, and of how many lanes, which were as many when it was
-// asked last; typical is how long an extent takes, 0 when none has come. It gives how many there
-// shall be, and when it wants to look again; 0 is never.
-func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical time.Duration) (want int, again time.Duration) {
+// asked last, and of how many there may be; typical is how long an extent takes, 0 when none has
+// come. It gives how many there shall be, and when it wants to look again; 0 is never.
+func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typical time.Duration) (want int, again time.Duration) {
 	if s.over() {
 		return lanes, 0
 	}
@@ -69,12 +70,12 @@ func (s *streams) look(now time.Time, lanes int, extents, bytes int64, typical t
 			return s.fewer, 0
 		}
 		return s.fewer, streamsRounds[s.round].after
-	case lanes >= autoLanes:
+	case lanes >= most:
 		s.end()
 		return lanes, 0
 	}
 	s.fewer, s.rate = lanes, rate
-	return min(streamsMore*lanes, autoLanes), max(streamsSettle, 4*typical)
+	return min(streamsMore*lanes, most), max(streamsSettle, 4*typical)
 }
 
 // trying reports whether there are lanes that may go again.
@@ -84,31 +85,38 @@ func (s *streams) over() bool { return s.round == len(streamsRounds) }
 
 func (s *streams) end() { s.round, s.rate = len(streamsRounds), 0 }
 
-// stream opens more lanes over TCP, or ends some, as what was measured says.
+// inUse is the lanes that carry the transfer now; nil while there are none.
+func (k *keeper) inUse() *group {
+	for _, g := range []*group{k.rdma, k.tcp} {
+		if g != nil && len(g.up) > 0 {
+			return g
+		}
+	}
+	return nil
+}
+
+// stream opens more lanes, or ends some, as what was measured says.
 func (k *keeper) stream() {
-	g := k.tcp
+	g := k.inUse()
 	switch {
-	case len(g.up) == 0: // RDMA has taken over, or all are lost
+	case g == nil || g.asked > 0: // one transport has taken over from the other, or all are lost
 		return
 	case g.opening > 0, slices.ContainsFunc(g.up, func(f *laneFeed) bool { return f.gone.Load() }): // of which k is told soon
 		k.streaming.Reset(streamsSettle)
 		return
 	case g.missing() > 0: // some can't be had, or were lost
-		k.streams.end()
-		g.want = max(len(g.up), k.streams.fewer)
+		g.streams.end()
+		g.found = max(len(g.up), g.streams.fewer)
+		g.want = max(g.found, g.base)
 		k.announce(g, k.trouble)
 		return
 	}
-	want, again := k.streams.look(time.Now(), len(g.up), k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
-	g.want = want
-	if want < len(g.up) {
-		for _, f := range g.up[want:] {
-			f.retired.Store(true)
-		}
-		g.paths[0].busy = want
-		g.up = g.up[:want]
+	want, again := g.streams.look(time.Now(), len(g.up), max(g.more, len(g.up)), k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
+	g.want, g.found = want, want
+	for len(g.up) > want {
+		g.retire(len(g.up) - 1)
 	}
-	if !k.streams.trying() || want > len(g.up) { // else these are tried still
+	if !g.streams.trying() || want > len(g.up) { // else these are tried still
 		k.announce(g, k.trouble)
 	}
 	if n := g.missing(); n > 0 {

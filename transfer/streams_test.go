@@ -19,11 +19,19 @@ func TestStreamsThatPay(t *testing.T) {
 	for name, c := range map[string]struct {
 		asked, want int
 		shared      bool
+		rails, cpus int // of RDMA; 0: it is TCP
 	}{
 		"each by itself":      {want: 8},
 		"together":            {want: 1, shared: true},
 		"as many as asked":    {want: 2, asked: 2},
 		"one, since asked so": {want: 1, asked: 1},
+		"RDMA, one rail":      {want: 8, rails: 1, cpus: 64},
+		"RDMA, few CPUs":      {want: 3, rails: 1, cpus: 3},
+		"RDMA, no CPU more":   {want: 2, rails: 2, cpus: 1},
+		"RDMA, two rails":     {want: 8, rails: 2, cpus: 64},
+		"RDMA, shared":        {want: 1, rails: 1, cpus: 64, shared: true},
+		"RDMA, two shared":    {want: 2, rails: 2, cpus: 64, shared: true},
+		"RDMA, as asked":      {want: 2, rails: 1, cpus: 64, asked: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -39,13 +47,21 @@ func TestStreamsThatPay(t *testing.T) {
 				resize(t, e, size)
 				e.Sender.Transport, e.Verify, e.Lanes = TransportTCP, VerifyNone, c.asked
 				e.Sink = Discard{}
+				if c.rails > 0 {
+					e.Sender.Transport = TransportRDMA
+					e.lane.paths, e.cpus, e.lane.deaf = []string{"one", "two"}[:c.rails], c.cpus, true
+				}
 				s, r := e.run(t, t.Context(), t.Context())
+				// Those of the try before may have something in flight still.
+				if tried := (streamsMore - 1) * c.want; c.shared && c.rails > 0 && e.lane.most > c.want+2*tried {
+					t.Errorf("the sender has heard of none of the ends: it had %d lanes at once", e.lane.most)
+				}
 				for _, end := range []*end{s, r} {
 					if end.err != nil || end.Bytes != size || end.Plan.Lanes != c.want {
 						t.Errorf("%d bytes by %d lanes, want %d; %v", end.Bytes, end.Plan.Lanes, c.want, end.err)
 					}
 					for _, p := range end.plans {
-						if c.shared && p.Lanes != 1 {
+						if c.shared && p.Lanes > c.want {
 							t.Errorf("lanes that were tried alone are told of: %+v", p)
 						}
 					}
@@ -161,9 +177,9 @@ func TestLaneBreaksWhileAnotherIsTried(t *testing.T) {
 func TestStreamsWaitForALaneThatEnded(t *testing.T) {
 	a, b := new(laneFeed), new(laneFeed)
 	k := &keeper{l: new(lanes), tcp: &group{up: []*laneFeed{a, b}, want: 2}, streaming: time.NewTimer(time.Hour)}
-	k.streams = streams{waited: true, since: time.Now().Add(-time.Second), extents: -2 * streamsLeast, rate: 1e12}
+	k.tcp.streams = streams{waited: true, since: time.Now().Add(-time.Second), extents: -2 * streamsLeast, rate: 1e12}
 	a.gone.Store(true)
-	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.streams.over() {
+	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.tcp.streams.over() {
 		t.Errorf("%d lanes, the other one retired: %v", len(k.tcp.up), b.retired.Load())
 	}
 }
@@ -198,13 +214,13 @@ func TestStreamsLook(t *testing.T) {
 	} {
 		var s streams
 		now, lanes, landed := time.Unix(1, 0), 1, 0.0
-		if want, again := s.look(now, 1, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
+		if want, again := s.look(now, 1, autoLanes, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
 			t.Errorf("%s: %d lanes, again in %v, before anything has come", name, want, again)
 		}
 		for i, l := range looks {
 			now = now.Add(l.after)
 			landed += l.rate * l.after.Seconds()
-			want, again := s.look(now, lanes, int64(landed), int64(landed)*mib, second)
+			want, again := s.look(now, lanes, autoLanes, int64(landed), int64(landed)*mib, second)
 			if want != l.want || again != l.again {
 				t.Errorf("%s, %d: %d lanes, again in %v; want %+v", name, i, want, again, l)
 			}

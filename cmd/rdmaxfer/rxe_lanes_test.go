@@ -3,6 +3,7 @@
 package main
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -22,6 +23,13 @@ func slowRails(t *testing.T, rate string) {
 	run(t, "../../testbed/faults", "rate", rate)
 	t.Cleanup(func() { run(t, "../../testbed/faults", "netem-off") })
 }
+
+// aRail is how many lanes there are on each rail, which is software, when nobody says how many;
+// bothRails how many on two.
+var (
+	aRail     = float64(min(2, runtime.NumCPU()))
+	bothRails = 2 * aRail
+)
 
 // planOf waits for a plan of that transport and number of lanes; 0 is any.
 func (p *proc) planOf(transport string, lanes float64) map[string]any {
@@ -53,7 +61,7 @@ func TestTwoRailsAtOnce(t *testing.T) {
 		lanes  float64
 		second bool // rail
 	}{
-		{nil, 2, true},
+		{nil, bothRails, true},
 		{[]string{"--lanes", "1"}, 1, false},
 		{[]string{"--lanes", "4"}, 4, true},
 	} {
@@ -100,7 +108,7 @@ func cutOneRail(t *testing.T, rail string) (transport any) {
 	src := tt.file("src", 128*mib)
 	r := tt.recv()
 	s := tt.send(src)
-	s.planOf("rdma", 2)
+	s.planOf("rdma", bothRails)
 	run(t, "../../testbed/faults", "cut-rdma", "--rail", rail)
 	sum := s.wantReceipt(t, src)
 	r.want(transfer.CodeOK)
@@ -117,26 +125,26 @@ func TestBothRailsCut(t *testing.T) {
 	src := tt.sparse("src", 512*mib)
 	r := tt.recv("--discard")
 	s := tt.send(src)
-	s.planOf("rdma", 2)
+	s.planOf("rdma", bothRails)
 	fault(t, "cut-rdma", "heal")
 	if e := s.planOf("tcp", 1); !strings.Contains(e["reason"].(string), "rdma lane lost") {
 		t.Errorf("plan: %v", e)
 	}
 	run(t, "../../testbed/faults", "heal")
-	if e := s.planOf("rdma", 2); !strings.Contains(e["reason"].(string), "back on rdma after: rdma lane lost") {
+	if e := s.planOf("rdma", bothRails); !strings.Contains(e["reason"].(string), "back on rdma after: rdma lane lost") {
 		t.Errorf("plan: %v", e)
 	}
 	run(t, "../../testbed/faults", "netem-off")
 	sum := s.wantReceipt(t, src)
 	r.want(transfer.CodeOK)
-	if sum["transport"] != "rdma" || sum["lanes"] != 2.0 {
+	if sum["transport"] != "rdma" || sum["lanes"] != bothRails {
 		t.Errorf("summary: %v", sum)
 	}
 
 	slowRails(t, "80mbit")
 	r = tt.recv("--discard")
 	s = tt.send("--transport", "rdma", src)
-	s.planOf("rdma", 2)
+	s.planOf("rdma", bothRails)
 	fault(t, "cut-rdma", "heal")
 	s.want(transfer.CodeNoRDMA, "lost")
 	r.want(transfer.CodeNoRDMA, "lost")

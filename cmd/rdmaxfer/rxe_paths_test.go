@@ -173,7 +173,7 @@ func TestPaths(t *testing.T) {
 			if want == "" {
 				s.planOf("tcp", 1)
 			} else {
-				s.planOf("rdma", float64(1+strings.Count(want, ";")))
+				s.planOf("rdma", aRail*float64(1+strings.Count(want, ";")))
 			}
 			s.signal(syscall.SIGTERM)
 			s.want(143)
@@ -228,7 +228,7 @@ func TestFourByFour(t *testing.T) {
 		s := tt.send("--transport", "rdma", "--verify", "none", "--limit", "4M", tt.sparse("src", 64<<30))
 		t.Logf("cut: %v", cut)
 		s.awaitRails(strings.Join(rails, "; "))
-		s.planOf("rdma", float64(len(rails)))
+		s.planOf("rdma", aRail*float64(len(rails)))
 		s.signal(syscall.SIGTERM)
 		s.want(143)
 		r.want(transfer.CodeConnect)
@@ -276,7 +276,7 @@ func TestDeviceAppears(t *testing.T) {
 		t.Errorf("plan: %v", e)
 	}
 	run(t, faults, "restore-device", "b", "--rail", "2")
-	s.planOf("rdma", 2)
+	s.planOf("rdma", bothRails)
 	s.signal(15)
 	s.want(143)
 	r.want(transfer.CodeConnect)

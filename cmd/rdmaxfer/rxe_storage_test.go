@@ -31,7 +31,7 @@ func TestStorageOverRDMA(t *testing.T) {
 		}
 		src, holes := tt.file("src", 6*mib+4096), tt.sparse("holes", 2*mib)
 		r := tt.recv(append(direct, "--sink", "mapped", "--readback")...)
-		s := tt.sendOp(op, append(direct, "--verify", "xxh3", src, holes)...)
+		s := tt.sendOp(op, append(direct, "--lanes", "1", "--verify", "xxh3", src, holes)...)
 		sent, received := s.want(transfer.CodeOK), r.want(transfer.CodeOK)
 		want := map[string]string{"send": "sink=ring", "write": "sink=mapped", "read": "sink=mapped"}[op]
 		if d := received["detail"].(string); !strings.HasSuffix(d, want) {
