@@ -22,10 +22,11 @@ type group struct {
 	most    int // of those
 	more    int // lanes at the most that may be found to pay
 	base    int // what paths are worth
-	found   int // lanes that were found to pay, or are tried; 0 when nobody has looked
+	found   int // lanes that were found to pay, or are tried; 0 where that is no more than base
 	want    int // lanes
 	up      []*laneFeed
 	streams streams // what was found of how many pay
+	looked  int     // lanes that there were to be when that was looked at last
 	opening int
 	owed    bool    // the last that was up broke while others were being opened
 	errs    []error // of those that could not be opened, this time
@@ -35,7 +36,11 @@ type group struct {
 // lanes stay, but get no more of them.
 func (g *group) update(names []string) {
 	known := make(map[string]*lanePath)
+	before := 0 // paths that were not gone
 	for _, p := range g.paths {
+		if !p.gone {
+			before++
+		}
 		known[p.name], p.gone = p, true
 	}
 	var paths []*lanePath
@@ -59,13 +64,25 @@ func (g *group) update(names []string) {
 	}
 	g.paths = paths
 	g.base = min(len(names), g.most)
+	busy, idle := 0, 0
 	for _, p := range paths {
-		if p.gone { // its lanes live on, beside those of the others
+		switch {
+		case p.gone: // its lanes live on, beside those of the others
 			g.base += p.busy
+		case p.busy > 0:
+			busy++
+		default:
+			idle++
 		}
+	}
+	if busy+idle != before { // what was found was another time's
+		g.found = 0
 	}
 	if g.want = g.asked; g.want == 0 {
 		g.want = max(g.base, g.found)
+		if idle > 0 && busy < g.most { // however many lanes others have
+			g.want = max(g.want, len(g.up)+g.opening+min(idle, g.most-busy))
+		}
 	}
 }
 
@@ -82,6 +99,22 @@ func (g *group) retire(i int) {
 }
 
 func (g *group) missing() int { return g.want - len(g.up) - g.opening }
+
+// giveUpTrying forgets lanes that were not shown to pay yet.
+func (g *group) giveUpTrying() {
+	if g.streams.trying() {
+		g.streams.rate = 0
+		g.find(g.streams.fewer)
+	}
+}
+
+// find notes how many lanes pay.
+func (g *group) find(n int) {
+	if g.found = n; n <= g.base {
+		g.found = 0
+	}
+	g.want = max(g.base, n)
+}
 
 // spared reports whether every path has a lane, and the others were nobody's wish: what can't
 // be had of those is not missed.

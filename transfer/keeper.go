@@ -60,6 +60,7 @@ type keeper struct {
 	gone      chan struct{} // closed when nobody hears events any more
 
 	retry   *time.Timer
+	due     bool             // lanes are missing, and it is set for that
 	wait    time.Duration    // until the next but one
 	limit   time.Time        // for RDMA that is required to come back; zero when it is there
 	late    <-chan time.Time // fires then, whatever hangs
@@ -288,11 +289,12 @@ func (k *keeper) settled(g *group) error {
 		return k.nothing(g, errs)
 	}
 	g.owed = false
-	if len(errs) > 0 && g == k.rdma && g.spared() {
+	spared := g == k.rdma && g.spared()
+	if len(errs) > 0 && spared && g.streams.trying() {
 		g.streams.end()
-		g.found, g.want = len(g.up), len(g.up)
+		g.find(len(g.up))
 	}
-	if len(errs) > 0 && g.missing() > 0 && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
+	if len(errs) > 0 && !spared && (g == k.rdma || g.asked > 0) { // else they were tried, and are not missed
 		k.announce(g, fmt.Sprintf("%d of %d %s lanes can't be opened: %s", g.missing(), g.want, g.Name(), words(errs)))
 	} else if !g.streams.trying() {
 		k.announce(g, k.trouble)
@@ -341,7 +343,7 @@ func (k *keeper) nothing(g *group, errs []error) error {
 		return k.lost()
 	default:
 		k.last = err
-		k.retry.Reset(hurry)
+		k.in(hurry)
 	}
 	return nil
 }
@@ -375,6 +377,7 @@ func (k *keeper) broke(e laneEvent) error {
 		k.soon(g)
 		return nil
 	}
+	g.giveUpTrying()
 	if landed := k.l.landed.Load(); landed != k.landed {
 		k.landed, k.futile = landed, 0
 	}
@@ -413,15 +416,25 @@ func (k *keeper) soon(g *group) {
 	k.later()
 }
 
-// later opens what is missing after a while, the next time after a longer one.
+// later opens what is missing after a while, the next time after a longer one. However many
+// lanes are lost at once, that is one time.
 func (k *keeper) later() {
-	k.retry.Reset(k.wait)
-	k.wait = min(2*k.wait, lastRetry)
+	if !k.due {
+		k.in(k.wait)
+		k.wait = min(2*k.wait, lastRetry)
+	}
+}
+
+// in opens what is missing then.
+func (k *keeper) in(d time.Duration) {
+	k.due = true
+	k.retry.Reset(d)
 }
 
 // again opens lanes that there should be: of RDMA at any time, after another look at
 // what there is, of TCP while that is in use.
 func (k *keeper) again() {
+	k.due = false
 	if k.may && !k.looking && (k.rdma == nil || k.rdma.missing() > 0 || k.rdma.asked == 0) {
 		k.look()
 	}

@@ -68,7 +68,7 @@ func (k *keeper) sawNothing(err error) error {
 		return k.lost()
 	default:
 		k.last = err
-		k.retry.Reset(hurry)
+		k.in(hurry)
 	}
 	return nil
 }
@@ -78,7 +78,7 @@ func (k *keeper) sawNothing(err error) error {
 func (k *keeper) lookLater() {
 	if k.doubt {
 		k.later()
-	} else {
+	} else if !k.due {
 		k.retry.Reset(lastRetry)
 	}
 }

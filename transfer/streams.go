@@ -85,6 +85,12 @@ func (s *streams) over() bool { return s.round == len(streamsRounds) }
 
 func (s *streams) end() { s.round, s.rate = len(streamsRounds), 0 }
 
+// roomy is a [PullTransport] whose lanes take memory that others may need more.
+type roomy interface {
+	// Room reports whether there is so much left that so many lanes more can be tried.
+	Room(lanes int) bool
+}
+
 // inUse is the lanes that carry the transfer now; nil while there are none.
 func (k *keeper) inUse() *group {
 	for _, g := range []*group{k.rdma, k.tcp} {
@@ -106,13 +112,21 @@ func (k *keeper) stream() {
 		return
 	case g.missing() > 0: // some can't be had, or were lost
 		g.streams.end()
-		g.found = max(len(g.up), g.streams.fewer)
-		g.want = max(g.found, g.base)
+		g.find(max(len(g.up), g.streams.fewer))
 		k.announce(g, k.trouble)
 		return
 	}
+	if len(g.up) != g.looked { // a rail has come, or a lane has come back
+		g.streams.since = time.Time{}
+	}
 	want, again := g.streams.look(time.Now(), len(g.up), max(g.more, len(g.up)), k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
-	g.want, g.found = want, want
+	if r, ok := g.PullTransport.(roomy); ok && want > len(g.up) && !r.Room(want-len(g.up)) {
+		g.streams.end()
+		want, again = len(g.up), 0
+	}
+	want = max(want, min(g.base, len(g.up)))
+	g.find(want)
+	g.want, g.looked = want, want
 	for len(g.up) > want {
 		g.retire(len(g.up) - 1)
 	}

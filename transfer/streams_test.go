@@ -228,3 +228,47 @@ func TestStreamsLook(t *testing.T) {
 		}
 	}
 }
+
+// TestRailThatComesBack carries lanes again, however many the other one has got meanwhile, or had
+// before; and what all lanes are lost for at once is looked at again soon.
+func TestRailThatComesBack(t *testing.T) {
+	for _, c := range []struct {
+		cpus  int
+		both  bool // rails are cut
+		heals time.Duration
+		size  int64
+	}{{1, false, 5 * time.Second, 2400 * mib}, {8, false, 5 * time.Second, 6400 * mib}, {8, true, time.Second, 3200 * mib}} {
+		synctest.Test(t, func(t *testing.T) {
+			var cut, healed atomic.Bool
+			e := newEngine(t, func(a *memAnswer) error {
+				time.Sleep(50 * time.Millisecond)
+				if cut.Load() && !healed.Load() && (c.both && a.path == "one" || a.path == "two") {
+					return errPulled
+				}
+				return nil
+			}, [2]string{"f", ""})
+			resize(t, e, c.size)
+			e.Verify, e.Sink, e.cpus = VerifyNone, Discard{}, c.cpus
+			e.lane.paths = []string{"one", "two"}
+			e.lane.lacks = func() error { // it holds the lock of paths
+				switch {
+				case healed.Load() || !cut.Load():
+					e.lane.paths = []string{"one", "two"}
+				case c.both:
+					return errPulled
+				default:
+					e.lane.paths = []string{"one"}
+				}
+				return nil
+			}
+			time.AfterFunc(15*time.Second, func() { cut.Store(true) }) // the third try is over then
+			time.AfterFunc(15*time.Second+c.heals, func() { healed.Store(true) })
+			s, r := e.run(t, t.Context(), t.Context())
+			for _, end := range []*end{s, r} {
+				if end.err != nil || end.Bytes != c.size || end.Plan.Transport != TransportRDMA || end.Plan.Detail != "one, two" {
+					t.Errorf("%+v: %d bytes, %+v; %v", c, end.Bytes, end.Plan, end.err)
+				}
+			}
+		})
+	}
+}

@@ -138,6 +138,18 @@ func (b *Budget) take(n, least, unit int) int {
 	return takeFrom(&b.left, n, least, unit)
 }
 
+// Room is for [transfer.PullTransport]s: lanes that are tried may take what is above half of the
+// budget, which is left to the first lanes of other sessions.
+func (t *Transport) Room(lanes int) bool {
+	b := t.Memory
+	if b == nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left-int64(lanes)*LeastMemory >= b.total/2
+}
+
 // takeWindows takes room for a lane's windows, when there are to be so many lanes, and
 // gives the size of one; 0 for none. Half of the budget is not for windows: without them
 // a lane is slower, without its pool there is none.

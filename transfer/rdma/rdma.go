@@ -73,7 +73,7 @@ type Transport struct {
 
 	// The sending end's.
 	op       string // what this end's user asked for
-	asked    int    // lanes, by the sending end's user; 0: as many as there are rails
+	asked    int    // lanes, by the sending end's user; 0: what pays
 	measures bool   // lanes are measured
 	offering
 }
