@@ -21,8 +21,8 @@ type Candidate struct {
 	Software bool         // the device is a program of its host
 }
 
-// softwareLanes is how many lanes a port pays for whose device is software, where there are as
-// many CPUs: rdma_rxe does the work of a queue pair on one at a time (docs/performance.md).
+// softwareLanes is how many lanes a port is worth whose device is software, where there are as
+// many CPUs: rdma_rxe seems to do the work of a queue pair on one at a time (docs/performance.md).
 const softwareLanes = 2
 
 // lanes is how many lanes are worth while on it, where nobody says how many.
