@@ -98,6 +98,12 @@ func (g *group) retire(i int) {
 	g.up = slices.Delete(g.up, i, i+1)
 }
 
+func (g *group) retireAll() {
+	for len(g.up) > 0 {
+		g.retire(0)
+	}
+}
+
 func (g *group) missing() int { return g.want - len(g.up) - g.opening }
 
 // giveUpTrying forgets lanes that were not shown to pay yet.
@@ -108,7 +114,7 @@ func (g *group) giveUpTrying() {
 	}
 }
 
-// find notes how many lanes pay.
+// find notes how many lanes pay, or are to be tried. There are no fewer than paths are worth.
 func (g *group) find(n int) {
 	if g.found = n; n <= g.base {
 		g.found = 0
@@ -137,12 +143,6 @@ func (g *group) next() *lanePath {
 		}
 		return a.failures - b.failures
 	})
-}
-
-func (g *group) retireAll() {
-	for len(g.up) > 0 {
-		g.retire(0)
-	}
 }
 
 // joinDetails says what several lanes run on, each thing once.

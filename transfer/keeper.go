@@ -188,6 +188,8 @@ func (k *keeper) group(t PullTransport, scout Scout, most int) (*group, error) {
 	return g, nil
 }
 
+// newGroup is a transport's, without paths yet. The work of a lane over RDMA is one CPU's, so
+// more of them than CPUs are not tried.
 func (k *keeper) newGroup(t PullTransport, most int) *group {
 	g := &group{PullTransport: t, most: most, more: autoLanes, asked: int(k.l.p.hello.Lanes)}
 	if t.Name() == TransportRDMA {

@@ -119,18 +119,17 @@ func (k *keeper) stream() {
 	if len(g.up) != g.looked { // a rail has come, or a lane has come back
 		g.streams.since = time.Time{}
 	}
-	want, again := g.streams.look(time.Now(), len(g.up), max(g.more, len(g.up)), k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
+	want, again := g.streams.look(time.Now(), len(g.up), g.more, k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
 	if r, ok := g.PullTransport.(roomy); ok && want > len(g.up) && !r.Room(want-len(g.up)) {
 		g.streams.end()
 		want, again = len(g.up), 0
 	}
-	want = max(want, min(g.base, len(g.up)))
 	g.find(want)
-	g.want, g.looked = want, want
-	for len(g.up) > want {
+	g.looked = g.want
+	for len(g.up) > g.want {
 		g.retire(len(g.up) - 1)
 	}
-	if !g.streams.trying() || want > len(g.up) { // else these are tried still
+	if !g.streams.trying() || g.want > len(g.up) { // else these are tried still
 		k.announce(g, k.trouble)
 	}
 	if n := g.missing(); n > 0 {

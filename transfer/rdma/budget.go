@@ -138,8 +138,8 @@ func (b *Budget) take(n, least, unit int) int {
 	return takeFrom(&b.left, n, least, unit)
 }
 
-// Room is for [transfer.PullTransport]s: lanes that are tried may take what is above half of the
-// budget, which is left to the first lanes of other sessions.
+// Room reports whether so many lanes more can be tried: what is tried leaves half of the budget
+// to the first lanes of other sessions.
 func (t *Transport) Room(lanes int) bool {
 	b := t.Memory
 	if b == nil {

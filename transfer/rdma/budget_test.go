@@ -132,3 +132,19 @@ func TestLockedMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestTriedLanesLeaveRoom for the first lanes of other sessions.
+func TestTriedLanesLeaveRoom(t *testing.T) {
+	const total = 8 * LeastMemory
+	for taken, room := range map[int]int{0: 4, 1: 3, 4: 0, 7: 0} { // lanes
+		tr := &Transport{Memory: &Budget{total: total, left: total - int64(taken)*LeastMemory}}
+		for lanes := 1; lanes <= 8; lanes++ {
+			if got := tr.Room(lanes); got != (lanes <= room) {
+				t.Errorf("%d lanes are there, %d more: %v", taken, lanes, got)
+			}
+		}
+	}
+	if !new(Transport).Room(8) {
+		t.Error("no room without a budget")
+	}
+}
