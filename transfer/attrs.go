@@ -18,14 +18,14 @@ import (
 // Owners, extended attributes and access control lists: what is sent by option.
 
 // attributes adds to an entry what the user wants kept of it.
-func (w *walker) attributes(f *found, st *unix.Stat_t) (err error) {
+func (w *walker) attributes(f *found, l *looks) (err error) {
 	switch f.entry.Kind {
 	case wire.File, wire.Dir:
 	default:
 		return nil
 	}
 	if w.opt.Owner {
-		f.entry.Owner = &wire.Owner{UID: st.Uid, GID: st.Gid, User: w.who.user(st.Uid), Group: w.who.group(st.Gid)}
+		f.entry.Owner = &wire.Owner{UID: l.uid, GID: l.gid, User: w.who.user(l.uid), Group: w.who.group(l.gid)}
 	}
 	if w.opt.XAttrs || w.opt.ACLs {
 		f.entry.Attrs, err = readAttrs(f.path, w.wants)

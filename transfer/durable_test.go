@@ -192,6 +192,11 @@ func (d *dyingIn) Put(e *wire.Entry, b []byte) (Landing, error) {
 	return d.staging.Put(e, b)
 }
 
+func (d *dyingIn) putTogether(list []*small) {
+	d.ledger.Close()
+	d.staging.putTogether(list)
+}
+
 func (d *dyingIn) Resume(e *wire.Entry) (Landing, []Block, error) {
 	l, blocks, err := d.staging.Resume(e)
 	d.ledger.Close()

@@ -202,7 +202,10 @@ func (p *pull) begin(f *inbound) error {
 			f.mu.Unlock()
 			return nil
 		}
-		if err := f.put(p.dest, nil); err != nil {
+		var err error
+		f.landing, err = p.dest.Put(&f.entry, nil)
+		f.settled = err != nil
+		if err != nil {
 			f.mu.Unlock()
 			p.giveUp(f, err, true)
 			return nil // and it was said why

@@ -5,14 +5,17 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// A pack is landed by up to packHands goroutines at once, of all lanes and transfers, who take
-// packShare files of it at a time: a file system makes several files at a time, and takes a
-// processor for each.
+// A pack is landed by up to packHands goroutines at once, of all lanes and transfers: a file
+// system makes several files at a time, and takes a processor for each. They take as many
+// files at a time as all have to do, which is made at one go, but leastShare to mostShare.
 const (
-	packShare = 16
-	packHands = 8
+	leastShare = 16
+	mostShare  = 64
+	packHands  = 8
 )
 
 // hands has room for each goroutine that lands files of packs.
@@ -43,7 +46,8 @@ type share struct {
 
 // shareOut cuts a pack into its shares.
 func shareOut(members []packed, b []byte) (shares []share) {
-	for part := range slices.Chunk(members, packShare) {
+	n := min(max(leastShare, (len(members)+cap(hands)-1)/cap(hands)), mostShare)
+	for part := range slices.Chunk(members, n) {
 		shares = append(shares, share{part, b})
 		for _, m := range part {
 			b = b[m.size:]
@@ -58,20 +62,7 @@ func (p *pull) landShare(s share) {
 	case <-p.ctx.Done():
 		return
 	}
-	var ready []commit
-	failed := make(map[*inbound]error)
-	b := s.content
-	for _, m := range s.members {
-		if f := p.file(m.file); f != nil {
-			switch whole, err := p.landWhole(f, b[:m.size]); {
-			case err != nil:
-				failed[f] = err
-			case whole:
-				ready = append(ready, commit{file: f})
-			}
-		}
-		b = b[m.size:]
-	}
+	ready, failed := p.landTogether(s)
 	<-hands
 	// Without a hand: a peer that is slow to hear of it holds up nobody else's transfer.
 	for f, err := range failed {
@@ -80,44 +71,102 @@ func (p *pull) landShare(s share) {
 	p.commits.add(ready...)
 }
 
-// landWhole takes a whole small file. It reports whether that is to be committed; one that
-// could not be landed is settled, and the caller's to give up.
-func (p *pull) landWhole(f *inbound, b []byte) (ready bool, err error) {
-	sum := p.verify.Whole(b)
-	f.mu.Lock()
-	if f.settled || f.here > 0 {
-		f.mu.Unlock()
-		return false, nil
+// small is a small file with all of its bytes, and what became of them.
+type small struct {
+	entry   *wire.Entry
+	bytes   []byte
+	landing Landing
+	err     error
+}
+
+// arriving is a small file and what it is to be compared with.
+type arriving struct {
+	small
+	f   *inbound
+	sum Digest
+}
+
+// landTogether takes the whole small files of a share. It gives those that are to be
+// committed; those that could not be landed are settled, and the caller's to give up.
+func (p *pull) landTogether(s share) (ready []commit, failed map[*inbound]error) {
+	list := make([]arriving, 0, len(s.members))
+	b := s.content
+	for _, m := range s.members {
+		if f := p.file(m.file); f != nil {
+			x := small{entry: &f.entry, bytes: b[:m.size]}
+			list = append(list, arriving{x, f, p.verify.Whole(x.bytes)})
+		}
+		b = b[m.size:]
 	}
-	err = f.put(p.dest, b)
+	// Whoever has more than one file's lock takes them here, in the manifest's order.
+	list = slices.DeleteFunc(list, func(x arriving) bool {
+		x.f.mu.Lock()
+		unwanted := x.f.settled || x.f.here > 0
+		if unwanted {
+			x.f.mu.Unlock()
+		}
+		return unwanted
+	})
+	p.putAll(list)
+	failed = make(map[*inbound]error)
+	for _, x := range list {
+		switch whole, err := p.landedWhole(x); {
+		case err != nil:
+			failed[x.f] = err
+		case whole:
+			ready = append(ready, commit{file: x.f})
+		}
+	}
+	return ready, failed
+}
+
+// together is a Destination that lands many small files for less than each by itself.
+type together interface {
+	putTogether(list []*small)
+}
+
+// putAll lands small files, whose locks are held.
+func (p *pull) putAll(list []arriving) {
+	d, many := p.dest.(together)
+	var fresh []*small
+	for i := range list {
+		x := &list[i]
+		switch x.landing = x.f.landing; {
+		case x.landing != nil: // it was damaged
+			_, x.err = x.landing.WriteAt(x.bytes, 0)
+		case many:
+			fresh = append(fresh, &x.small)
+		default:
+			x.landing, x.err = p.dest.Put(x.entry, x.bytes)
+		}
+	}
+	if len(fresh) > 0 {
+		d.putTogether(fresh)
+	}
+}
+
+// landedWhole notes what became of a small file, whose lock is held, and released. It
+// reports whether the file is to be committed.
+func (p *pull) landedWhole(x arriving) (ready bool, err error) {
+	f := x.f
+	f.landing = x.landing
+	f.settled = x.err != nil
 	vouched := f.vouched
-	if err == nil {
-		f.here, f.small = 1, sum
+	if x.err == nil {
+		f.here, f.small = 1, x.sum
 	}
 	f.mu.Unlock()
-	if err != nil {
-		return false, err
+	if x.err != nil {
+		return false, x.err
 	}
 	if p.Progress != nil {
-		p.Progress.Moved.Add(int64(len(b)))
+		p.Progress.Moved.Add(int64(len(x.bytes)))
 	}
 	if !vouched {
 		p.owe(f.entry.File)
 		return false, nil
 	}
 	return p.compareWhole(f)
-}
-
-// put writes a file that is small as a whole. f.mu is held; one that can't be written is
-// settled, and the caller's to give up.
-func (f *inbound) put(dest Destination, b []byte) (err error) {
-	if f.landing == nil {
-		f.landing, err = dest.Put(&f.entry, b)
-	} else {
-		_, err = f.landing.WriteAt(b, 0)
-	}
-	f.settled = err != nil
-	return err
 }
 
 // compareWhole compares a small file that has landed with the sender's word for it. It

@@ -236,6 +236,24 @@ func (p *part) finish() error {
 	return nil
 }
 
+// takeBare ends a part that has no name yet, and leaves its descriptor to the caller; 0 if it
+// has a name, or an *os.File.
+func (p *part) takeBare() (fd int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bare != 0 {
+		fd, p.bare, p.done = p.bare, 0, true
+	}
+	return fd
+}
+
+// giveBare takes that back.
+func (p *part) giveBare(fd int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bare, p.done = fd, false
+}
+
 // closed reports whether a part has to be opened again.
 func (p *part) closed() bool {
 	p.mu.Lock()

@@ -280,6 +280,78 @@ func TestPackIsVouchedForWithoutWhatSettled(t *testing.T) {
 	}
 }
 
+// TestPackOfWhatChanged: of many small files that are read at one go, one is no longer what the
+// manifest says.
+func TestPackOfWhatChanged(t *testing.T) {
+	const files = readTogether + 10
+	for name, c := range map[string]struct {
+		change func(path string) error
+		words  string // none: it is served
+	}{
+		"nothing": {func(string) error { return nil }, ""},
+		"written": {func(path string) error { return os.WriteFile(path, []byte("other"), 0o644) }, "changed"},
+		"longer":  {func(path string) error { return os.WriteFile(path, []byte("longer"), 0o644) }, "5 bytes and has 6"},
+		"shorter": {func(path string) error { return os.Truncate(path, 4) }, "truncated"},
+		"gone":    {os.Remove, "no such file"},
+		"another": {func(path string) error {
+			write(t, path+".new", "hello")
+			return os.Rename(path+".new", path)
+		}, "another file has its name"},
+	} {
+		for _, at := range []int{0, files - 1} {
+			dir := t.TempDir()
+			var paths []string
+			for i := range files {
+				paths = append(paths, filepath.Join(dir, fmt.Sprint(i)))
+				write(t, paths[i], "hello")
+				when := time.Unix(1e9, 0) // what is written to gets another time, however coarse that is
+				if err := os.Chtimes(paths[i], when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := OpenSource(paths, SourceOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range paths {
+				if _, err := s.Next(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var failed []error
+			s.failed = func(n uint32, err error) {
+				if int(n) != at {
+					t.Errorf("%s: file %d failed, not %d", name, n, at)
+				}
+				failed = append(failed, err)
+			}
+			if err := c.change(paths[at]); err != nil {
+				t.Fatal(err)
+			}
+			before := openFiles(t)
+			b := make([]byte, 5*files)
+			ok, err := s.Read(wire.Request{Length: 5 * files, Count: files}, b)
+			if err != nil {
+				t.Error(err)
+			}
+			switch {
+			case c.words == "":
+				if !ok || len(failed) > 0 || !bytes.Equal(b, bytes.Repeat([]byte("hello"), files)) {
+					t.Errorf("%s: %t, %v: %q", name, ok, failed, b)
+				}
+			case ok || len(failed) != 1:
+				t.Errorf("%s: %t, %v", name, ok, failed)
+			default:
+				wantCode(t, failed[0], CodeLocalIO, c.words)
+			}
+			if after := openFiles(t); after != before {
+				t.Errorf("%s: %d descriptors, %d before", name, after, before)
+			}
+			s.Close()
+		}
+	}
+}
+
 func TestVouchGivesEachDigestOnce(t *testing.T) {
 	s := source(t, "hello")
 	serveAll(t, s)
@@ -423,7 +495,12 @@ func TestLeasedSource(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return s.files[f.File].readWhole(make([]byte, f.Size))
+			b := make([]byte, f.Size)
+			s.failed = func(_ uint32, why error) { err = why }
+			if ok, rerr := s.Read(wire.Request{Length: uint32(f.Size), Count: 1}, b); err == nil && (!ok || rerr != nil || string(b) != "hello") {
+				err = fmt.Errorf("%t, %v: %q", ok, rerr, b)
+			}
+			return err
 		},
 		"large": func(s *Source) error {
 			f, err := openSource(s.walk.roots[0])

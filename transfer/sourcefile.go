@@ -125,14 +125,11 @@ func (f *sourceFile) readAt(p []byte, off int64) error {
 // readWhole fills p with the whole of a small file, and compares it with the manifest
 // after that: what was read is what the manifest speaks of.
 func (f *sourceFile) readWhole(p []byte) error {
-	f.mu.Lock()
-	err := f.err
-	f.mu.Unlock()
-	if err != nil {
+	if err := f.failed(); err != nil {
 		return err
 	}
 	var fd int
-	err = uninterrupted(func() (err error) {
+	err := uninterrupted(func() (err error) {
 		fd, err = unix.Open(f.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		return err
 	})
@@ -150,7 +147,14 @@ func (f *sourceFile) readWhole(p []byte) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return errorf(CodeLocalIO, "source %s: %w", f.path, err)
 	}
-	return f.unchanged(&st)
+	return f.unchanged(stampOf(&st))
+}
+
+// failed gives why a file is given up; nil if it is not.
+func (f *sourceFile) failed() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 // readError says why bytes up to end can't be had.
@@ -273,15 +277,14 @@ func (f *sourceFile) compare(file *os.File) error {
 	if serr != nil {
 		return errorf(CodeLocalIO, "source %s: %w", f.path, serr)
 	}
-	return f.unchanged(&st)
+	return f.unchanged(stampOf(&st))
 }
 
-func (f *sourceFile) unchanged(st *unix.Stat_t) error {
-	now := stampOf(st)
+func (f *sourceFile) unchanged(now stamp) error {
 	if now == f.stamp {
 		return nil
 	}
-	how := "written to at " + time.Unix(st.Mtim.Unix()).Format(time.RFC3339)
+	how := "written to at " + time.Unix(now.mtime.Unix()).Format(time.RFC3339)
 	switch {
 	case now.dev != f.stamp.dev || now.ino != f.stamp.ino:
 		how = "another file has its name"

@@ -290,6 +290,11 @@ func (s *staging) callAll(parts []*part, errs []error, again bool) map[string]bo
 	dirs := make(map[string]bool)
 	for name, list := range in {
 		dir, err := s.d.root.Open(name)
+		if err == nil && !again {
+			if left := s.callTogether(parts, list, dir); len(left) < len(list) {
+				dirs[name], list = true, left
+			}
+		}
 		for _, i := range list {
 			p := parts[i]
 			if err != nil {

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/internal/calls"
 	"github.com/rdmaxfer/rdmaxfer/transfer/ledger"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -22,7 +24,18 @@ import (
 // nameless is what was found out of files without a name, once a transfer.
 type nameless struct {
 	once sync.Once
-	link func(file, dir int, name string) error // gives one its name; nil: there are none
+	link *linkWay // gives one its name; nil: there are none
+}
+
+// linkWay is how an open file without a name gets one: by itself, or as one of many calls.
+type linkWay struct {
+	link  func(file, dir int, name string) error
+	chain func(c *calls.Chain, dir int, name string)
+}
+
+var linkWays = []linkWay{
+	{linkOpen, (*calls.Chain).Link},
+	{linkProc, (*calls.Chain).LinkProc},
 }
 
 // linkOpen gives an open file a name (linkat(2)). Before Linux 6.10 it takes
@@ -44,11 +57,11 @@ func (n *nameless) probe(dir int) {
 	}
 	defer unix.Close(file)
 	const name = "probe" + partSuffix
-	for _, link := range []func(file, dir int, name string) error{linkOpen, linkProc} {
-		err := link(file, dir, name)
+	for i := range linkWays {
+		err := linkWays[i].link(file, dir, name)
 		_ = unix.Unlinkat(dir, name, 0)
 		if err == nil {
-			n.link = link
+			n.link = &linkWays[i]
 			return
 		}
 	}
@@ -59,78 +72,89 @@ func (n *nameless) probe(dir int) {
 // is says no more than where on the disk it lies, and whose rights it inherits: near those
 // that it will be with.
 func openNameless(root int, dir string, mode uint32) (int, error) {
-	return unix.Openat2(root, dir, &unix.OpenHow{
+	how := howNameless(mode)
+	return unix.Openat2(root, dir, &how)
+}
+
+func howNameless(mode uint32) unix.OpenHow {
+	return unix.OpenHow{
 		Flags:   unix.O_TMPFILE | unix.O_RDWR | unix.O_CLOEXEC,
 		Mode:    uint64(mode),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	}
 }
 
 // Put makes a file that is small with all of its bytes.
 func (s *staging) Put(e *wire.Entry, b []byte) (Landing, error) {
-	if p, err := s.putNameless(e, b); p != nil || err != nil {
-		return p, err
-	}
-	l, err := s.Create(e)
-	if err != nil || len(b) == 0 {
-		return l, err
-	}
-	if _, err := l.WriteAt(b, 0); err != nil {
-		l.Abort()
-		return nil, err
-	}
-	return l, nil
+	x := small{entry: e, bytes: b}
+	s.putTogether([]*small{&x})
+	return x.landing, x.err
 }
 
-// putNameless is Put without a name; nil if that can't be.
-func (s *staging) putNameless(e *wire.Entry, b []byte) (Landing, error) {
-	if !s.mayBeNameless(e) {
-		return nil, nil
+// putTogether is Put of many at one go. What can have no name, or can't be made so, is made
+// as a part, by itself, and says what is wrong.
+func (s *staging) putTogether(files []*small) {
+	list := newList()
+	defer lists.Put(list)
+	type writing struct {
+		calls.Chain
+		*small
+		st *unix.Statx_t
 	}
-	mode := e.Mode & 0o777
-	if len(e.Attrs) > 0 {
-		mode = 0o600 // they may need it
-	}
-	fd, err := openNameless(int(s.top.Fd()), path.Dir(e.Path), mode)
-	if err != nil {
-		s.d.nameless.Add(-1)
-		return nil, nil
-	}
-	p := &part{s: s, e: *e, bare: fd}
-	var st unix.Statx_t
-	if err = writeAll(fd, b); err == nil {
-		s.store.cached.Add(int64(len(b)))
-	}
-	if err == nil {
-		err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MODE|ledger.ObjectMask, &st)
-	}
-	if err != nil {
-		err = p.failed("writing", err)
-	} else {
-		p.object, p.mode = ledger.ObjectIn(&st), uint32(st.Mode)&0o777 // less what the umask, or the directory's lists, took away
-		err = p.finish()
-	}
-	if err != nil {
-		p.over()
-		return nil, err
-	}
-	return p, nil
-}
-
-// writeAll writes b at the beginning of a file.
-func writeAll(fd int, b []byte) error {
-	for off := 0; off < len(b); {
-		n, err := unix.Pwrite(fd, b[off:], int64(off))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("pwrite", err)
-		default:
-			off += n
+	all := make([]writing, 0, len(files))
+	for _, x := range files {
+		if !s.mayBeNameless(x.entry) {
+			s.putPart(x)
+			continue
 		}
+		mode := x.entry.Mode & 0o777
+		if len(x.entry.Attrs) > 0 {
+			mode = 0o600 // they may need it
+		}
+		w := writing{Chain: list.Open2(int(s.top.Fd()), path.Dir(x.entry.Path), howNameless(mode)), small: x}
+		if len(x.bytes) > 0 {
+			w.Write(x.bytes)
+		}
+		w.st = w.Stat(partMask)
+		w.Times(x.entry.MTimeNS)
+		all = append(all, w)
 	}
-	return nil
+	list.Make()
+	for _, w := range all {
+		open, err := w.Made()
+		if err != nil {
+			if open >= 0 {
+				unix.Close(open)
+			}
+			s.d.nameless.Add(-1)
+			s.putPart(w.small)
+			continue
+		}
+		s.store.cached.Add(int64(len(w.bytes)))
+		p := &part{s: s, e: *w.entry, bare: open, object: ledger.ObjectIn(w.st)}
+		p.mode = uint32(w.st.Mode) & 0o777 // less what the umask, or the directory's lists, took away
+		p.set = p.mode == p.e.Mode&0o777 && p.e.Owner == nil && len(p.e.Attrs) == 0
+		if w.err = p.finish(); w.err != nil {
+			p.over()
+			continue
+		}
+		w.landing = p
+	}
 }
+
+// putPart is Put of a file that has a name while it lands.
+func (s *staging) putPart(x *small) {
+	if x.landing, x.err = s.Create(x.entry); x.err != nil || len(x.bytes) == 0 {
+		return
+	}
+	if _, x.err = x.landing.WriteAt(x.bytes, 0); x.err != nil {
+		x.landing.Abort()
+		x.landing = nil
+	}
+}
+
+// partMask is what of statx(2) a part is told by.
+const partMask = unix.STATX_MODE | ledger.ObjectMask
 
 // mayBeNameless says whether a file shall have no name while it lands, and takes one of
 // the descriptors that are set aside for such files.
@@ -150,6 +174,44 @@ func (s *staging) mayBeNameless(e *wire.Entry) bool {
 	return true
 }
 
+// calledTogether is how many small files get their names at one go.
+const calledTogether = 64
+
+// callTogether gives those of some parts their names in a directory, and ends them, that were
+// written without one and whose names are free. It gives the others, which are for call.
+func (s *staging) callTogether(parts []*part, some []int, dir *os.File) (left []int) {
+	for some := range slices.Chunk(some, calledTogether) {
+		list := newList()
+		type naming struct {
+			calls.Chain
+			n int
+		}
+		var all []naming
+		for _, n := range some {
+			fd := parts[n].takeBare()
+			if fd == 0 {
+				left = append(left, n)
+				continue
+			}
+			c := list.With(fd)
+			s.nameless.link.chain(&c, int(dir.Fd()), path.Base(parts[n].e.Path))
+			c.Close()
+			all = append(all, naming{c, n})
+		}
+		list.Make()
+		for _, c := range all {
+			if fd, err := c.Made(); err != nil {
+				parts[c.n].giveBare(fd)
+				left = append(left, c.n)
+			} else {
+				s.d.nameless.Add(-1)
+			}
+		}
+		lists.Put(list)
+	}
+	return left
+}
+
 // call gives a part its name in a directory.
 func (s *staging) call(p *part, dir *os.File) error {
 	if p.name != "" {
@@ -158,14 +220,14 @@ func (s *staging) call(p *part, dir *os.File) error {
 	p.mu.Lock()
 	fd := p.descriptor()
 	p.mu.Unlock()
-	err := s.nameless.link(fd, int(dir.Fd()), path.Base(p.e.Path))
+	err := s.nameless.link.link(fd, int(dir.Fd()), path.Base(p.e.Path))
 	if !errors.Is(err, fs.ErrExist) {
 		return s.renamed(&p.e, err)
 	}
 	// No link replaces a file: it gets a name to be renamed from, if it may be.
 	name := partName(&p.e, partSuffix)
 	_ = s.root.Remove(name) // of an interrupted transfer
-	if err := s.nameless.link(fd, int(s.dir.Fd()), name); err != nil {
+	if err := s.nameless.link.link(fd, int(s.dir.Fd()), name); err != nil {
 		return s.renamed(&p.e, err)
 	}
 	if err := s.renameIn(dir, name, &p.e); err != nil {

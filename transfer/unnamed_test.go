@@ -1,11 +1,14 @@
 package transfer
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -331,4 +334,70 @@ func TestNamelessFilesAreMadeInside(t *testing.T) {
 		t.Error("made on another file system")
 		syscall.Close(fd)
 	}
+}
+
+// TestPutTogether lands more files than are made, or named, at one go, among them such as can't
+// be like the others: beyond the bound of descriptors, with an attribute, into a directory that
+// is gone, by a name that is taken meanwhile.
+func TestPutTogether(t *testing.T) {
+	eachWay(t, func(t *testing.T, begin func(Overwrite) (*staging, string)) {
+		s, dir := begin(OverwriteNever)
+		s.d.mostNameless = 100
+		want := map[string]string{"taken": "precious"}
+		var list []*small
+		add := func(e wire.Entry, words string) {
+			e.Size, e.MTimeNS = int64(len(words)), 5e9
+			list = append(list, &small{entry: &e, bytes: []byte(words)})
+		}
+		for i := range 120 {
+			name := fmt.Sprintf("%03d", i)
+			want[name] = "content of " + name
+			add(wire.Entry{Path: name, Mode: 0o600 + uint32(i%8)}, want[name])
+		}
+		want["attr"], want["empty"] = "a", ""
+		add(wire.Entry{Path: "attr", Mode: 0o400, Attrs: []wire.Attr{{Name: "user.test", Value: []byte("value")}}}, "a")
+		add(wire.Entry{Path: "empty", Mode: 0o644}, "")
+		add(wire.Entry{Path: "gone/f", Mode: 0o644}, "lost")
+		add(wire.Entry{Path: "taken", Mode: 0o644}, "late")
+		list[0], list[len(list)-1] = list[len(list)-1], list[0]
+		s.putTogether(list)
+		write(t, filepath.Join(dir, "taken"), "precious")
+		var whole []Whole
+		for _, x := range list {
+			if x.err != nil {
+				t.Fatalf("%s: %v", x.entry.Path, x.err)
+			}
+			whole = append(whole, Whole{Landing: x.landing})
+		}
+		for i, err := range s.Commit(whole) {
+			switch name := list[i].entry.Path; name {
+			case "taken":
+				wantCode(t, err, CodeExists, "exists")
+			case "gone/f":
+				wantCode(t, err, CodeLocalIO, "destination")
+			default:
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				st, err := os.Stat(filepath.Join(dir, name))
+				if err != nil || uint32(st.Mode()) != list[i].entry.Mode || !st.ModTime().Equal(time.Unix(5, 0)) {
+					t.Errorf("%s: %v, %v", name, st, err)
+				}
+			}
+		}
+		value := make([]byte, 8)
+		if n, err := unix.Getxattr(filepath.Join(dir, "attr"), "user.test", value); string(value[:max(n, 0)]) != "value" {
+			t.Errorf("the attribute: %q, %v", value, err)
+		}
+		if err := s.Close(false); err != nil {
+			t.Error(err)
+		}
+		wantFiles(t, dir, want)
+		if n := s.d.nameless.Load(); n != 0 {
+			t.Errorf("%d files are counted", n)
+		}
+		if left := openDescriptors(t, dir); len(left) > 0 {
+			t.Errorf("open: %v", left)
+		}
+	})
 }

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/internal/calls"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -56,6 +58,15 @@ type stamp struct {
 
 func stampOf(st *unix.Stat_t) stamp {
 	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// stampIn is stampOf for what statx(2) said.
+func stampIn(st *unix.Statx_t) stamp {
+	at := func(t unix.StatxTimestamp) unix.Timespec {
+		ts, _ := unix.TimeToTimespec(time.Unix(t.Sec, int64(t.Nsec))) // where it does not fit, stat(2) gives no other
+		return ts
+	}
+	return stamp{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, size: int64(st.Size), mtime: at(st.Mtime), ctime: at(st.Ctime)}
 }
 
 // version is what the receiver knows the version by. The device is not in it: NFS, btrfs and
@@ -105,12 +116,75 @@ type walkDir struct {
 	path  string   // on this host
 	rel   string   // as it lands
 	batch []string // names that were read
+	ahead []glance // at the first of those
 	err   error    // what came after them; io.EOF at the end
 	read  func(n int) ([]string, error)
 }
 
-// walkBatch is how many names of a directory are read at a time.
-const walkBatch = 512
+// walkBatch is how many names of a directory are read at a time, and lookAhead how many of
+// those are looked at together.
+const (
+	walkBatch = 512
+	lookAhead = 64
+)
+
+// glance is what was seen of a name.
+type glance struct {
+	looks
+	seen bool
+}
+
+// looks is what stat(2) or statx(2) said of a file.
+type looks struct {
+	stamp
+	mode, links, uid, gid uint32
+	blocks                int64 // of 512 bytes
+}
+
+func looksOf(st *unix.Stat_t) looks {
+	return looks{stampOf(st), st.Mode, uint32(st.Nlink), st.Uid, st.Gid, int64(st.Blocks)}
+}
+
+func looksIn(st *unix.Statx_t) looks {
+	return looks{stampIn(st), uint32(st.Mode), st.Nlink, st.Uid, st.Gid, int64(st.Blocks)}
+}
+
+func (l *looks) kind() uint32 { return l.mode & unix.S_IFMT }
+
+// look looks at the first names of the batch at one go, where that can be.
+func (d *walkDir) look() {
+	list := newList()
+	defer lists.Put(list)
+	names := d.batch[:min(len(d.batch), lookAhead)]
+	chains, stats := make([]calls.Chain, len(names)), make([]*unix.Statx_t, len(names))
+	for i, name := range names {
+		chains[i] = list.With(int(d.file.Fd()))
+		stats[i] = chains[i].StatIn(name, unix.STATX_BASIC_STATS)
+	}
+	list.Make()
+	for i := range names {
+		var g glance
+		if _, err := chains[i].Made(); err == nil {
+			g = glance{looksIn(stats[i]), true}
+		}
+		d.ahead = append(d.ahead, g)
+	}
+}
+
+// next gives the next name of the batch, and looks at it.
+func (d *walkDir) next() (name string, l looks, err error) {
+	if len(d.ahead) == 0 {
+		d.look()
+	}
+	name, l = d.batch[0], d.ahead[0].looks
+	if !d.ahead[0].seen { // its file system, or a sandbox, may know the other call alone
+		var st unix.Stat_t
+		err = unix.Fstatat(int(d.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		l = looksOf(&st)
+	}
+	d.batch, d.ahead = d.batch[1:], d.ahead[1:]
+	return name, l, err
+}
 
 // newWalker looks at every path: each must be there, and of a kind that can be sent.
 // Their base names must differ, for that is what they land as.
@@ -221,17 +295,15 @@ func (w *walker) next() (*found, error) {
 				continue
 			}
 		}
-		name := d.batch[0]
-		d.batch = d.batch[1:]
+		name, l, err := d.next()
 		path, rel := filepath.Join(d.path, name), d.rel+"/"+name
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(d.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err != nil {
 			return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
 		}
-		if w.opt.Skip != nil && w.opt.Skip(rel, st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		if w.opt.Skip != nil && w.opt.Skip(rel, l.kind() == unix.S_IFDIR) {
 			continue
 		}
-		return w.found(path, rel, &st), nil
+		return w.found(path, rel, &l), nil
 	}
 	if w.at == len(w.roots) {
 		return nil, io.EOF
@@ -245,20 +317,21 @@ func (w *walker) next() (*found, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
 	}
-	return w.found(path, rel, &st), nil
+	l := looksOf(&st)
+	return w.found(path, rel, &l), nil
 }
 
 // found makes an entry, and descends into a directory.
-func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
-	f := &found{path: path, stamp: stampOf(st), linked: st.Nlink > 1}
-	f.entry = wire.Entry{Path: rel, Mode: st.Mode & 0o777, MTimeNS: st.Mtim.Nano()}
+func (w *walker) found(path, rel string, l *looks) *found {
+	f := &found{path: path, stamp: l.stamp, linked: l.links > 1}
+	f.entry = wire.Entry{Path: rel, Mode: l.mode & 0o777, MTimeNS: l.mtime.Nano()}
 	if err := wire.CheckPath(rel); err != nil {
 		f.err = errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
 		return f
 	}
-	switch st.Mode & unix.S_IFMT {
+	switch l.kind() {
 	case unix.S_IFREG:
-		w.regular(f, st)
+		w.regular(f, l)
 	case unix.S_IFDIR:
 		f.entry.Kind = wire.Dir
 		dir, err := os.Open(path)
@@ -281,9 +354,9 @@ func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
 		f.skip = "neither a regular file nor a directory"
 	}
 	if f.err == nil && f.skip == "" {
-		f.err = w.attributes(f, st)
+		f.err = w.attributes(f, l)
 	}
-	if f.err == nil && w.opt.HardLinks && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 {
+	if f.err == nil && w.opt.HardLinks && l.kind() == unix.S_IFREG && l.links > 1 {
 		w.linked(f)
 	}
 	return f
@@ -291,11 +364,11 @@ func (w *walker) found(path, rel string, st *unix.Stat_t) *found {
 
 // regular tells files that have content though their size is 0, as those of /proc,
 // from empty ones: they are read to their end, whenever that comes.
-func (w *walker) regular(f *found, st *unix.Stat_t) {
-	f.entry.Size = st.Size
-	f.entry.Sparse = st.Blocks*512 < st.Size
+func (w *walker) regular(f *found, l *looks) {
+	f.entry.Size = l.size
+	f.entry.Sparse = l.blocks*512 < l.size
 	f.entry.Version = f.stamp.version()
-	empty := st.Size == 0 && st.Blocks == 0
+	empty := l.size == 0 && l.blocks == 0
 	if !empty && !w.probe {
 		return
 	}

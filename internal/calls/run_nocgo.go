@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package calls
+
+func run(list []call) { loop(list) }
