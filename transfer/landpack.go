@@ -11,11 +11,10 @@ import (
 
 // A pack is landed by up to packHands goroutines at once, of all lanes and transfers: a file
 // system makes several files at a time, and takes a processor for each. They take as many
-// files at a time as all have to do, which is made at one go, but leastShare to mostShare.
+// files at a time as all have to do, which is made at one go, but packShare at the least.
 const (
-	leastShare = 16
-	mostShare  = 64
-	packHands  = 8
+	packShare = 16
+	packHands = 8
 )
 
 // hands has room for each goroutine that lands files of packs.
@@ -46,7 +45,7 @@ type share struct {
 
 // shareOut cuts a pack into its shares.
 func shareOut(members []packed, b []byte) (shares []share) {
-	n := min(max(leastShare, (len(members)+cap(hands)-1)/cap(hands)), mostShare)
+	n := min(max(packShare, (len(members)+cap(hands)-1)/cap(hands)), atOnce)
 	for part := range slices.Chunk(members, n) {
 		shares = append(shares, share{part, b})
 		for _, m := range part {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -47,7 +46,7 @@ func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
 		}
 		return false, fmt.Errorf("%w: a request for a pack of %d bytes that has %d", wire.ErrMalformed, r.Length, size)
 	}
-	for part := range slices.Chunk(files, readTogether) {
+	for part := range slices.Chunk(files, atOnce) {
 		f, err := readAll(part, p)
 		if err != nil {
 			s.fail(f, err)
@@ -58,19 +57,6 @@ func (s *Source) readPack(r wire.Request, p []byte) (bool, error) {
 		}
 	}
 	return s.pass(r), nil
-}
-
-// readTogether is how many small files are read at one go.
-const readTogether = 64
-
-// lists are those of who makes many system calls at one go.
-var lists = sync.Pool{New: func() any { return new(calls.List) }}
-
-// newList gives an empty one.
-func newList() *calls.List {
-	l := lists.Get().(*calls.List)
-	l.Reset()
-	return l
 }
 
 // readAll fills p with whole small files, one after the other, and compares each with the
@@ -86,7 +72,7 @@ func readAll(files []*sourceFile, p []byte) (bad *sourceFile, why error) {
 		return nil, nil
 	}
 	list := newList()
-	defer lists.Put(list)
+	defer freeList(list)
 	type reading struct {
 		calls.Chain
 		bytes []byte

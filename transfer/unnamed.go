@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -24,29 +23,18 @@ import (
 // nameless is what was found out of files without a name, once a transfer.
 type nameless struct {
 	once sync.Once
-	link *linkWay // gives one its name; nil: there are none
+	link func(c *calls.Chain, dir int, name string) // gives one its name; nil: there are none
 }
 
-// linkWay is how an open file without a name gets one: by itself, or as one of many calls.
-type linkWay struct {
-	link  func(file, dir int, name string) error
-	chain func(c *calls.Chain, dir int, name string)
-}
-
-var linkWays = []linkWay{
-	{linkOpen, (*calls.Chain).Link},
-	{linkProc, (*calls.Chain).LinkProc},
-}
-
-// linkOpen gives an open file a name (linkat(2)). Before Linux 6.10 it takes
-// CAP_DAC_READ_SEARCH.
-func linkOpen(file, dir int, name string) error {
-	return unix.Linkat(file, "", dir, name, unix.AT_EMPTY_PATH)
-}
-
-// linkProc is linkOpen for everybody, where there is a /proc.
-func linkProc(file, dir int, name string) error {
-	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file), dir, name, unix.AT_SYMLINK_FOLLOW)
+// one gives a file its name by itself.
+func (n *nameless) one(file, dir int, name string) error {
+	list := newList()
+	defer freeList(list)
+	c := list.With(file)
+	n.link(&c, dir, name)
+	list.Make()
+	_, err := c.Made()
+	return err
 }
 
 // probe tries with a file of its own, in the hidden directory.
@@ -57,14 +45,14 @@ func (n *nameless) probe(dir int) {
 	}
 	defer unix.Close(file)
 	const name = "probe" + partSuffix
-	for i := range linkWays {
-		err := linkWays[i].link(file, dir, name)
+	for _, n.link = range []func(*calls.Chain, int, string){(*calls.Chain).Link, (*calls.Chain).LinkProc} {
+		err := n.one(file, dir, name)
 		_ = unix.Unlinkat(dir, name, 0)
 		if err == nil {
-			n.link = &linkWays[i]
 			return
 		}
 	}
+	n.link = nil
 }
 
 // openNameless makes a file without a name in a directory below another one, on the same
@@ -95,7 +83,7 @@ func (s *staging) Put(e *wire.Entry, b []byte) (Landing, error) {
 // as a part, by itself, and says what is wrong.
 func (s *staging) putTogether(files []*small) {
 	list := newList()
-	defer lists.Put(list)
+	defer freeList(list)
 	type writing struct {
 		calls.Chain
 		*small
@@ -174,13 +162,10 @@ func (s *staging) mayBeNameless(e *wire.Entry) bool {
 	return true
 }
 
-// calledTogether is how many small files get their names at one go.
-const calledTogether = 64
-
 // callTogether gives those of some parts their names in a directory, and ends them, that were
 // written without one and whose names are free. It gives the others, which are for call.
 func (s *staging) callTogether(parts []*part, some []int, dir *os.File) (left []int) {
-	for some := range slices.Chunk(some, calledTogether) {
+	for some := range slices.Chunk(some, atOnce) {
 		list := newList()
 		type naming struct {
 			calls.Chain
@@ -194,7 +179,7 @@ func (s *staging) callTogether(parts []*part, some []int, dir *os.File) (left []
 				continue
 			}
 			c := list.With(fd)
-			s.nameless.link.chain(&c, int(dir.Fd()), path.Base(parts[n].e.Path))
+			s.nameless.link(&c, int(dir.Fd()), path.Base(parts[n].e.Path))
 			c.Close()
 			all = append(all, naming{c, n})
 		}
@@ -207,7 +192,7 @@ func (s *staging) callTogether(parts []*part, some []int, dir *os.File) (left []
 				s.d.nameless.Add(-1)
 			}
 		}
-		lists.Put(list)
+		freeList(list)
 	}
 	return left
 }
@@ -220,14 +205,14 @@ func (s *staging) call(p *part, dir *os.File) error {
 	p.mu.Lock()
 	fd := p.descriptor()
 	p.mu.Unlock()
-	err := s.nameless.link.link(fd, int(dir.Fd()), path.Base(p.e.Path))
+	err := s.nameless.one(fd, int(dir.Fd()), path.Base(p.e.Path))
 	if !errors.Is(err, fs.ErrExist) {
 		return s.renamed(&p.e, err)
 	}
 	// No link replaces a file: it gets a name to be renamed from, if it may be.
 	name := partName(&p.e, partSuffix)
 	_ = s.root.Remove(name) // of an interrupted transfer
-	if err := s.nameless.link.link(fd, int(s.dir.Fd()), name); err != nil {
+	if err := s.nameless.one(fd, int(s.dir.Fd()), name); err != nil {
 		return s.renamed(&p.e, err)
 	}
 	if err := s.renameIn(dir, name, &p.e); err != nil {

@@ -63,7 +63,7 @@ func stampOf(st *unix.Stat_t) stamp {
 // stampIn is stampOf for what statx(2) said.
 func stampIn(st *unix.Statx_t) stamp {
 	at := func(t unix.StatxTimestamp) unix.Timespec {
-		ts, _ := unix.TimeToTimespec(time.Unix(t.Sec, int64(t.Nsec))) // where it does not fit, stat(2) gives no other
+		ts, _ := unix.TimeToTimespec(time.Unix(t.Sec, int64(t.Nsec))) // which fits but for times after 2038 where words are short
 		return ts
 	}
 	return stamp{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino, size: int64(st.Size), mtime: at(st.Mtime), ctime: at(st.Ctime)}
@@ -121,12 +121,8 @@ type walkDir struct {
 	read  func(n int) ([]string, error)
 }
 
-// walkBatch is how many names of a directory are read at a time, and lookAhead how many of
-// those are looked at together.
-const (
-	walkBatch = 512
-	lookAhead = 64
-)
+// walkBatch is how many names of a directory are read at a time.
+const walkBatch = 512
 
 // glance is what was seen of a name.
 type glance struct {
@@ -154,11 +150,12 @@ func (l *looks) kind() uint32 { return l.mode & unix.S_IFMT }
 // look looks at the first names of the batch at one go, where that can be.
 func (d *walkDir) look() {
 	list := newList()
-	defer lists.Put(list)
-	names := d.batch[:min(len(d.batch), lookAhead)]
+	defer freeList(list)
+	dir := int(d.file.Fd())
+	names := d.batch[:min(len(d.batch), atOnce)]
 	chains, stats := make([]calls.Chain, len(names)), make([]*unix.Statx_t, len(names))
 	for i, name := range names {
-		chains[i] = list.With(int(d.file.Fd()))
+		chains[i] = list.With(dir)
 		stats[i] = chains[i].StatIn(name, unix.STATX_BASIC_STATS)
 	}
 	list.Make()

@@ -1,6 +1,6 @@
-// Package calls makes many system calls at one go. Go pays for each of its own: what lasts
-// longer than some 20 µs, as making a file does, loses its processor to another thread, and
-// wakes that one. Here a whole list of them is one call into C, or, without cgo, a loop.
+// Package calls makes many system calls at one go. Go pays for each of its own: one that lasts
+// longer than some 20 µs, as making a file may, loses its processor to another thread, which is
+// woken, where other work waits. Here a whole list of them is one call into C, or, without cgo, a loop.
 //
 // What is made is chains, in the order in which they were begun: of a file that is opened, or
 // is open, and what is done with it. In a chain a call is made only if all before it did what
@@ -106,9 +106,6 @@ func (c *Chain) stat(name string, flags, mask int) *unix.Statx_t {
 	c.add(unix.SYS_STATX, 0, c.list.name(name), uintptr(flags), uintptr(mask), uintptr(unsafe.Pointer(st)))
 	return st
 }
-
-// Mode sets the permission bits (fchmod(2)).
-func (c *Chain) Mode(mode uint32) { c.add(unix.SYS_FCHMOD, 0, uintptr(mode)) }
 
 // Times sets the times of access and modification (utimensat(2)), nanoseconds since 1970.
 func (c *Chain) Times(ns int64) {
