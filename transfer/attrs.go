@@ -17,8 +17,9 @@ import (
 
 // Owners, extended attributes and access control lists: what is sent by option.
 
-// attributes adds to an entry what the user wants kept of it.
-func (w *walker) attributes(f *found, l *looks) (err error) {
+// attributes adds to an entry what the user wants kept of it. dir is a directory that is open;
+// nil for anything else.
+func (w *walker) attributes(f *found, l *looks, dir *os.File) (err error) {
 	switch f.entry.Kind {
 	case wire.File, wire.Dir:
 	default:
@@ -28,7 +29,7 @@ func (w *walker) attributes(f *found, l *looks) (err error) {
 		f.entry.Owner = &wire.Owner{UID: l.uid, GID: l.gid, User: w.who.user(l.uid), Group: w.who.group(l.gid)}
 	}
 	if w.opt.XAttrs || w.opt.ACLs {
-		f.entry.Attrs, err = readAttrs(f.path, w.wants)
+		f.entry.Attrs, err = readAttrs(f.path, dir, w.wants)
 	}
 	return err
 }
@@ -41,13 +42,20 @@ func (w *walker) wants(attr string) bool {
 }
 
 // readAttrs gives those of a file's extended attributes that wants answers true for
-// (listxattr(2), getxattr(2)). A file system that has none is as good as a file that
-// has none.
-func readAttrs(path string, wants func(name string) bool) (attrs []wire.Attr, err error) {
+// (listxattr(2), getxattr(2)): of open, or, if that is nil, of what has the path. A file
+// system that has none is as good as a file that has none.
+func readAttrs(path string, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
 	fail := func(op string, err error) error {
 		return errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: op, Path: path, Err: err})
 	}
-	list, err := grow(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
+	listxattr := func(b []byte) (int, error) { return unix.Llistxattr(path, b) }
+	getxattr := func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) }
+	if open != nil {
+		fd := int(open.Fd())
+		listxattr = func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }
+		getxattr = func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) }
+	}
+	list, err := grow(listxattr)
 	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 && err == nil {
 		return nil, nil
 	}
@@ -59,7 +67,7 @@ func readAttrs(path string, wants func(name string) bool) (attrs []wire.Attr, er
 		if !wants(name) {
 			continue
 		}
-		value, err := grow(func(b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
+		value, err := grow(func(b []byte) (int, error) { return getxattr(name, b) })
 		if errors.Is(err, unix.ENODATA) {
 			continue // removed meanwhile
 		}

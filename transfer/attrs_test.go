@@ -86,7 +86,7 @@ func TestAttributes(t *testing.T) {
 					if got := st.Mode & 0o777; got != 0o770 {
 						t.Errorf("%s has mode %o", path, got)
 					}
-					attrs, err := readAttrs(path, func(string) bool { return true })
+					attrs, err := readAttrs(path, nil, func(string) bool { return true })
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -193,11 +193,11 @@ func TestAttributesAreRead(t *testing.T) {
 	if err := unix.Setxattr(path, "user.a", []byte(strings.Repeat("x", 2000)), 0); err != nil {
 		t.Fatal(err)
 	}
-	attrs, err := readAttrs(path, func(string) bool { return true })
+	attrs, err := readAttrs(path, nil, func(string) bool { return true })
 	if err != nil || len(attrs) != 1 || len(attrs[0].Value) != 2000 {
 		t.Errorf("%v, %v", attrs, err)
 	}
-	if _, err := readAttrs(path+"-", func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
+	if _, err := readAttrs(path+"-", nil, func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
 		t.Errorf("%v", err)
 	}
 }

@@ -219,10 +219,7 @@ func TestLateRequestDoesNotFailAStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := src.openStream(found)
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := src.openStream(found)
 	src.add(found, st)
 	src.failed = func(_ uint32, err error) { t.Errorf("the stream has failed: %v", err) }
 	full := make(chan struct{})

@@ -301,9 +301,14 @@ func TestNoFileLandsAsAPart(t *testing.T) {
 	victim := wire.Entry{Path: "victim", Size: 5, Mode: 0o600}
 	l := create(t, s, victim)
 	l.WriteAt([]byte("right"), 0)
-	for _, path := range []string{strings.TrimPrefix(staged(dir, &victim), dir+"/"), s.name, stagingPrefix + "x"} {
+	for _, path := range []string{strings.TrimPrefix(staged(dir, &victim), dir+"/"), s.name, stagingPrefix + "x", ".RDMAxfer-x/y", ".rdm\u200baxfer-x", ".rdmaxfer-\u200b"} {
 		_, err := s.Check(&wire.Entry{Path: path, Size: 5})
 		wantCode(t, err, CodeUsage, "on their way")
+	}
+	for _, path := range []string{".rdmaxfer", "rdmaxfer-x", "d/.rdmaxfer-x", ".rdm-axfer-x"} {
+		if _, err := s.Check(&wire.Entry{Path: path, Size: 5}); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := commitOne(t, s, l); err != nil {
 		t.Fatal(err)

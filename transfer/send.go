@@ -323,18 +323,14 @@ func (p *push) entry(found *found) error {
 	if p.DryRun {
 		return p.s.Queue(&p.Source.add(found, nil).entry)
 	}
-	stream, err := p.Source.openStream(found)
-	f := p.Source.add(found, stream)
+	f := p.Source.add(found, p.Source.openStream(found))
 	if p.Progress != nil {
 		p.Progress.Total.Add(f.entry.Size)
 	}
 	if err := p.s.Queue(&f.entry); err != nil {
 		return err
 	}
-	switch {
-	case err != nil:
-		p.Source.fail(f, err)
-	case stream != nil:
+	if f.stream != nil {
 		// Nobody waits for it: what reads a terminal can't be interrupted.
 		go p.pump(f)
 	}

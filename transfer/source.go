@@ -135,21 +135,18 @@ func (s *Source) identity() (id [16]byte) {
 	return id
 }
 
-// openStream opens what is read once; nil for anything else.
-func (s *Source) openStream(found *found) (*stream, error) {
-	switch {
-	case found.entry.Kind != wire.Stream:
-		return nil, nil
-	case found.path != StdinPath:
-		file, err := openSource(found.path)
-		if err != nil {
-			return nil, err
-		}
-		return newStream(file, int(s.extentSize)), nil
-	case s.walk.opt.Stdin != nil:
-		return newStream(io.NopCloser(s.walk.opt.Stdin), int(s.extentSize)), nil
+// openStream gives what is read once; nil for anything else.
+func (s *Source) openStream(found *found) *stream {
+	if found.entry.Kind != wire.Stream {
+		return nil
 	}
-	return newStream(os.Stdin, int(s.extentSize)), nil
+	var in io.ReadCloser = os.Stdin
+	if file := s.walk.take(); file != nil {
+		in = file
+	} else if s.walk.opt.Stdin != nil {
+		in = io.NopCloser(s.walk.opt.Stdin)
+	}
+	return newStream(in, int(s.extentSize))
 }
 
 // file gives an entry that is under way; nil if it has settled. An entry that the

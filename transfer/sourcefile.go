@@ -128,16 +128,10 @@ func (f *sourceFile) readWhole(p []byte) error {
 	if err := f.failed(); err != nil {
 		return err
 	}
-	var fd int
-	err := uninterrupted(func() (err error) {
-		fd, err = unix.Open(f.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err == unix.EWOULDBLOCK {
-		fd, err = openLeased(f.path)
-	}
+	at := place{path: f.path}
+	fd, err := at.open()
 	if err != nil {
-		return errorf(CodeLocalIO, "source: %w", &os.PathError{Op: "open", Path: f.path, Err: err})
+		return at.fail("open", err)
 	}
 	defer unix.Close(fd)
 	if err := f.readSmall(fd, p); err != nil {

@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unicode"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -149,12 +149,32 @@ func (p *openDir) close() {
 // mayBe refuses what lands in no directory, whatever is there.
 func mayBe(e *wire.Entry) error {
 	switch {
-	case strings.HasPrefix(e.Path, stagingPrefix), e.Kind == wire.HardLink && strings.HasPrefix(e.Link, stagingPrefix):
+	case reserved(e.Path), e.Kind == wire.HardLink && reserved(e.Link):
 		return errorf(CodeUsage, "%s: names that begin so are for files on their way alone", Printable(e.Path))
 	case e.Kind == wire.Symlink && !inside(path.Dir(e.Path), e.Link):
 		return errorf(CodeUsage, "%s links to %s, which is outside of what is sent: it is not made", Printable(e.Path), Printable(e.Link))
 	}
 	return nil
+}
+
+// reserved reports whether a path begins as the names of what is rdmaxfer's own do, by the
+// eyes of any file system: some take letters of both cases for the same and pass over what is
+// not seen (ext4's casefold, in Unicode). No letter beyond ASCII is one of the prefix's to them.
+func reserved(path string) bool {
+	rest := stagingPrefix
+	for _, r := range path {
+		switch {
+		case r > unicode.MaxASCII:
+		case byte(unicode.ToLower(r)) != rest[0]:
+			return false
+		default:
+			rest = rest[1:]
+		}
+		if rest == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Mkdir makes a directory that is private until Finish. One that is there is used, and may

@@ -10,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rdmaxfer/rdmaxfer/internal/calls"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -105,6 +104,7 @@ type walker struct {
 	names []string // of roots, as they land
 	at    int
 	stack []*walkDir
+	once  *os.File             // of the last entry, if that is a stream and nobody has taken it
 	known map[[2]uint64]*inode // by device and number
 	probe bool                 // say at once what can't be opened
 	who   accounts
@@ -116,72 +116,15 @@ type walkDir struct {
 	path  string   // on this host
 	rel   string   // as it lands
 	batch []string // names that were read
-	ahead []glance // at the first of those
 	err   error    // what came after them; io.EOF at the end
 	read  func(n int) ([]string, error)
+
+	ahead  []glance // at the first of those
+	looked time.Time
 }
 
 // walkBatch is how many names of a directory are read at a time.
 const walkBatch = 512
-
-// glance is what was seen of a name.
-type glance struct {
-	looks
-	seen bool
-}
-
-// looks is what stat(2) or statx(2) said of a file.
-type looks struct {
-	stamp
-	mode, links, uid, gid uint32
-	blocks                int64 // of 512 bytes
-}
-
-func looksOf(st *unix.Stat_t) looks {
-	return looks{stampOf(st), st.Mode, uint32(st.Nlink), st.Uid, st.Gid, int64(st.Blocks)}
-}
-
-func looksIn(st *unix.Statx_t) looks {
-	return looks{stampIn(st), uint32(st.Mode), st.Nlink, st.Uid, st.Gid, int64(st.Blocks)}
-}
-
-func (l *looks) kind() uint32 { return l.mode & unix.S_IFMT }
-
-// look looks at the first names of the batch at one go, where that can be.
-func (d *walkDir) look() {
-	list := newList()
-	defer freeList(list)
-	dir := int(d.file.Fd())
-	names := d.batch[:min(len(d.batch), atOnce)]
-	chains, stats := make([]calls.Chain, len(names)), make([]*unix.Statx_t, len(names))
-	for i, name := range names {
-		chains[i] = list.With(dir)
-		stats[i] = chains[i].StatIn(name, unix.STATX_BASIC_STATS)
-	}
-	list.Make()
-	for i := range names {
-		var g glance
-		if _, err := chains[i].Made(); err == nil {
-			g = glance{looksIn(stats[i]), true}
-		}
-		d.ahead = append(d.ahead, g)
-	}
-}
-
-// next gives the next name of the batch, and looks at it.
-func (d *walkDir) next() (name string, l looks, err error) {
-	if len(d.ahead) == 0 {
-		d.look()
-	}
-	name, l = d.batch[0], d.ahead[0].looks
-	if !d.ahead[0].seen { // its file system, or a sandbox, may know the other call alone
-		var st unix.Stat_t
-		err = unix.Fstatat(int(d.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-		l = looksOf(&st)
-	}
-	d.batch, d.ahead = d.batch[1:], d.ahead[1:]
-	return name, l, err
-}
 
 // newWalker looks at every path: each must be there, and of a kind that can be sent.
 // Their base names must differ, for that is what they land as.
@@ -195,8 +138,8 @@ func newWalker(paths []string, opt SourceOptions) (*walker, error) {
 		if i := slices.Index(w.names, name); i >= 0 {
 			return nil, errorf(CodeUsage, "%s and %s would both land as %s: send them one after the other", paths[i], path, name)
 		}
-		if err := wire.CheckPath(name); err != nil {
-			return nil, errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
+		if err := sendable(path, wire.CheckPath(name)); err != nil {
+			return nil, err
 		}
 		w.names = append(w.names, name)
 	}
@@ -226,57 +169,9 @@ func (w *walker) landsAs(path string) (string, error) {
 	return filepath.Base(abs), nil
 }
 
-// openLeased opens a regular file that another program has a lease of (fcntl(2), as Samba's
-// oplocks and NFS's delegations are), and waits until that one has let go or lost it.
-func openLeased(path string) (fd int, err error) {
-	fail := func(err error) (int, error) { return 0, &fs.PathError{Op: "open", Path: path, Err: err} }
-	file, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fail(err)
-	}
-	defer unix.Close(file)
-	var st unix.Stat_t
-	if err := unix.Fstat(file, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return fail(cmp.Or(err, error(unix.EWOULDBLOCK)))
-	}
-	err = uninterrupted(func() (err error) {
-		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return fail(err)
-	}
-	return fd, nil
-}
-
-// openSource opens a regular file or a directory, without waiting for the writer of
-// a pipe.
-func openSource(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		var fd int
-		if fd, err = openLeased(path); err == nil {
-			f = os.NewFile(uintptr(fd), path)
-		}
-	}
-	if err != nil {
-		return nil, errorf(CodeLocalIO, "source: %w", err)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		err = errorf(CodeLocalIO, "source: %w", err)
-	} else if !st.Mode().IsRegular() && !st.IsDir() {
-		err = errorf(CodeUsage, "source %s is not a regular file (pipe it in: rdmaxfer send - HOST)", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
 // next gives the next entry; io.EOF after the last.
 func (w *walker) next() (*found, error) {
+	w.drop()
 	for len(w.stack) > 0 {
 		d := w.stack[len(w.stack)-1]
 		if len(d.batch) == 0 {
@@ -300,7 +195,7 @@ func (w *walker) next() (*found, error) {
 		if w.opt.Skip != nil && w.opt.Skip(rel, l.kind() == unix.S_IFDIR) {
 			continue
 		}
-		return w.found(path, rel, &l), nil
+		return w.found(place{path, d.file}, rel, &l), nil
 	}
 	if w.at == len(w.roots) {
 		return nil, io.EOF
@@ -315,90 +210,115 @@ func (w *walker) next() (*found, error) {
 		return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
 	}
 	l := looksOf(&st)
-	return w.found(path, rel, &l), nil
+	return w.found(place{path: path}, rel, &l), nil
 }
 
-// found makes an entry, and descends into a directory.
-func (w *walker) found(path, rel string, l *looks) *found {
-	f := &found{path: path, stamp: l.stamp, linked: l.links > 1}
-	f.entry = wire.Entry{Path: rel, Mode: l.mode & 0o777, MTimeNS: l.mtime.Nano()}
-	if err := wire.CheckPath(rel); err != nil {
-		f.err = errorf(CodeUsage, "source %s can't be sent under that name: %w", Printable(path), err)
+// found makes an entry, and descends into a directory. What is opened for that is described
+// as it is then, and not as it looked before.
+func (w *walker) found(at place, rel string, l *looks) *found {
+	f := &found{path: at.path, entry: wire.Entry{Path: rel}}
+	if f.err = sendable(at.path, wire.CheckPath(rel)); f.err != nil {
 		return f
 	}
+	var dir *os.File
 	switch l.kind() {
 	case unix.S_IFREG:
-		w.regular(f, l)
+		w.regular(f, at, l)
 	case unix.S_IFDIR:
 		f.entry.Kind = wire.Dir
-		dir, err := os.Open(path)
-		if err != nil {
-			f.err = errorf(CodeLocalIO, "source: %w", err)
-			return f
-		}
-		w.stack = append(w.stack, &walkDir{file: dir, path: path, rel: rel, read: dir.Readdirnames})
+		dir, f.err = at.openAs(unix.S_IFDIR, l)
 	case unix.S_IFLNK:
 		if !w.opt.Links {
 			f.skip = "a symbolic link (send it with --links)"
 			return f
 		}
 		f.entry.Kind = wire.Symlink
-		var err error
-		if f.entry.Link, err = os.Readlink(path); err != nil {
-			f.err = errorf(CodeLocalIO, "source: %w", err)
-		}
+		f.entry.Link, f.err = at.readLink()
 	default:
 		f.skip = "neither a regular file nor a directory"
 	}
+	f.stamp, f.linked = l.stamp, l.links > 1
+	f.entry.Mode, f.entry.MTimeNS = l.mode&0o777, l.mtime.Nano()
 	if f.err == nil && f.skip == "" {
-		f.err = w.attributes(f, l)
+		f.err = cmp.Or(w.attributes(f, l, dir), sendable(at.path, f.entry.Check()))
 	}
-	if f.err == nil && w.opt.HardLinks && l.kind() == unix.S_IFREG && l.links > 1 {
+	switch {
+	case f.err != nil && dir != nil: // what is in it would have no place to land
+		dir.Close()
+	case f.err == nil && dir != nil:
+		w.stack = append(w.stack, &walkDir{file: dir, path: at.path, rel: rel, read: dir.Readdirnames})
+	case f.err == nil && w.opt.HardLinks && l.kind() == unix.S_IFREG && f.linked:
 		w.linked(f)
 	}
 	return f
 }
 
+// sendable says of a source what is wrong with its entry.
+func sendable(path string, why error) error {
+	if why == nil {
+		return nil
+	}
+	what := strings.TrimPrefix(why.Error(), wire.ErrMalformed.Error()+": ") // it is the peer that would say that
+	return errorf(CodeUsage, "source %s can't be sent: %s", Printable(path), what)
+}
+
 // regular tells files that have content though their size is 0, as those of /proc,
 // from empty ones: they are read to their end, whenever that comes.
-func (w *walker) regular(f *found, l *looks) {
-	f.entry.Size = l.size
-	f.entry.Sparse = l.blocks*512 < l.size
-	f.entry.Version = f.stamp.version()
-	empty := l.size == 0 && l.blocks == 0
-	if !empty && !w.probe {
-		return
+func (w *walker) regular(f *found, at place, l *looks) {
+	if l.empty() || w.probe {
+		w.open(f, at, l)
 	}
-	file, err := openSource(f.path)
+	if f.entry.Kind == wire.File {
+		f.entry.Size = l.size
+		f.entry.Sparse = l.blocks*512 < l.size
+		f.entry.Version = l.version()
+	}
+}
+
+func (w *walker) open(f *found, at place, l *looks) {
+	file, err := at.openAs(unix.S_IFREG, l)
 	if err != nil {
 		if w.probe { // else who reads it will say why
 			f.err = err
 		}
 		return
 	}
-	defer file.Close()
-	if !empty {
+	if !l.empty() {
+		file.Close()
 		return
 	}
-	switch n, err := readByte(file); {
+	n, err := readByte(file)
+	if n > 0 {
+		err = at.lookAgain(file, l) // it may have been written to just now
+	}
+	switch {
 	case err == unix.EAGAIN:
 		f.skip = "a file that has nothing to be read now"
+	case err == unix.ESPIPE:
+		f.skip = "a file that is read once (pipe it in: rdmaxfer send - HOST)"
 	case err != nil:
-		f.err = errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "read", Path: f.path, Err: err})
-	case n > 0:
-		f.entry.Kind, f.entry.Version = wire.Stream, 0
+		f.err = errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "read", Path: at.path, Err: err})
+	case n > 0 && l.empty():
+		f.entry.Kind = wire.Stream
+		w.once = file
+		return
 	}
+	file.Close()
 }
 
-// readByte reads one, and waits for none.
-func readByte(file *os.File) (n int, err error) {
-	cerr := control(file, func(fd int) error {
-		return uninterrupted(func() (err error) {
-			n, err = unix.Read(fd, make([]byte, 1))
-			return err
-		})
-	})
-	return n, cerr
+// take gives the file of the last entry, a stream, to who reads and closes it; nil if that is
+// none.
+func (w *walker) take() *os.File {
+	file := w.once
+	w.once = nil
+	return file
+}
+
+// drop closes it, if nobody took it.
+func (w *walker) drop() {
+	if file := w.take(); file != nil {
+		file.Close()
+	}
 }
 
 // linked makes a link of what was found before under another name, and is sent.
@@ -420,8 +340,9 @@ func (w *walker) linked(f *found) {
 	}
 }
 
-// close gives up the directories that are open.
+// close gives up what is open.
 func (w *walker) close() {
+	w.drop()
 	for _, d := range w.stack {
 		d.file.Close()
 	}

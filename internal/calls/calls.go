@@ -95,10 +95,10 @@ func (c *Chain) move(number uintptr, b []byte) {
 // the next Reset.
 func (c *Chain) Stat(mask int) *unix.Statx_t { return c.stat("", unix.AT_EMPTY_PATH, mask) }
 
-// StatIn looks at what has a name in the directory that is the chain's file, and follows no
-// link.
+// StatIn looks at what has a name in the directory that is the chain's file. Like lstat(2) it
+// follows no link and mounts nothing.
 func (c *Chain) StatIn(name string, mask int) *unix.Statx_t {
-	return c.stat(name, unix.AT_SYMLINK_NOFOLLOW, mask)
+	return c.stat(name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, mask)
 }
 
 func (c *Chain) stat(name string, flags, mask int) *unix.Statx_t {
@@ -184,6 +184,7 @@ func loop(list []call) {
 // Reset empties the list: its chains, and what they gave, are void.
 func (l *List) Reset() {
 	clear(l.held)
+	clear(l.chunks[min(1, len(l.chunks)):]) // room behind a slice's end keeps what is in it alive
 	l.calls, l.held = l.calls[:0], l.held[:0]
 	l.chunks, l.used = l.chunks[:min(1, len(l.chunks))], 0
 }

@@ -139,11 +139,15 @@ func (b *Budget) take(n, least, unit int) int {
 }
 
 // Room reports whether so many lanes more can be tried: what is tried leaves half of the budget
-// to the first lanes of other sessions.
+// to the first lanes of other sessions. An extent of the sink mapped may be pinned in its file,
+// too.
 func (t *Transport) Room(lanes int) bool {
 	b := t.Memory
 	if b == nil {
 		return true
+	}
+	if t.Sink == SinkMapped {
+		lanes *= 2
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

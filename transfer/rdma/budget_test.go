@@ -142,6 +142,10 @@ func TestTriedLanesLeaveRoom(t *testing.T) {
 			if got := tr.Room(lanes); got != (lanes <= room) {
 				t.Errorf("%d lanes are there, %d more: %v", taken, lanes, got)
 			}
+			mapped := Transport{Memory: tr.Memory, Sink: SinkMapped}
+			if got := mapped.Room(lanes); got != (2*lanes <= room) {
+				t.Errorf("%d lanes are there, %d more with the sink mapped: %v", taken, lanes, got)
+			}
 		}
 	}
 	if !new(Transport).Room(8) {

@@ -1,6 +1,9 @@
 package wire
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 func (m *Hello) check() error {
 	if err := m.RDMA.check(); err != nil {
@@ -79,6 +82,10 @@ func (m *Plan) check() error {
 	return texts(m.Transport, m.Reason)
 }
 
+// Check says what is wrong with an entry, as the peer would: that ends a transfer, so who
+// sends leaves such a one out. Errors: [ErrMalformed].
+func (m *Entry) Check() error { return m.check() }
+
 func (m *Entry) check() error {
 	if m.Size < 0 || m.Size > MaxSize {
 		return malformed("a file of %d bytes", m.Size)
@@ -100,6 +107,9 @@ func (m *Entry) check() error {
 	} else if m.First != 0 {
 		return malformed("an entry of kind %d with another name", m.Kind)
 	}
+	if !utf8.ValidString(m.Link) { // which CBOR's text is
+		return malformed("a link to %+q: not UTF-8", m.Link)
+	}
 	if m.Owner != nil {
 		if err := texts(m.Owner.User, m.Owner.Group); err != nil {
 			return err
@@ -119,7 +129,7 @@ func checkAttrs(attrs []Attr) error {
 		if n += len(a.Name) + len(a.Value); n > MaxAttrs || len(a.Name) > 255 {
 			return malformed("more than %d bytes of extended attributes, or too long a name", MaxAttrs)
 		}
-		if !strings.HasPrefix(a.Name, "user.") && a.Name != ACLAccess && a.Name != ACLDefault || strings.ContainsRune(a.Name, 0) {
+		if !strings.HasPrefix(a.Name, "user.") && a.Name != ACLAccess && a.Name != ACLDefault || strings.ContainsRune(a.Name, 0) || !utf8.ValidString(a.Name) {
 			return malformed("the extended attribute %+q", a.Name)
 		}
 	}
