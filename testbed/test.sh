@@ -13,6 +13,8 @@ source "$testbed/lib/common.sh"
 source "$testbed/lib/gotest.sh"
 # shellcheck source=lib/kernel.sh
 source "$testbed/lib/kernel.sh"
+# shellcheck source=lib/machine.sh
+source "$testbed/lib/machine.sh"
 
 vm=$testbed/vm
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/testbed-test.XXXXXX")
@@ -60,6 +62,16 @@ functions() {
   check 'go test: fuzzing' equals "$(outs /b/x.test -test.fuzz=F -test.fuzzcachedir=/c)" '. /c '
   check 'go test: nothing asked for' equals "$(outs /b/x.test -test.v=true -test.fuzz=)" ''
   check 'no go test' equals "$(outs cat -test.coverprofile=/w/c)" ''
+  # What a QEMU says that it knows; newer ones know more.
+  cpu() { (
+    local says=$1
+    # shellcheck disable=SC2317 # emulated_cpu calls it
+    qemu-system-x86_64() { printf '%s\n' "  ds erms f16c fsgsbase $says" '  smap'; }
+    emulated_cpu
+  ); }
+  check 'slow string instructions are not claimed' equals "$(RDMAXFER_VM_CPU='' cpu fsrm)" max,-erms,-fsrm
+  check '... by a newer QEMU' equals "$(RDMAXFER_VM_CPU='' cpu $'fsrc fsrm\n  fsrs fzrm')" max,-erms,-fsrm,-fzrm,-fsrs,-fsrc
+  check '... but asked for' equals "$(RDMAXFER_VM_CPU=max cpu fsrm)" max
 }
 
 one_boot() {

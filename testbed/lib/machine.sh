@@ -81,6 +81,19 @@ fit_memory() {
 # comma_safe PATH: QEMU separates options by commas, and doubles those in values.
 comma_safe() { printf '%s\n' "${1//,/,,}"; }
 
+# emulated_cpu prints what is emulated. QEMU executes "rep movsb" and "rep stosb" a byte at a
+# time, and kernels copy and clear with them wherever the CPU says that they are fast: without
+# those flags files are copied three to five times as fast (docs/performance.md). No QEMU
+# takes a flag that it does not know.
+emulated_cpu() {
+  local cpu=max flag known
+  known=" $(qemu-system-x86_64 -cpu help | tr '\n' ' ') "
+  for flag in erms fsrm fzrm fsrs fsrc; do
+    [[ $known != *" $flag "* ]] || cpu+=,-$flag
+  done
+  printf '%s\n' "${RDMAXFER_VM_CPU:-$cpu}"
+}
+
 # machine_command NAME DIR sets qemu to the command, with its console in
 # DIR/console. No network card but the one that joins two machines: what is
 # inside can't disturb anything, and boots faster.
@@ -105,16 +118,12 @@ machine_command() {
     qemu-system-x86_64 -nodefaults -display none -no-reboot -monitor none
     -smp "$cpus" -m "$qemu_memory"
   )
-  # Emulated, "rep movsb" goes a byte at a time, and kernels copy with it wherever
-  # the CPU says that it is fast: without these two flags files are copied three
-  # to five times as fast (docs/performance.md).
-  local emulated=${RDMAXFER_VM_CPU:-max,-erms,-fsrm}
   if [[ $accel == kvm ]]; then
     qemu+=(-accel kvm -cpu host)
   elif ((deterministic)); then
-    qemu+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -seed 1 -cpu "$emulated")
+    qemu+=(-accel "tcg,thread=single" -icount "shift=0,sleep=off" -seed 1 -cpu "$(emulated_cpu)")
   else
-    qemu+=(-accel "tcg,thread=multi" -cpu "$emulated")
+    qemu+=(-accel "tcg,thread=multi" -cpu "$(emulated_cpu)")
   fi
   qemu+=(
     -kernel "$(kernel_image)" -initrd "$initramfs" -append "$append"
