@@ -419,3 +419,27 @@ func hidden(t *testing.T, dir string) (names []string) {
 	}
 	return names
 }
+
+// TestUnsyncedFileThatCannotBeClosed does not land: its file system has lost what was written.
+func TestUnsyncedFileThatCannotBeClosed(t *testing.T) {
+	for _, mode := range []uint32{0o600, 0o200} { // what can be opened again is closed before
+		d, dir := into(t, OverwriteNever)
+		d.NoSync = true
+		s := stage(t, d)
+		e := wire.Entry{Path: "f", Size: 5, Mode: mode}
+		l := create(t, s, e)
+		p := l.(*part)
+		if _, err := p.WriteAt([]byte("hello"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.open(); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.finish(); err != nil {
+			t.Fatal(err)
+		}
+		p.file.Close()
+		wantCode(t, commitOne(t, s, l), CodeLocalIO, "closing")
+		wantFiles(t, dir, nil)
+	}
+}

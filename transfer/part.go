@@ -261,14 +261,17 @@ func (p *part) closed() bool {
 	return p.descriptor() == 0
 }
 
+// close may hear that what was written is lost, of a network's file system (close(2)).
 func (p *part) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closeFile()
+	if err := p.closeFile(); err != nil && p.bad == nil {
+		p.bad = p.failed("closing", err)
+	}
 }
 
 // closeFile is close, for who holds the lock.
-func (p *part) closeFile() {
+func (p *part) closeFile() (err error) {
 	if p.name == "" && p.descriptor() != 0 {
 		p.s.d.nameless.Add(-1)
 	}
@@ -277,12 +280,13 @@ func (p *part) closeFile() {
 		p.bare = 0
 	}
 	if p.file != nil {
-		p.file.Close()
+		err = p.file.Close()
 		p.file = nil
 	}
 	p.direct.close()
 	p.direct = nil
 	p.behind.close()
+	return err
 }
 
 // Verified leaves it to the next checkpoint to write down that a block has landed.
@@ -342,7 +346,7 @@ func (p *part) over() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done = true
-	p.closeFile()
+	_ = p.closeFile()
 }
 
 // Abort removes the part.

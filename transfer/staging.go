@@ -319,7 +319,7 @@ func (s *staging) callAll(parts []*part, errs []error, again bool) map[string]bo
 			p := parts[i]
 			if err != nil {
 				errs[i] = errorf(CodeLocalIO, "destination: %w", err)
-			} else {
+			} else if errs[i] = s.closeUnsynced(p); errs[i] == nil {
 				errs[i] = s.call(p, dir)
 			}
 			if errs[i] != nil {
@@ -337,6 +337,16 @@ func (s *staging) callAll(parts []*part, errs []error, again bool) map[string]bo
 		}
 	}
 	return dirs
+}
+
+// closeUnsynced closes a part that no sync tells of: some file systems say only then that they
+// could not keep it.
+func (s *staging) closeUnsynced(p *part) error {
+	if !s.d.NoSync || p.name == "" {
+		return nil
+	}
+	p.close()
+	return p.lost()
 }
 
 // each runs one operation for the parts that have not failed.
