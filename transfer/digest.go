@@ -1,6 +1,11 @@
 package transfer
 
-import "github.com/rdmaxfer/rdmaxfer/transfer/digest"
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
+)
 
 // Digest is a file's, or of an extent of it: see [digest.Sum].
 type Digest = digest.Sum
@@ -16,3 +21,24 @@ const (
 	VerifyCRC32C = "crc32c"
 	VerifyNone   = "none"
 )
+
+// hashing takes digests beside the moving of the data, on several cores, and counts how long.
+type hashing struct{ took atomic.Int64 } // ns
+
+func (h *hashing) extent(kind digest.Kind, p []byte, off int64) digest.Node {
+	if kind != digest.None {
+		defer h.count(time.Now())
+	}
+	return kind.Extent(p, off)
+}
+
+func (h *hashing) whole(kind digest.Kind, p []byte) Digest {
+	if kind != digest.None {
+		defer h.count(time.Now())
+	}
+	return kind.Whole(p)
+}
+
+func (h *hashing) count(began time.Time) { h.took.Add(int64(time.Since(began))) }
+
+func (h *hashing) time() time.Duration { return time.Duration(h.took.Load()) }

@@ -106,7 +106,7 @@ func (p *pull) land(e Extent, b []byte) error {
 	}
 	var node *digest.Node
 	if p.verify != digest.None {
-		n := p.verify.Extent(b, e.Off)
+		n := p.hashing.extent(p.verify, b, e.Off)
 		node = &n
 	}
 	if _, err := l.WriteAt(b, e.Off); err != nil {

@@ -93,7 +93,7 @@ func (p *pull) landTogether(s share) (ready []commit, failed map[*inbound]error)
 	for _, m := range s.members {
 		if f := p.file(m.file); f != nil {
 			x := small{entry: &f.entry, bytes: b[:m.size]}
-			list = append(list, arriving{x, f, p.verify.Whole(x.bytes)})
+			list = append(list, arriving{x, f, p.hashing.whole(p.verify, x.bytes)})
 		}
 		b = b[m.size:]
 	}

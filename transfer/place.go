@@ -90,7 +90,7 @@ func (p *pull) placed(e Extent, b []byte) error {
 			p.fail(e.File, l.failed("reading what landed of", err), true)
 			return nil
 		}
-		n := p.verify.Extent(b, e.Off)
+		n := p.hashing.extent(p.verify, b, e.Off)
 		node = &n
 	}
 	if l != nil {

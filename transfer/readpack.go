@@ -137,7 +137,7 @@ func (s *Source) sentPack(r wire.Request, p []byte) {
 	for _, f := range files {
 		m.Files = append(m.Files, f.entry.File)
 		if s.verify != digest.None {
-			d := s.verify.Whole(p[:f.entry.Size])
+			d := s.hashing.whole(s.verify, p[:f.entry.Size])
 			m.Digests = append(m.Digests, d[:]...)
 		}
 		p = p[f.entry.Size:]

@@ -54,6 +54,7 @@ type pull struct {
 	hello   *wire.Hello
 	session [16]byte
 	verify  digest.Kind
+	hashing hashing
 	sched   *scheduler
 	ctx     context.Context // of the transfer; its cause is why it ended early
 	cancel  context.CancelCauseFunc
@@ -133,6 +134,7 @@ func (r *Receiver) Receive(ctx context.Context, s *Session) (*Result, error) {
 	p.abandon()
 	if p.dest != nil {
 		p.result.Storage = p.dest.Storage()
+		p.result.Hashing = p.hashing.time()
 		if cerr := p.dest.Close(err != nil || p.failures.passing); cerr != nil && err == nil {
 			err = cerr
 		}

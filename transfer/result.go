@@ -52,7 +52,8 @@ type Result struct {
 	Plan      Plan         // the last
 	Lanes     []LaneResult // that bytes landed over, in the order in which they came up
 	Verify    string
-	Storage   Storage // what this end did
+	Hashing   time.Duration // that digests took beside the moving, all cores together
+	Storage   Storage       // what this end did
 	// Measured is how many loads were measured, where the session was for that.
 	Measured int
 }

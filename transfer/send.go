@@ -143,7 +143,7 @@ func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ 
 	<-gone // it starts lanes
 	p.lanes.Wait()
 	p.guide.end()
-	p.result.Storage = p.Source.Storage()
+	p.result.Storage, p.result.Hashing = p.Source.Storage(), p.Source.hashing.time()
 	if err != nil {
 		return &p.result, err
 	}

@@ -37,6 +37,7 @@ type entriesServed struct {
 	served     atomic.Int64 // bytes handed to lanes, sent again ones too
 	limit      *limit.Limiter
 	store      storage
+	hashing    hashing
 	// What the engine hears. failed: a file is given up. digests: of extents that
 	// have left. vouched: packed files were read whole and have not changed.
 	failed  func(file uint32, err error)
@@ -296,7 +297,7 @@ func (s *Source) Sent(r wire.Request, p []byte) {
 	if f == nil || err != nil {
 		return
 	}
-	node := s.verify.Extent(p, r.Offset)
+	node := s.hashing.extent(s.verify, p, r.Offset)
 	if have := f.hashed(int(r.Offset/s.extentSize), node.Sum, s.prompt); have != nil {
 		s.digests(r.File, have)
 		f.told(have)

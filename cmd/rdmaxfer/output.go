@@ -180,7 +180,7 @@ func (o *output) summarise(r *transfer.Result, err error) {
 		"files":     r.Files, "failed": r.Failed, "bytes": r.Bytes, "resumed_bytes": r.Resumed, "seconds": seconds, "bytes_per_second": rate,
 		"transport": r.Plan.Transport, "detail": r.Plan.Detail, "lanes": r.Plan.Lanes, "reason": r.Plan.Reason,
 		"dry_run": r.DryRun,
-		"verify":  r.Verify, "ok": err == nil, "code": exitCode(err),
+		"verify":  r.Verify, "digest_seconds": r.Hashing.Seconds(), "ok": err == nil, "code": exitCode(err),
 	}
 	if s := r.Storage; s.Asked != "" {
 		fields["direct"], fields["direct_bytes"], fields["cached_bytes"], fields["direct_refused"] = s.Asked, s.Direct, s.Cached, s.Refused
@@ -208,6 +208,9 @@ func summaryLine(role string, r *transfer.Result, seconds, rate float64) string 
 	verified := r.Verify + " verified"
 	if r.Verify == transfer.VerifyNone {
 		verified = "not verified"
+	}
+	if r.Hashing >= 50*time.Millisecond { // beside the moving
+		verified += fmt.Sprintf(" (%.1f s of hashing)", r.Hashing.Seconds())
 	}
 	files := "files"
 	if r.Files == 1 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -93,5 +94,28 @@ func TestStorageFlagsThatMakeNoSense(t *testing.T) {
 	tt.receiver.want(transfer.CodeUsage, "--verify none")
 	if got := tt.landed(); len(got) > 0 {
 		t.Errorf("landed: %v", got)
+	}
+}
+
+// TestDigestsAreReported: what they took, at both ends.
+func TestDigestsAreReported(t *testing.T) {
+	for _, verify := range []string{"blake3", "xxh3", "none"} {
+		tt := newTransfer(t)
+		r := tt.recv()
+		s := tt.send("--transport", "tcp", "--verify", verify, tt.file("large", 3*mib), tt.file("small", 5000))
+		for _, p := range []*proc{s, r} {
+			if took := p.want(transfer.CodeOK)["digest_seconds"].(float64); took > 0 != (verify != "none") {
+				t.Errorf("%s, %s: %g s", p.name, verify, took)
+			}
+		}
+	}
+}
+
+func TestSummarySaysWhatHashingTook(t *testing.T) {
+	for took, want := range map[time.Duration]string{0: "blake3 verified", 1230 * time.Millisecond: "blake3 verified (1.2 s of hashing)"} {
+		line := summaryLine("send", &transfer.Result{Files: 1, Verify: transfer.VerifyBLAKE3, Hashing: took}, 1, 1)
+		if !strings.HasSuffix(line, " · "+want) {
+			t.Errorf("%s: %s", took, line)
+		}
 	}
 }
