@@ -12,9 +12,9 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// autoLanes is how many lanes there are at the most when nobody said how many: what each path
+// AutoLanes is how many lanes a transport has at the most when nobody said how many: what each path
 // is worth, up to this.
-const autoLanes = 8
+const AutoLanes = 8
 
 // When lanes are missing they are opened again at growing intervals, from firstRetry
 // to lastRetry; a lane that lived for steady starts that anew. Where RDMA is required
@@ -43,7 +43,7 @@ const (
 
 func maxAlive(lanes int) int {
 	if lanes == 0 {
-		lanes = autoLanes
+		lanes = AutoLanes
 	}
 	return 2*lanes + 4
 }
@@ -155,7 +155,7 @@ func (k *keeper) choose(scout Scout) error {
 	if wantRDMA {
 		// Who has nothing else waits for a host that is only slow.
 		for tries := 3; ; tries-- {
-			if k.rdma, err = k.group(k.l.p.RDMA, scout, autoLanes); err == nil {
+			if k.rdma, err = k.group(k.l.p.RDMA, scout, AutoLanes); err == nil {
 				k.may = true
 				return nil
 			}
@@ -191,9 +191,9 @@ func (k *keeper) group(t PullTransport, scout Scout, most int) (*group, error) {
 // newGroup is a transport's, without paths yet. The work of a lane over RDMA is one CPU's, so
 // more of them than CPUs are not tried.
 func (k *keeper) newGroup(t PullTransport, most int) *group {
-	g := &group{PullTransport: t, most: most, more: autoLanes, asked: int(k.l.p.hello.Lanes)}
+	g := &group{PullTransport: t, most: most, more: AutoLanes, asked: int(k.l.p.hello.Lanes)}
 	if t.Name() == TransportRDMA {
-		g.more = min(autoLanes, cmp.Or(k.l.p.cpus, runtime.NumCPU()))
+		g.more = min(AutoLanes, cmp.Or(k.l.p.cpus, runtime.NumCPU()))
 	}
 	return g
 }

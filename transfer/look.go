@@ -44,7 +44,7 @@ func (k *keeper) afterLooking(f *sighting) error {
 		return k.sawNothing(f.err)
 	}
 	if k.rdma == nil {
-		k.rdma = k.newGroup(k.l.p.RDMA, autoLanes)
+		k.rdma = k.newGroup(k.l.p.RDMA, AutoLanes)
 	}
 	k.rdma.update(f.names)
 	if k.rdma.missing() > 0 {

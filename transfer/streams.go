@@ -10,7 +10,7 @@ import (
 // since a lane must first get up to speed, what lands is measured, until streamsLeast
 // extents have landed at the least; then there are streamsMore times as many lanes, which have
 // streamsSettle, or four times what an extent takes, to get up to speed. They stay where
-// they land streamsLead times as much, and are multiplied again, up to autoLanes; else the new ones
+// they land streamsLead times as much, and are multiplied again, up to AutoLanes; else the new ones
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
 // spare; where each lane is held up by those, or by its CPU, more move more. Over RDMA it is the
 // CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.

@@ -214,13 +214,13 @@ func TestStreamsLook(t *testing.T) {
 	} {
 		var s streams
 		now, lanes, landed := time.Unix(1, 0), 1, 0.0
-		if want, again := s.look(now, 1, autoLanes, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
+		if want, again := s.look(now, 1, AutoLanes, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
 			t.Errorf("%s: %d lanes, again in %v, before anything has come", name, want, again)
 		}
 		for i, l := range looks {
 			now = now.Add(l.after)
 			landed += l.rate * l.after.Seconds()
-			want, again := s.look(now, lanes, autoLanes, int64(landed), int64(landed)*mib, second)
+			want, again := s.look(now, lanes, AutoLanes, int64(landed), int64(landed)*mib, second)
 			if want != l.want || again != l.again {
 				t.Errorf("%s, %d: %d lanes, again in %v; want %+v", name, i, want, again, l)
 			}

@@ -5,10 +5,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
 func TestBudgetGivesLessWhenItIsShort(t *testing.T) {
@@ -61,6 +64,19 @@ func TestWindowsLeaveRoomForLanes(t *testing.T) {
 	var none *Budget
 	if got := none.takeWindows(9); got != windowSize {
 		t.Errorf("%d", got)
+	}
+}
+
+// TestLanesThatAreTriedHaveWindows: the first takes no more than its share of what there may be.
+func TestLanesThatAreTriedHaveWindows(t *testing.T) {
+	tried := min(transfer.AutoLanes, runtime.NumCPU())
+	for _, c := range []struct{ asked, worth, want int }{
+		{0, 0, tried}, {0, 1, tried}, {0, 64, 64}, {1, 64, 1}, {16, 1, 16},
+	} {
+		tr := &Transport{asked: c.asked}
+		if tr.worth = c.worth; tr.lanes() != c.want {
+			t.Errorf("asked for %d, ports worth %d: %d lanes, want %d", c.asked, c.worth, tr.lanes(), c.want)
+		}
 	}
 }
 

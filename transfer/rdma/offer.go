@@ -3,9 +3,11 @@ package rdma
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -28,14 +30,15 @@ func (t *Transport) Offer(hello *wire.Hello) {
 	hello.RDMA = t.Reoffer()
 }
 
-// lanes is how many there may be: unless the user says how many, what each port is worth.
+// lanes is how many there may be: unless the user says how many, what each port is worth, or
+// as many as may be tried, which is for the receiver's CPUs to say; this host's are as good a guess.
 func (t *Transport) lanes() int {
 	if t.asked > 0 {
 		return t.asked
 	}
 	t.offerMu.Lock()
 	defer t.offerMu.Unlock()
-	return max(1, t.worth)
+	return max(t.worth, min(transfer.AutoLanes, runtime.NumCPU()))
 }
 
 // Reoffer looks again. What was offered before keeps its number.
