@@ -17,9 +17,9 @@ import (
 
 // Owners, extended attributes and access control lists: what is sent by option.
 
-// attributes adds to an entry what the user wants kept of it. dir is a directory that is open;
-// nil for anything else.
-func (w *walker) attributes(f *found, l *looks, dir *os.File) (err error) {
+// attributes adds to an entry what the user wants kept of it: of a root, which may be a link
+// to it. dir is a directory that is open; nil for anything else.
+func (w *walker) attributes(f *found, l *looks, root bool, dir *os.File) (err error) {
 	switch f.entry.Kind {
 	case wire.File, wire.Dir:
 	default:
@@ -29,7 +29,7 @@ func (w *walker) attributes(f *found, l *looks, dir *os.File) (err error) {
 		f.entry.Owner = &wire.Owner{UID: l.uid, GID: l.gid, User: w.who.user(l.uid), Group: w.who.group(l.gid)}
 	}
 	if w.opt.XAttrs || w.opt.ACLs {
-		f.entry.Attrs, err = readAttrs(f.path, dir, w.wants)
+		f.entry.Attrs, err = readAttrs(f.path, root, dir, w.wants)
 	}
 	return err
 }
@@ -42,14 +42,18 @@ func (w *walker) wants(attr string) bool {
 }
 
 // readAttrs gives those of a file's extended attributes that wants answers true for
-// (listxattr(2), getxattr(2)): of open, or, if that is nil, of what has the path. A file
-// system that has none is as good as a file that has none.
-func readAttrs(path string, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
+// (listxattr(2), getxattr(2)): of open, or, if that is nil, of what has the path, or is where a
+// link of that path leads. A file system that has none is as good as a file that has none.
+func readAttrs(path string, follow bool, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
 	fail := func(op string, err error) error {
 		return errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: op, Path: path, Err: err})
 	}
 	listxattr := func(b []byte) (int, error) { return unix.Llistxattr(path, b) }
 	getxattr := func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) }
+	if follow {
+		listxattr = func(b []byte) (int, error) { return unix.Listxattr(path, b) }
+		getxattr = func(name string, b []byte) (int, error) { return unix.Getxattr(path, name, b) }
+	}
 	if open != nil {
 		fd := int(open.Fd())
 		listxattr = func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }

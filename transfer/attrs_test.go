@@ -86,7 +86,7 @@ func TestAttributes(t *testing.T) {
 					if got := st.Mode & 0o777; got != 0o770 {
 						t.Errorf("%s has mode %o", path, got)
 					}
-					attrs, err := readAttrs(path, nil, func(string) bool { return true })
+					attrs, err := readAttrs(path, false, nil, func(string) bool { return true })
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -193,11 +193,33 @@ func TestAttributesAreRead(t *testing.T) {
 	if err := unix.Setxattr(path, "user.a", []byte(strings.Repeat("x", 2000)), 0); err != nil {
 		t.Fatal(err)
 	}
-	attrs, err := readAttrs(path, nil, func(string) bool { return true })
+	attrs, err := readAttrs(path, false, nil, func(string) bool { return true })
 	if err != nil || len(attrs) != 1 || len(attrs[0].Value) != 2000 {
 		t.Errorf("%v, %v", attrs, err)
 	}
-	if _, err := readAttrs(path+"-", nil, func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
+	if _, err := readAttrs(path+"-", false, nil, func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestAttributesOfARootThatIsALink are those of what is sent.
+func TestAttributesOfARootThatIsALink(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "f"), "x")
+	for _, err := range []error{
+		unix.Setxattr(filepath.Join(dir, "f"), "user.a", []byte("1"), 0),
+		os.Symlink("f", filepath.Join(dir, "link")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	src, err := OpenSource([]string{filepath.Join(dir, "link")}, SourceOptions{XAttrs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if e, err := src.Next(); err != nil || len(e.Attrs) != 1 || e.Attrs[0].Name != "user.a" {
+		t.Errorf("%+v, %v", e, err)
 	}
 }

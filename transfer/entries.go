@@ -51,6 +51,18 @@ func newManifest() manifest {
 	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint32]Code), granted: most, most: most}
 }
 
+// grant says how many entries may come, of which so many are under way, and whether the sender is
+// to hear of it. The directories around the next entry hold nothing open and don't count: a deep
+// tree would wait for itself.
+func (m *manifest) grant(open int) (entries uint32, news bool) {
+	room := int64(m.entries) + int64(m.most) - int64(open-min(open, len(m.dirs)))
+	if m.ended || room-int64(m.granted) < int64(m.most/4) {
+		return 0, false
+	}
+	m.granted = uint32(room)
+	return m.granted, true
+}
+
 // admit checks an entry's place in the manifest and gives the directory that it is in.
 func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
 	switch {
@@ -330,11 +342,7 @@ func (p *pull) settled(f *inbound) {
 	delete(p.files, f.entry.File)
 	p.open--
 	names := f.names
-	room := p.manifest.entries + p.manifest.most - uint32(p.open)
-	more := !p.manifest.ended && room-p.manifest.granted >= p.manifest.most/4
-	if more {
-		p.manifest.granted = room
-	}
+	room, more := p.manifest.grant(p.open)
 	p.checkDone()
 	p.mu.Unlock()
 	for _, name := range names {

@@ -42,7 +42,6 @@ const glanceAge = 100 * time.Millisecond
 func (d *walkDir) look() {
 	list := newList()
 	defer freeList(list)
-	d.ahead, d.looked = d.ahead[:0], time.Now()
 	dir := int(d.file.Fd())
 	names := d.batch[:min(len(d.batch), atOnce)]
 	chains, stats := make([]calls.Chain, len(names)), make([]*unix.Statx_t, len(names))
@@ -51,6 +50,7 @@ func (d *walkDir) look() {
 		stats[i] = chains[i].StatIn(name, unix.STATX_BASIC_STATS)
 	}
 	list.Make()
+	d.looked = time.Now()
 	for i := range names {
 		var g glance
 		if _, err := chains[i].Made(); err == nil {
@@ -62,11 +62,12 @@ func (d *walkDir) look() {
 
 // next gives the next name of the batch, and looks at it.
 func (d *walkDir) next() (name string, l looks, err error) {
-	if len(d.ahead) == 0 || time.Since(d.looked) > glanceAge {
+	if len(d.ahead) == 0 {
 		d.look()
 	}
 	name, l = d.batch[0], d.ahead[0].looks
-	if !d.ahead[0].seen { // its file system, or a sandbox, may know the other call alone
+	// A file system, or a sandbox, may know this call alone.
+	if !d.ahead[0].seen || time.Since(d.looked) > glanceAge {
 		var st unix.Stat_t
 		err = unix.Fstatat(int(d.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		l = looksOf(&st)

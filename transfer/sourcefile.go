@@ -246,14 +246,21 @@ func (s *Source) vouch(f *sourceFile) (map[int]Digest, bool) {
 	return have, true
 }
 
-// stillThere compares the file with what the manifest says of it.
+// stillThere compares the file with what the manifest says of it. One that nobody has opened,
+// for nothing is in it, does not stay open: there may be many.
 func (f *sourceFile) stillThere() error {
 	if f.entry.Kind != wire.File {
 		return nil
 	}
-	file, err := f.open()
-	if err != nil {
-		return err
+	f.mu.Lock()
+	file := f.file
+	f.mu.Unlock()
+	if file == nil {
+		var err error
+		if file, err = openSource(f.path); err != nil {
+			return err
+		}
+		defer file.Close()
 	}
 	return f.compare(file)
 }

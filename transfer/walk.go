@@ -240,7 +240,7 @@ func (w *walker) found(at place, rel string, l *looks) *found {
 	f.stamp, f.linked = l.stamp, l.links > 1
 	f.entry.Mode, f.entry.MTimeNS = l.mode&0o777, l.mtime.Nano()
 	if f.err == nil && f.skip == "" {
-		f.err = cmp.Or(w.attributes(f, l, dir), sendable(at.path, f.entry.Check()))
+		f.err = cmp.Or(w.attributes(f, l, at.in == nil, dir), sendable(at.path, f.entry.Check()))
 	}
 	switch {
 	case f.err != nil && dir != nil: // what is in it would have no place to land
@@ -277,10 +277,8 @@ func (w *walker) regular(f *found, at place, l *looks) {
 
 func (w *walker) open(f *found, at place, l *looks) {
 	file, err := at.openAs(unix.S_IFREG, l)
-	if err != nil {
-		if w.probe { // else who reads it will say why
-			f.err = err
-		}
+	if err != nil { // of what looks empty nobody would read what is in it
+		f.err = err
 		return
 	}
 	if !l.empty() {

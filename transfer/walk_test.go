@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -42,7 +43,8 @@ func TestGlanceGrowsOld(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "first"), "x")
 		write(t, filepath.Join(dir, "log"), "one line")
-		src := walkOf(t, dir, "first", "log")
+		write(t, filepath.Join(dir, "last"), "")
+		src := walkOf(t, dir, "first", "log", "last")
 		time.Sleep(time.Hour) // the first is large
 		write(t, filepath.Join(dir, "log"), "one line, two lines")
 		f, err := src.walk.next()
@@ -52,7 +54,84 @@ func TestGlanceGrowsOld(t *testing.T) {
 		if err := src.add(f, nil).stillThere(); err != nil {
 			t.Error(err)
 		}
+		// Where looks take long, each name is looked at once more, and not all of them for each.
+		if left := len(src.walk.stack[0].ahead); left != 1 {
+			t.Errorf("%d glances are left of the first look, want 1", left)
+		}
 	})
+}
+
+// TestEmptyFilesDoNotStayOpen: there may be thousands that wait for their receipts.
+func TestEmptyFilesDoNotStayOpen(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "first"), "")
+	src := walkOf(t, dir, "first", "x")
+	f := src.add(&found{path: filepath.Join(dir, "first"), stamp: stampOfPath(t, filepath.Join(dir, "first"))}, nil)
+	before := openFiles(t)
+	if err := f.stillThere(); err != nil {
+		t.Error(err)
+	}
+	if after := openFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func stampOfPath(t *testing.T, path string) stamp {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return stampOf(&st)
+}
+
+// TestDeepTree of more directories than entries may be under way at the receiver.
+func TestDeepTree(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few := limit
+	few.Cur = 128 // of which a quarter may be under way
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	synctest.Test(t, func(t *testing.T) {
+		root := filepath.Join(t.TempDir(), "tree")
+		deep := filepath.Join(root, strings.Repeat("d/", 50))
+		if err := os.MkdirAll(deep, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(deep, "f"), "deep")
+		write(t, filepath.Join(root, "g"), "shallow")
+		e := newEngine(t, nil)
+		var err error
+		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s, r := e.run(t, t.Context(), t.Context())
+		for _, end := range []*end{s, r} {
+			if end.err != nil || end.Files != 2 {
+				t.Errorf("%d files, %v", end.Files, end.err)
+			}
+		}
+	})
+}
+
+// TestGrantsNeverShrink though directories are left that have not settled.
+func TestGrantsNeverShrink(t *testing.T) {
+	m := newManifest()
+	m.most, m.granted = 64, 64
+	m.entries = 64
+	m.dirs = make([]*inboundDir, 60)
+	granted, news := m.grant(64) // 60 directories, one in the other, and four files
+	if !news || granted != 124 {
+		t.Errorf("%d may come (%t), want 124", granted, news)
+	}
+	m.dirs = nil
+	if granted, news := m.grant(60); news {
+		t.Errorf("and then %d", granted)
+	}
 }
 
 // TestSourcesThatAreSwapped between a look at them and their turn: nothing is sent that lies
@@ -91,9 +170,6 @@ func TestSourcesThatAreSwapped(t *testing.T) {
 		f, err := src.walk.next()
 		if err != nil {
 			t.Fatal(err)
-		}
-		if f.err == nil && f.entry.Kind == wire.File && f.entry.Size == 0 {
-			f.err = src.add(f, nil).stillThere() // as who vouches for it finds out
 		}
 		if f.err == nil {
 			t.Errorf("%s: %+v", name, f)
