@@ -15,7 +15,7 @@ import (
 // manifest, however long it is.
 const entriesOpen = 8192
 
-// mostOpen is how many entries a receiver lets be under way: a file of each may be open, and
+// mostOpen is how many entries an end lets be under way: a file of each may be open, and
 // they are to leave room for what else this process has open.
 func mostOpen() uint32 {
 	var limit unix.Rlimit

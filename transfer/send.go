@@ -55,6 +55,7 @@ type push struct {
 	udp     ServeTransport // to measure with; nil: such lanes are refused
 	opened  int            // lanes; what the receiver may ask for is bounded. converse's alone
 	granted chan uint32    // how many entries may be sent
+	pumps   chan struct{}  // streams of files that are being read
 
 	mu      sync.Mutex
 	settled int           // entries with a receipt, or failed
@@ -100,6 +101,7 @@ func (s *Sender) over(ctx context.Context, session *Session, client *Client) (_ 
 		ctx:     ctx,
 		cancel:  cancel,
 		granted: make(chan uint32, 1),
+		pumps:   make(chan struct{}, maxPumps),
 		lane:    make(map[uint32]LaneResult),
 		servers: make(map[uint32]Server),
 		serving: make(map[uint32]context.CancelFunc),
@@ -279,13 +281,14 @@ func (p *push) list() error {
 			p.leaveOut(found)
 			continue
 		}
-		for n >= allowed {
+		for n >= allowed || p.Source.crowded() {
 			if err := p.s.Flush(); err != nil {
 				return err
 			}
 			select {
 			case more := <-p.granted:
 				allowed = max(allowed, more)
+			case <-p.Source.eased:
 			case <-p.ctx.Done():
 				return context.Cause(p.ctx)
 			}
@@ -337,8 +340,20 @@ func (p *push) entry(found *found) error {
 	return nil
 }
 
+// maxPumps is how many of a walk's files that are streams are read at a time: each takes an
+// extent's memory meanwhile.
+const maxPumps = 8
+
 // pump reads a stream ahead of the receiver's requests.
 func (p *push) pump(f *sourceFile) {
+	if f.path != StdinPath {
+		select {
+		case p.pumps <- struct{}{}:
+			defer func() { <-p.pumps }()
+		case <-p.ctx.Done():
+			return
+		}
+	}
 	var told int64
 	err := f.stream.pump(func(size int64, end bool) error {
 		if p.Progress != nil {

@@ -48,6 +48,9 @@ type entriesServed struct {
 	files map[uint32]*sourceFile
 	next  uint32 // number of the next entry
 	over  bool
+	most  int           // of files that may be open, which may be all that are under way
+	open  int           // entries under way that may have one
+	eased chan struct{} // there are fewer
 }
 
 // OpenSource looks at every path, and says what can't be sent. What is in a
@@ -71,6 +74,8 @@ func newSource(walk *walker) *Source {
 		digests:    func(uint32, map[int]Digest) {},
 		vouched:    func(*wire.Vouch) {},
 		files:      make(map[uint32]*sourceFile),
+		most:       int(mostOpen()),
+		eased:      make(chan struct{}, 1),
 	}, context.Background()}
 }
 
@@ -86,6 +91,9 @@ func (s *Source) add(found *found, stream *stream) *sourceFile {
 		found.inode.file = f.entry.File
 	}
 	s.files[f.entry.File] = f
+	if f.opens() {
+		s.open++
+	}
 	if s.over {
 		f.err = errOver
 	}
@@ -166,11 +174,25 @@ func (s *Source) settle(n uint32) *sourceFile {
 	s.mu.Lock()
 	f := s.files[n]
 	delete(s.files, n)
+	if f != nil && f.opens() {
+		s.open--
+	}
 	s.mu.Unlock()
 	if f != nil {
 		f.release()
+		select {
+		case s.eased <- struct{}{}:
+		default:
+		}
 	}
 	return f
+}
+
+// crowded reports whether so many files are under way as this process may have open.
+func (s *Source) crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open >= s.most
 }
 
 // Close closes every file. Lanes that still serve find them failed.

@@ -432,3 +432,39 @@ func TestLeasedSource(t *testing.T) {
 		holder.Wait()
 	}
 }
+
+// TestFewFilesOpen: a sender that may have few files open lists no more than it can have open,
+// whatever the receiver lets come.
+func TestFewFilesOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := filepath.Join(t.TempDir(), "tree")
+		if err := os.Mkdir(root, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 60 {
+			write(t, filepath.Join(root, fmt.Sprint(i)), random(300*kib+i%4*kib))
+		}
+		e := newEngine(t, nil)
+		var err error
+		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		e.Source.most = 5
+		most := 0
+		e.Source.walk.opt.Skip = func(string, bool) bool { // asked for each name
+			e.Source.mu.Lock()
+			defer e.Source.mu.Unlock()
+			most = max(most, e.Source.open)
+			return false
+		}
+		s, r := e.run(t, t.Context(), t.Context())
+		for _, end := range []*end{s, r} {
+			if end.err != nil || end.Files != 60 {
+				t.Errorf("%d files, %v", end.Files, end.err)
+			}
+		}
+		if most != 5 || e.Source.open != 0 {
+			t.Errorf("%d were under way, want 5, and %d are in the end", most, e.Source.open)
+		}
+	})
+}

@@ -39,6 +39,12 @@ func newSourceFile(found *found, store *storage) *sourceFile {
 	return f
 }
 
+// opens reports whether the entry may have a file open while it is under way: small ones are read
+// at one go.
+func (f *sourceFile) opens() bool {
+	return f.entry.Kind == wire.File && f.entry.Size > maxPacked || f.entry.Kind == wire.Stream
+}
+
 // release closes what is open.
 func (f *sourceFile) release() {
 	f.giveUp()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -64,8 +65,16 @@ func (s *stream) pump(tell func(size int64, end bool) error) error {
 		}
 		n, err := io.ReadFull(s.in, buf)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
+		switch {
+		case err != nil && !end:
 			return errorf(CodeLocalIO, "reading the stream at %d: %w", s.size(), err)
+		case end:
+			if s.in != io.ReadCloser(os.Stdin) { // whose number something else would get
+				s.in.Close()
+			}
+			if n < len(buf)/2 { // thousands of files of /proc may wait for their receipts
+				buf = slices.Clone(buf[:n])
+			}
 		}
 		if err := tell(s.keep(buf[:n]), end); err != nil || end {
 			return err
@@ -135,7 +144,7 @@ func (s *stream) hold(off int64) (b []byte, release func()) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if k.held--; k.held == 0 && k.freed {
-			s.free = append(s.free, k.b[:s.extent])
+			s.recycle(k)
 		}
 	}
 }
@@ -153,11 +162,18 @@ func (s *stream) forget(below int) error {
 		}
 		delete(s.kept, n)
 		if k.freed = true; k.held == 0 {
-			s.free = append(s.free, k.b[:s.extent])
+			s.recycle(k)
 		}
 	}
 	s.room.Broadcast()
 	return nil
+}
+
+// recycle takes an extent's room, for who holds the lock.
+func (s *stream) recycle(k *kept) {
+	if cap(k.b) >= s.extent {
+		s.free = append(s.free, k.b[:s.extent])
+	}
 }
 
 // close ends pump; a read that hangs ends with its file.

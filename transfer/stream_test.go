@@ -57,3 +57,28 @@ func TestHeldExtentStays(t *testing.T) {
 		t.Errorf("%d are free, %v", len(s.free), err)
 	}
 }
+
+// closer notes that it was closed.
+type closer struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closer) Close() error { c.closed = true; return nil }
+
+// TestShortStreamTakesLittle once it was read: thousands of them may wait for their receipts.
+func TestShortStreamTakesLittle(t *testing.T) {
+	in := &closer{Reader: strings.NewReader("hello")}
+	s := newStream(in, mib)
+	if err := s.pump(func(int64, bool) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	b, release := s.hold(0)
+	if string(b) != "hello" || cap(b) > 4*kib || !in.closed {
+		t.Errorf("%q, of room for %d; closed: %t", b, cap(b), in.closed)
+	}
+	release()
+	if err := s.forget(1); err != nil || len(s.free) > 0 {
+		t.Errorf("%v; %d extents to be used again", err, len(s.free))
+	}
+}
