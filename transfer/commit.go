@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -227,7 +228,7 @@ func (p *pull) report(f *inbound, err error, tellSender bool) {
 		}
 	}
 	p.mu.Lock()
-	p.manifest.lost[f.entry.File] = CodeOf(err)
+	p.manifest.lost[maphash.String(p.manifest.seed, f.entry.Path)] = CodeOf(err)
 	p.failures.add(err, 1)
 	p.mu.Unlock()
 	r := FileResult{Path: f.entry.Path, Size: f.entry.Size, Err: err}

@@ -83,23 +83,17 @@ const stagingPrefix = ".rdmaxfer-"
 // by a transfer that was interrupted, or is in use: the lock tells.
 func (d *Directory) Begin(id [16]byte) (Destination, error) {
 	name := stagingPrefix + hex.EncodeToString(id[:])
-	err := d.root.Mkdir(name, 0o700)
-	mine := err == nil
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, errorf(CodeLocalIO, "destination: %w", err)
 	}
 	s, err := d.claim(name)
-	if err == nil {
-		if s.ledger, err = ledger.Open(d.root, ledger.Name(id), id); err != nil {
-			s.release()
-			err = ledgerError("ledger", err)
-		}
-	}
 	if err != nil {
-		if mine {
-			_ = d.root.Remove(name)
-		}
-		return nil, err
+		return nil, err // an empty directory may stay: somebody else may have it by now
+	}
+	if s.ledger, err = ledger.Open(d.root, ledger.Name(id), id); err != nil {
+		_ = d.root.Remove(name) // which fails if there is something in it; the lock is held
+		s.release()
+		return nil, ledgerError("ledger", err)
 	}
 	s.store.asked, s.store.keep = d.Direct, d.KeepCache
 	s.doubt.Store(!d.tells)

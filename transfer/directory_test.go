@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -402,6 +403,55 @@ func TestNoFileOfATreeReplacesAnother(t *testing.T) {
 				t.Errorf("left: %v", hidden(t, dir))
 			}
 		})
+	}
+}
+
+// TestNoFileReplacesOneOfAnEarlierTry of the same transfer, either.
+func TestNoFileReplacesOneOfAnEarlierTry(t *testing.T) {
+	d, _ := into(t, OverwriteAlways)
+	one := wire.Entry{Path: "f", Size: 5, Mode: 0o600, MTimeNS: 1e18}
+	s := stage(t, d)
+	if err := s.Commit([]Whole{{Landing: putWhole(t, s, one, "hello")}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	s = stage(t, d)
+	s.began = math.MaxInt64 // as where names are folded
+	if done, err := s.Check(&one); done == nil || err != nil {
+		t.Fatalf("%v, %v", done, err)
+	}
+	other := wire.Entry{Path: "f", Size: 6, Mode: 0o600, MTimeNS: 2e18} // by another name for the same
+	wantCode(t, s.Commit([]Whole{{Landing: putWhole(t, s, other, "others")}})[0], CodeExists, "has come since this transfer began")
+	s.begins()
+	if err := s.Commit([]Whole{{Landing: putWhole(t, s, other, "others")}})[0]; err != nil {
+		t.Errorf("the next batch: %v", err)
+	}
+	if err := s.Close(false); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCreateForgetsWhatWasFinished: its record would speak of the new part, where inodes are
+// used again.
+func TestCreateForgetsWhatWasFinished(t *testing.T) {
+	d, dir := into(t, OverwriteNever)
+	e := wire.Entry{Path: "f", Size: 5, Mode: 0o600, MTimeNS: 1e18}
+	s := stage(t, d)
+	if err := s.Commit([]Whole{{Landing: putWhole(t, s, e, "hello")}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "f")); err != nil {
+		t.Fatal(err)
+	}
+	l := create(t, s, e)
+	if _, known := s.ledger.Finished(partKey(&e)); known {
+		t.Error("the ledger says that it is finished")
+	}
+	l.Abort()
+	if err := s.Close(false); err != nil {
+		t.Error(err)
 	}
 }
 

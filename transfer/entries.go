@@ -40,7 +40,7 @@ type manifest struct {
 	entries uint32              // that have come
 	granted uint32              // that may come
 	most    uint32              // under way
-	lost    map[uint32]Code     // the entries that failed
+	lost    map[uint64]Code     // the entries that failed, by hashes of their paths
 	dirs    []*inboundDir       // that the next entry may be in, outermost first
 	ended   bool
 	paused  bool // until everything that came has settled
@@ -48,7 +48,7 @@ type manifest struct {
 
 func newManifest() manifest {
 	most := mostOpen()
-	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint32]Code), granted: most, most: most}
+	return manifest{seed: maphash.MakeSeed(), paths: make(map[uint64]struct{}), lost: make(map[uint64]Code), granted: most, most: most}
 }
 
 // grant says how many entries may come, of which so many are under way, and whether the sender is
@@ -96,7 +96,7 @@ func (m *manifest) admit(e *wire.Entry) (*inboundDir, error) {
 
 // lostFirst says that the file that an entry is another name of did not land, if so.
 func (m *manifest) lostFirst(e *wire.Entry) error {
-	code, lost := m.lost[e.First]
+	code, lost := m.lost[maphash.String(m.seed, e.Link)]
 	if !lost {
 		return nil
 	}

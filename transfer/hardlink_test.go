@@ -2,10 +2,13 @@ package transfer
 
 import (
 	"fmt"
+	"hash/maphash"
 	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // hardLinked makes a tree of a small file and a large one with three names each.
@@ -105,4 +108,15 @@ func TestHardLinkOfALostFileIsLost(t *testing.T) {
 			t.Errorf("large is %d files", n)
 		}
 	})
+}
+
+// TestHardLinkSaysWhichFileItIs by its path, whatever number a sender gives: what failed stands
+// there as it stood before.
+func TestHardLinkSaysWhichFileItIs(t *testing.T) {
+	m := newManifest()
+	m.lost[maphash.String(m.seed, "secret")] = CodeExists
+	wantCode(t, m.lostFirst(&wire.Entry{File: 3, Path: "y", Kind: wire.HardLink, Link: "secret", First: 2}), CodeExists, "did not land")
+	if err := m.lostFirst(&wire.Entry{File: 3, Path: "y", Kind: wire.HardLink, Link: "x", First: 2}); err != nil {
+		t.Error(err)
+	}
 }

@@ -45,8 +45,11 @@ const partSuffix = ".part"
 // goes: its owner and bits may be its file's already, which forbid to open it. The directory
 // is the program's own.
 func (s *staging) Create(e *wire.Entry) (Landing, error) {
-	if _, ok := s.ledger.Part(partKey(e)); ok { // what it knows of this file ends here
-		s.ledger.AppendForget(partKey(e))
+	key := partKey(e)
+	_, begun := s.ledger.Part(key)
+	_, done := s.ledger.Finished(key)
+	if begun || done { // what it knows of this file ends here
+		s.ledger.AppendForget(key)
 		if err := s.syncLedger(); err != nil {
 			return nil, err
 		}
@@ -96,8 +99,14 @@ func (s *staging) fits(e *wire.Entry, taken int64) error {
 		free += old.Blocks * 512
 	}
 	if st.Blocks > 0 && free < e.Size {
-		return errorf(CodeLocalIO, "%s needs %d bytes and %s has %d free: make room, or choose another directory with --into: %w",
-			Printable(e.Path), e.Size, s.path("."), free, syscall.ENOSPC)
+		also := ""
+		if s.root != nil && s.ledger != nil {
+			if parts, _ := s.ledger.Len(); parts > 0 { // of files that are others by now, maybe
+				also = ", give up what interrupted transfers left (recv --clean)"
+			}
+		}
+		return errorf(CodeLocalIO, "%s needs %d bytes and %s has %d free: make room%s, or choose another directory with --into: %w",
+			Printable(e.Path), e.Size, s.path("."), free, also, syscall.ENOSPC)
 	}
 	return nil
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -235,9 +238,28 @@ func (d *piped) Commit(list []Whole) []error {
 	for d.err == nil && (len(d.held) > 0 || d.writing) {
 		d.changed.Wait()
 	}
+	if err := closeTwin(d.p.out); d.err == nil && err != nil {
+		d.err = d.failed(err)
+	}
 	errs := make([]error, len(list))
 	spread(errs, d.err)
 	return errs
+}
+
+// closeTwin closes a copy of a file's descriptor: some file systems, of a network, say only
+// then that they could not keep what was written (close(2)).
+func closeTwin(w io.Writer) error {
+	file, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
+	return control(file, func(fd int) error {
+		twin, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Close(twin)
+		}
+		return err
+	})
 }
 
 // Abort writes no more. What was written can't be taken back.

@@ -26,6 +26,7 @@ func (s *staging) settled(parts []*part, errs []error, kind digest.Kind) {
 		if errs[i] == nil && s.d.Readback {
 			if errs[i] = s.readBack(p, kind); errs[i] != nil {
 				p.Abort() // nobody could go on from it
+				_ = s.syncLedger()
 			}
 		}
 		if errs[i] == nil && s.d.KeepCache {

@@ -55,6 +55,9 @@ func (s *staging) landedBefore(e *wire.Entry) (*Finished, error) {
 	if err := s.complete(f, e); err != nil {
 		return nil, err
 	}
+	if object, err := ledger.ObjectOf(f); err == nil {
+		defer s.note(object.Ino) // not before it has its name: it may have one by which it is found
+	}
 	if named {
 		return done, s.syncNames(path.Dir(e.Path))
 	}

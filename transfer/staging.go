@@ -46,7 +46,8 @@ type staging struct {
 	earlier  sync.Once   // syncEarlier's
 	unsynced error       // what came of it
 	who      accounts
-	began    int64 // when this batch did, where names are folded: by the file system's clock, nanoseconds; else 0
+	began    int64               // when this batch did, where names are folded: by the file system's clock, nanoseconds; else 0
+	mine     map[uint64]struct{} // where they are: inodes that landed in this batch and may be older
 }
 
 func (s *staging) path(name string) string { return s.d.path(name) }
@@ -329,6 +330,7 @@ func (s *staging) callAll(parts []*part, errs []error, again bool) map[string]bo
 			if again && p.name == "" {
 				errs[i] = p.sync()
 			}
+			s.note(p.object.Ino)
 			p.over()
 			dirs[name] = true
 		}
@@ -394,7 +396,7 @@ func (s *staging) renameIn(dir *os.File, name string, e *wire.Entry) (err error)
 		if err := s.d.mayLandIn(dir, e); err != nil {
 			return err
 		}
-		if s.began != 0 && bornAt(to, base) > s.began {
+		if s.began != 0 && (bornAt(to, base) > s.began || s.isMine(to, base)) {
 			return errorf(CodeExists, "%s has come since this transfer began: this file system takes names for the same that differ in case; send one of them under another name", s.path(e.Path))
 		}
 		err = unix.Renameat(from, name, to, base)
@@ -406,11 +408,14 @@ func (s *staging) renameIn(dir *os.File, name string, e *wire.Entry) (err error)
 // "makefile"): one file of a tree would replace another, so what came into being since is not
 // there to be replaced.
 func (s *staging) begins() {
-	s.began = 0
+	s.mu.Lock()
+	s.began, s.mine = 0, nil
+	s.mu.Unlock()
 	if s.d.overwrite == OverwriteNever {
 		return
 	}
 	const name = "began"
+	_ = s.root.Remove(name) // of an interrupted transfer
 	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil { // what needs room, or rights, says so itself
 		return
@@ -420,6 +425,32 @@ func (s *staging) begins() {
 	}
 	f.Close()
 	_ = s.root.Remove(name)
+}
+
+// note keeps in mind which file has landed, where names are folded: it may be older than this
+// batch, for an earlier try made it.
+func (s *staging) note(ino uint64) {
+	if s.began == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mine == nil {
+		s.mine = make(map[uint64]struct{})
+	}
+	s.mine[ino] = struct{}{}
+}
+
+// isMine reports whether that file is what has a name in a directory.
+func (s *staging) isMine(dir int, name string) bool {
+	var st unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, mine := s.mine[st.Ino]
+	return mine
 }
 
 // bornAt is when a file of a directory, or an open one, came into being (statx(2)); 0 where
