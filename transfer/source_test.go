@@ -433,6 +433,46 @@ func TestLeasedSource(t *testing.T) {
 	}
 }
 
+// TestLeaseHoldsUpNobodyElse: a file that somebody has a lease of is given up at once.
+func TestLeaseHoldsUpNobodyElse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "hello")
+	f := newSourceFile(&found{path: path, stamp: stampOfPath(t, path), entry: wire.Entry{Size: 5}}, new(storage))
+	leased, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leased.Close()
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGIO)
+	defer signal.Stop(broken)
+	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	before := openFiles(t)
+	opened := make(chan error, 1)
+	go func() {
+		_, err := f.open()
+		opened <- err
+	}()
+	<-broken // it waits
+	f.release()
+	select {
+	case err := <-opened:
+		t.Errorf("it has not waited: %v", err)
+	default:
+	}
+	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != errOver {
+		t.Error(err)
+	}
+	if after := openFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
 // TestFewFilesOpen: a sender that may have few files open lists no more than it can have open,
 // whatever the receiver lets come.
 func TestFewFilesOpen(t *testing.T) {

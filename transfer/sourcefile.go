@@ -89,20 +89,27 @@ func (f *sourceFile) size() int64 {
 }
 
 // open opens the file when it is first asked for, and makes sure that it is the one
-// of the manifest.
+// of the manifest. Who has a lease of it may be waited for, and whoever gives the file up
+// doesn't wait for that.
 func (f *sourceFile) open() (*os.File, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil || f.file != nil {
-		return f.file, f.err
+	file, err := f.file, f.err
+	f.mu.Unlock()
+	if file != nil || err != nil {
+		return file, err
 	}
-	file, err := openSource(f.path)
-	if err != nil {
+	if file, err = openSource(f.path); err != nil {
 		return nil, err
 	}
 	if err := f.compare(file); err != nil {
 		file.Close()
 		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || f.file != nil { // meanwhile
+		file.Close()
+		return f.file, f.err
 	}
 	f.file = file
 	if err := f.prepare(); err != nil {
