@@ -1,8 +1,11 @@
 package transfer
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 )
@@ -22,23 +25,55 @@ const (
 	VerifyNone   = "none"
 )
 
-// hashing takes digests beside the moving of the data, on several cores, and counts how long.
-type hashing struct{ took atomic.Int64 } // ns
-
-func (h *hashing) extent(kind digest.Kind, p []byte, off int64) digest.Node {
-	if kind != digest.None {
-		defer h.count(time.Now())
-	}
-	return kind.Extent(p, off)
+// hashing takes digests beside the moving of the data, on several cores, and knows about what
+// CPU time they take: of one in so many it asks its thread's clock, which is a system call.
+type hashing struct {
+	n, bytes    atomic.Int64 // digests, and of how much
+	timed, took atomic.Int64 // of how much of that the time was taken; ns
 }
 
-func (h *hashing) whole(kind digest.Kind, p []byte) Digest {
-	if kind != digest.None {
-		defer h.count(time.Now())
-	}
-	return kind.Whole(p)
+const timedOf = 16
+
+func (h *hashing) extent(kind digest.Kind, p []byte, off int64) (n digest.Node) {
+	h.run(kind, len(p), func() { n = kind.Extent(p, off) })
+	return n
 }
 
-func (h *hashing) count(began time.Time) { h.took.Add(int64(time.Since(began))) }
+func (h *hashing) whole(kind digest.Kind, p []byte) (d Digest) {
+	h.run(kind, len(p), func() { d = kind.Whole(p) })
+	return d
+}
 
-func (h *hashing) time() time.Duration { return time.Duration(h.took.Load()) }
+func (h *hashing) run(kind digest.Kind, bytes int, take func()) {
+	if kind == digest.None || bytes == 0 {
+		take()
+		return
+	}
+	h.bytes.Add(int64(bytes))
+	if h.n.Add(1)%timedOf != 1 {
+		take()
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := threadTime()
+	take()
+	h.took.Add(threadTime() - began)
+	h.timed.Add(int64(bytes))
+}
+
+// threadTime is the CPU time of this thread (clock_gettime(2)), nanoseconds.
+func threadTime() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // which Linux has since 2.6
+	return t.Nano()
+}
+
+// time is about what all of them took.
+func (h *hashing) time() time.Duration {
+	timed := h.timed.Load()
+	if timed == 0 {
+		return 0
+	}
+	return time.Duration(float64(h.took.Load()) * float64(h.bytes.Load()) / float64(timed))
+}

@@ -52,7 +52,7 @@ type Result struct {
 	Plan      Plan         // the last
 	Lanes     []LaneResult // that bytes landed over, in the order in which they came up
 	Verify    string
-	Hashing   time.Duration // that digests took beside the moving, all cores together
+	Hashing   time.Duration // of CPU that digests took beside the moving, about
 	Storage   Storage       // what this end did
 	// Measured is how many loads were measured, where the session was for that.
 	Measured int
