@@ -257,11 +257,7 @@ func TestDirectoriesThatCannotBeMade(t *testing.T) {
 		}
 		write(t, filepath.Join(root, "a/b/f"), "deep")
 		write(t, filepath.Join(root, "other"), "other")
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{})
 		if err := os.Mkdir(filepath.Join(e.dir, "tree"), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -286,6 +286,17 @@ func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) 
 	}
 }
 
+// treeEngine sends a directory, and what is in it.
+func treeEngine(t *testing.T, root string, opt SourceOptions) *engine {
+	t.Helper()
+	e := newEngine(t, nil)
+	var err error
+	if e.Source, err = OpenSource([]string{root}, opt); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
 // run runs the transfer. Each end has a context of its own.
 func (e *engine) run(t *testing.T, sctx, rctx context.Context) (s, r *end) {
 	t.Helper()

@@ -257,11 +257,7 @@ func TestNothingIsDeletedBelowADirectoryThatFailed(t *testing.T) {
 			}
 			write(t, filepath.Join(root, dir, "f"), "x")
 		}
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{})
 		d := e.Sink.(*Directory)
 		d.tells = false // each directory is synced by itself
 		sync := d.fsync

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -374,105 +372,6 @@ func TestNamesBeforeAnErrorDoNotHideIt(t *testing.T) {
 	}
 }
 
-// TestLeasedSource: who has a lease of it is asked to let go, and is waited for.
-func TestLeasedSource(t *testing.T) {
-	dir := t.TempDir()
-	for name, read := range map[string]func(*Source) error{
-		"small": func(s *Source) error {
-			f, err := s.Next()
-			if err != nil {
-				return err
-			}
-			b := make([]byte, f.Size)
-			s.failed = func(_ uint32, why error) { err = why }
-			if ok, rerr := s.Read(wire.Request{Length: uint32(f.Size), Count: 1}, b); err == nil && (!ok || rerr != nil || string(b) != "hello") {
-				err = fmt.Errorf("%t, %v: %q", ok, rerr, b)
-			}
-			return err
-		},
-		"large": func(s *Source) error {
-			f, err := openSource(s.walk.roots[0])
-			if err == nil {
-				f.Close()
-			}
-			return err
-		},
-	} {
-		path := filepath.Join(dir, name)
-		write(t, path, "hello")
-		src, err := OpenSource([]string{path}, SourceOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer src.Close()
-		leased, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer leased.Close()
-		broken := make(chan os.Signal, 1)
-		signal.Notify(broken, syscall.SIGIO)
-		lease := func(kind int) error {
-			_, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, kind)
-			return err
-		}
-		if err := lease(unix.F_WRLCK); err != nil {
-			t.Fatal(err)
-		}
-		var holder sync.WaitGroup
-		holder.Go(func() {
-			<-broken
-			lease(unix.F_UNLCK)
-		})
-		if err := read(src); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		signal.Stop(broken)
-		close(broken)
-		holder.Wait()
-	}
-}
-
-// TestLeaseHoldsUpNobodyElse: a file that somebody has a lease of is given up at once.
-func TestLeaseHoldsUpNobodyElse(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "f")
-	write(t, path, "hello")
-	f := newSourceFile(&found{path: path, stamp: stampOfPath(t, path), entry: wire.Entry{Size: 5}}, new(storage))
-	leased, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer leased.Close()
-	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, syscall.SIGIO)
-	defer signal.Stop(broken)
-	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
-		t.Fatal(err)
-	}
-	before := openFiles(t)
-	opened := make(chan error, 1)
-	go func() {
-		_, err := f.open()
-		opened <- err
-	}()
-	<-broken // it waits
-	f.release()
-	select {
-	case err := <-opened:
-		t.Errorf("it has not waited: %v", err)
-	default:
-	}
-	if _, err := unix.FcntlInt(leased.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-opened; err != errOver {
-		t.Error(err)
-	}
-	if after := openFiles(t); after != before {
-		t.Errorf("%d descriptors, %d before", after, before)
-	}
-}
-
 // TestFewFilesOpen: a sender that may have few files open lists no more than it can have open,
 // whatever the receiver lets come.
 func TestFewFilesOpen(t *testing.T) {
@@ -484,11 +383,7 @@ func TestFewFilesOpen(t *testing.T) {
 		for i := range 60 {
 			write(t, filepath.Join(root, fmt.Sprint(i)), random(300*kib+i%4*kib))
 		}
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{})
 		e.Source.most = 5
 		most := 0
 		e.Source.walk.opt.Skip = func(string, bool) bool { // asked for each name

@@ -22,11 +22,7 @@ func TestTreesLand(t *testing.T) {
 		}
 		write(t, filepath.Join(root, "a/large"), random(3*mib+5))
 		write(t, filepath.Join(root, "a/b/f"), "deep")
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{})
 		s, r := e.run(t, t.Context(), t.Context())
 		for _, end := range []*end{s, r} {
 			if end.err != nil || end.Files != 102 || len(end.files) != 102 {

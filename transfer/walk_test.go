@@ -104,11 +104,7 @@ func TestDeepTree(t *testing.T) {
 		}
 		write(t, filepath.Join(deep, "f"), "deep")
 		write(t, filepath.Join(root, "g"), "shallow")
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{})
 		s, r := e.run(t, t.Context(), t.Context())
 		for _, end := range []*end{s, r} {
 			if end.err != nil || end.Files != 2 {
@@ -238,11 +234,7 @@ func TestWhatNoPeerTakes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e := newEngine(t, nil)
-		var err error
-		if e.Source, err = OpenSource([]string{root}, SourceOptions{Links: true, XAttrs: true}); err != nil {
-			t.Fatal(err)
-		}
+		e := treeEngine(t, root, SourceOptions{Links: true, XAttrs: true})
 		s, r := e.run(t, t.Context(), t.Context())
 		wantCode(t, s.err, CodePartial, "3 of")
 		wantCode(t, r.err, CodePartial)
