@@ -3,18 +3,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 // DefaultPort is the one port that a receiver listens on.
@@ -85,11 +89,14 @@ func untilSignal() (context.Context, func()) {
 func newApp() *cli.App {
 	commands := []*cli.Command{recvCommand(), sendCommand(), compareCommand(), benchCommand(), devicesCommand(), doctorCommand(), keygenCommand()}
 	for _, c := range commands {
-		noHelpCommand(c)
+		tidy(c)
 	}
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print which rdmaxfer this is, and the protocol's version, in which both hosts must agree", DisableDefaultText: true}
 	return &cli.App{
 		Name:            "rdmaxfer",
+		HelpName:        "rdmaxfer",
 		Usage:           "move files between hosts over RDMA, verified; over TCP where there is none",
+		Version:         version(),
 		HideHelpCommand: true,
 		Commands:        commands,
 		OnUsageError:    onUsageError,
@@ -104,16 +111,35 @@ func newApp() *cli.App {
 	}
 }
 
-// noHelpCommand leaves help to the flag: a file, or a host, may be called help, or h.
-func noHelpCommand(c *cli.Command) {
+// version says what this binary was built from, as Go recorded it (a tag, or the commit), with
+// what else decides whether two hosts can talk: the protocol, and whether verbs are in it.
+func version() string {
+	built, verbs := "unknown", "verbs"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		built = cmp.Or(info.Main.Version, built)
+		if slices.Contains(info.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "0"}) {
+			verbs = "no verbs"
+		}
+	}
+	return fmt.Sprintf("%s (protocol %d, %s, %s/%s, %s)", built, wire.Version, verbs, runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
+// tidy leaves help to the flag, for a file, or a host, may be called help, or h; and it does
+// not say of each switch that it is off by default.
+func tidy(c *cli.Command) {
 	c.HideHelpCommand = true
+	for _, f := range c.Flags {
+		if f, ok := f.(*cli.BoolFlag); ok {
+			f.DisableDefaultText = true
+		}
+	}
 	for _, sub := range c.Subcommands {
-		noHelpCommand(sub)
+		tidy(sub)
 	}
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	return usagef("%w (see: rdmaxfer %s --help)", err, c.Command.Name)
+	return usagef("%w (see: %s --help)", err, c.Command.HelpName)
 }
 
 // Flags that several commands have.

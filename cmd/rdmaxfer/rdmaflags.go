@@ -22,16 +22,16 @@ import (
 func rdmaFlags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "device", Usage: "use this RDMA device alone: `NAME`, or NAME/PORT; may be repeated (see: rdmaxfer devices)"},
-		&cli.IntFlag{Name: "gid-index", Usage: "use entry `N` of each GID table, whatever it is"},
+		&cli.IntFlag{Name: "gid-index", Usage: "use entry `N` of each GID table, whatever it is", DefaultText: "those that both hosts' networks have in common, RoCE v2"},
 		&cli.StringFlag{Name: "gid-type", Usage: "use GIDs of `TYPE`: rocev2, or rocev1, which is not routed"},
 		&cli.StringSliceFlag{Name: "rail", Usage: "run lanes on this pair of devices alone, this host's and the other's: `HERE=THERE`; may be repeated"},
 		&cli.IntFlag{Name: "sl", Usage: "service level `N`, 0 to 15"},
 		&cli.StringFlag{Name: "traffic-class", Usage: "RoCE's traffic `CLASS`: 0 to 255, or a DSCP name such as af41 (default: what the administrator has configured; of bench without --lane: 0)"},
 		&cli.StringFlag{Name: "flow-label", Usage: "`LABEL` of RoCE's packets: auto (one of its own for each lane, which spreads them over equal paths; of bench without --lane: 0), or a number of 20 bits"},
 		&cli.StringFlag{Name: "pkey", Usage: "InfiniBand partition `KEY`, such as 0x8001 (default: one that both ports are in)"},
-		&cli.IntFlag{Name: "qp-timeout", Usage: "acknowledgement time-out of 4.096 µs × 2^`N`, 1 to 31 (default: 15, which is 134 ms; of bench without --lane perftest's: 14)"},
-		&cli.IntFlag{Name: "retries", Usage: "send again `N` times, 0 to 7 (default: 6; soft-RoCE takes 7 for ever)"},
-		&cli.IntFlag{Name: "mtu", Usage: "RDMA packets of `BYTES` at the most: 256, 512, 1024, 2048 or 4096"},
+		&cli.IntFlag{Name: "qp-timeout", Usage: "acknowledgement time-out of 4.096 µs × 2^`N`, 1 to 31", DefaultText: "15, which is 134 ms; of bench without --lane perftest's: 14"},
+		&cli.IntFlag{Name: "retries", Usage: "send again `N` times, 0 to 7", DefaultText: "6; soft-RoCE takes 7 for ever"},
+		&cli.IntFlag{Name: "mtu", Usage: "RDMA packets of `BYTES` at the most: 256, 512, 1024, 2048 or 4096", DefaultText: "the largest that both ports have, and the path lets through"},
 	}
 	for _, f := range flags {
 		env := []string{envName(f.Names()[0])}

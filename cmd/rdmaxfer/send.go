@@ -23,7 +23,7 @@ func sendCommand() *cli.Command {
 			keyFileFlag(),
 			transportFlag(),
 			&cli.StringFlag{Name: "op", Value: "auto", Usage: "how RDMA moves the bytes: auto, read, write or send"},
-			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails (default: one on each rail, two where its device is software, over TCP one, and more where that is found to move more)"},
+			&cli.IntFlag{Name: "lanes", Usage: "`N` lanes at once, spread over all rails", DefaultText: "one on each rail, two where its device is software, over TCP one, and more where that is found to move more"},
 			&cli.StringFlag{Name: "verify", Value: transfer.VerifyBLAKE3, Usage: "what is compared at both ends: blake3, xxh3, crc32c or none"},
 			&cli.StringFlag{Name: "limit", Usage: "no faster than `RATE`: 20MB/s, 160Mbit/s, 20M (binary bytes a second)"},
 			&cli.BoolFlag{Name: "links", Usage: "send the symbolic links of a tree, as links; else they are left out"},

@@ -70,10 +70,10 @@ func socketFlags() []cli.Flag {
 		&cli.StringFlag{Name: "send-buffer", Usage: "of each TCP socket, `SIZE` (default: the kernel's, which grows as needed)"},
 		&cli.StringFlag{Name: "recv-buffer", Usage: "of each TCP socket, `SIZE` (default: the kernel's, which grows as needed)"},
 		&cli.StringFlag{Name: "congestion", Usage: "TCP's congestion control, such as bbr: `NAME` (default: the kernel's)"},
-		&cli.IntFlag{Name: "mss", Usage: "TCP segments of `N` bytes at the most (default: what the path has room for)"},
+		&cli.IntFlag{Name: "mss", Usage: "TCP segments of `N` bytes at the most", DefaultText: "what the path has room for"},
 		&cli.StringFlag{Name: "dscp", Usage: "mark TCP packets with `CLASS`: cs0 to cs7, af11 to af43, ef, le, or 0 to 63"},
 		&cli.StringFlag{Name: "pacing", Usage: "have the kernel spread each TCP socket's packets over time, at `RATE` (as in send --limit, which is for all lanes)"},
-		&cli.DurationFlag{Name: "user-timeout", Usage: "give a TCP connection up when what it sent is not acknowledged for `TIME` (default: the kernel's retries)"},
+		&cli.DurationFlag{Name: "user-timeout", Usage: "give a TCP connection up when what it sent is not acknowledged for `TIME`", DefaultText: "the kernel's retries"},
 		&cli.StringFlag{Name: "notsent-lowat", Usage: "let no more than `SIZE` wait unsent in each TCP socket (default: the kernel's)"},
 	}
 }
