@@ -5,18 +5,24 @@ import (
 	"crypto/hmac"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// maxStrangers bounds the connections that have proved nothing yet.
-const maxStrangers = 64
+// maxStrangers bounds the connections that have proved nothing yet, maxTold the calls of
+// Refused at a time.
+const (
+	maxStrangers = 64
+	maxTold      = 16
+)
 
 // Listener is a receiver's one port. Sessions and TCP lanes arrive at it; the
 // first byte tells them apart, and neither gets further without its proof.
@@ -25,8 +31,12 @@ type Listener struct {
 	tls      *tls.Config
 	key      Key
 	sessions chan *Session
-	// Refused is called with what a stranger did wrong. Set it before Serve.
+	// Refused is called with what a stranger did wrong, by several goroutines. Set it before
+	// Serve. While it does not come back from many calls it is not called: the next that is
+	// says how often.
 	Refused func(addr net.Addr, err error)
+	told    chan struct{} // holds a place for each call under way
+	untold  atomic.Int64
 
 	mu        sync.Mutex
 	strangers []net.Conn // in their handshake, the oldest first
@@ -67,6 +77,7 @@ func (k Sockets) Listen(ctx context.Context, addr string, key Key) (*Listener, e
 		key:      key,
 		sessions: make(chan *Session),
 		Refused:  func(net.Addr, error) {},
+		told:     make(chan struct{}, maxTold),
 		tickets:  make(map[ticketName]*ticket),
 	}, nil
 }
@@ -154,8 +165,23 @@ func (l *Listener) welcome(ctx context.Context, conn *net.TCPConn) {
 		err = errors.New("too many connections without a proof, and this was the oldest")
 	}
 	if err != nil {
+		addr := conn.RemoteAddr()
 		conn.Close()
-		l.Refused(conn.RemoteAddr(), err)
+		l.tell(addr, err)
+	}
+}
+
+// tell has Refused called, which may hang: who writes to a terminal that is stopped does.
+func (l *Listener) tell(addr net.Addr, err error) {
+	select {
+	case l.told <- struct{}{}:
+		if n := l.untold.Swap(0); n > 0 {
+			err = fmt.Errorf("%w (and %d more connections, of which nobody was told)", err, n)
+		}
+		l.Refused(addr, err)
+		<-l.told
+	default:
+		l.untold.Add(1)
 	}
 }
 

@@ -188,6 +188,25 @@ func TestSilentStrangersKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// TestBothEndsOfASessionCountSegments: by them an end knows that the other is there, whose
+// words are under way.
+func TestBothEndsOfASessionCountSegments(t *testing.T) {
+	l := listen(t)
+	dialled, err := Sockets{}.dialSession(t.Context(), l.Addr().String(), Key{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialled.Close()
+	accepted, err := l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if d, a := segments(dialled.conn), segments(accepted.conn); d == 0 || a == 0 {
+		t.Errorf("%d segments heard where it was dialled, %d where it was accepted", d, a)
+	}
+}
+
 // TestLaneThatMadeRoomIsNotWaitedFor: it has proved its ticket, and was the oldest stranger.
 func TestLaneThatMadeRoomIsNotWaitedFor(t *testing.T) {
 	l, err := Listen(t.Context(), "127.0.0.1:0", Key{1})
@@ -275,6 +294,37 @@ func (l *fullListener) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
 	}
 	return l.Listener.Accept()
+}
+
+// TestNobodyToTell: who is told of strangers hangs, as a stopped terminal does. They pile up
+// nowhere, and how many they were is said later.
+func TestNobodyToTell(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0", Key{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said := make(chan error)
+	l.Refused = func(_ net.Addr, err error) { said <- err }
+	var held sync.WaitGroup
+	for range maxTold {
+		held.Go(func() { l.tell(l.Addr(), io.EOF) })
+	}
+	for len(l.told) < maxTold {
+		runtime.Gosched()
+	}
+	for range 100 {
+		l.tell(l.Addr(), io.EOF) // comes back
+	}
+	for range maxTold {
+		if err := <-said; err != io.EOF {
+			t.Error(err)
+		}
+	}
+	held.Wait()
+	held.Go(func() { l.tell(l.Addr(), io.EOF) })
+	wantCode(t, <-said, CodeOther, "and 100 more connections")
+	held.Wait()
 }
 
 func TestListenerOutlivesAFullTableOfFiles(t *testing.T) {

@@ -59,12 +59,12 @@ type Session struct {
 type aliveReader struct {
 	conn   net.Conn
 	heard  func() uint32 // counts what has come of the peer's
+	last   uint32        // its answer when the connection was looked at last
 	enough *atomic.Bool
 }
 
 func (r *aliveReader) Read(p []byte) (n int, err error) {
-	var last uint32
-	for first := true; ; first = false {
+	for quiet := 0; ; {
 		if err := r.conn.SetReadDeadline(time.Now().Add(silence / 2)); err != nil {
 			return 0, err
 		}
@@ -73,15 +73,14 @@ func (r *aliveReader) Read(p []byte) (n int, err error) {
 		if err != nil && !late {
 			return n, err
 		}
-		if late {
-			was := last
-			if last = r.heard(); first {
-				continue
-			}
-			if last == was {
+		was := r.last
+		if r.last = r.heard(); late && r.last == was {
+			if quiet++; quiet == 2 {
 				return n, err
 			}
+			continue
 		}
+		quiet = 0
 		if !r.enough.Load() {
 			if err := r.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
 				return n, err
@@ -96,7 +95,11 @@ func (r *aliveReader) Read(p []byte) (n int, err error) {
 // segments counts the packets with data that a connection has received, in order or not
 // (tcp_info): a stopped program's kernel sends none. 0 where that is not known.
 func segments(conn *tls.Conn) (n uint32) {
-	tcp, ok := conn.NetConn().(*net.TCPConn)
+	under := conn.NetConn()
+	if u, ok := under.(*unreadConn); ok { // as a listener's are
+		under = u.Conn
+	}
+	tcp, ok := under.(*net.TCPConn)
 	if !ok {
 		return 0
 	}
@@ -299,7 +302,7 @@ func silentSession(conn *tls.Conn, peer string) *Session {
 		peer:   peer,
 		closed: make(chan struct{}),
 	}
-	s.reader = bufio.NewReaderSize(&aliveReader{conn: conn, heard: func() uint32 { return segments(conn) }, enough: &s.enough}, 64<<10)
+	s.reader = bufio.NewReaderSize(&aliveReader{conn: conn, heard: func() uint32 { return segments(conn) }, last: segments(conn), enough: &s.enough}, 64<<10)
 	return s
 }
 
@@ -321,6 +324,10 @@ func (s *Session) beat() {
 
 // queueLimit is how much Queue keeps back, bytes.
 const queueLimit = 32 << 10
+
+// Peer is the other end as errors name it: its address and port, if it came to a listener, else
+// what was dialled.
+func (s *Session) Peer() string { return s.peer }
 
 // Send writes one message, after those that were queued.
 func (s *Session) Send(m wire.Message) error { return s.write(m, 0) }

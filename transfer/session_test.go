@@ -193,8 +193,8 @@ func TestWhatTheKernelHearsIsNoSilence(t *testing.T) {
 		}}
 		began := time.Now()
 		_, err := r.Read(make([]byte, 1))
-		if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took != 2*silence {
-			t.Errorf("%v after %v, want %v", err, took, 2*silence)
+		if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took != 5*silence/2 { // the last was between the second look and the third
+			t.Errorf("%v after %v, want %v", err, took, 5*silence/2)
 		}
 	})
 }
