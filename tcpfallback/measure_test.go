@@ -77,6 +77,26 @@ func TestLoadsAreMeasured(t *testing.T) {
 	h.wantNames()
 }
 
+// A comparison of many rounds opens more lanes than a transfer may: each was asked for.
+func TestASessionMeasuresAsOftenAsItLikes(t *testing.T) {
+	h := newHosts(t)
+	m, results, errs := h.meter(t.Context())
+	l := load(1, 1)
+	l.Warmup, l.Duration = 0, 1
+	const times = 1100 // a transfer's bound is 1024
+	for i := range times {
+		if _, err := m.Measure(t.Context(), l); err != nil {
+			t.Fatalf("measurement %d: %v", i+1, err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if r, err := <-results, <-errs; err != nil || r.Measured != times {
+		t.Errorf("the receiver: %+v, %v", r, err)
+	}
+}
+
 // What can't be measured says why, and the next can be.
 func TestLoadThatCannotBe(t *testing.T) {
 	h := newHosts(t)

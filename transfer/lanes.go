@@ -78,7 +78,7 @@ func (l *lanes) open(ctx context.Context, t PullTransport, hello *wire.Hello, pa
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	l.mu.Lock()
-	if l.last == maxOpened {
+	if l.last == maxOpened && !hello.Measure { // there each lane was asked for
 		l.mu.Unlock()
 		return nil, errorf(CodeConnect, "this session has opened %d lanes, and lost them: something between the hosts, or the sender, ends them", maxOpened)
 	}
