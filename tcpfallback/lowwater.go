@@ -67,6 +67,9 @@ func (l *lowWater) read(n int, call func(fd, done int) (int, error)) error {
 			if err := l.set(fd, n-done); err != nil {
 				return 0, err
 			}
+			if l.off.Load() { // disable came in between, and is not called again
+				_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+			}
 			k, err = call(fd, done) // it may have come in between
 		}
 		return k, err

@@ -140,13 +140,20 @@ func withinHost(network, address string, c syscall.RawConn) error {
 	return nil
 }
 
-// ofThisHost reports whether an address is surely one of this host's.
+// ofThisHost reports whether an address is surely one of this host's. A link's own addresses
+// mean something there alone: another link may have the same one.
 func ofThisHost(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
+	a = a.Unmap()
 	if a.IsLoopback() {
 		return true
 	}
-	own, _ := net.InterfaceAddrs()
+	var own []net.Addr
+	if !a.IsLinkLocalUnicast() {
+		own, _ = net.InterfaceAddrs()
+	} else if link, err := net.InterfaceByName(a.Zone()); err == nil {
+		own, _ = link.Addrs()
+	}
+	a = a.WithZone("")
 	return slices.ContainsFunc(own, func(n net.Addr) bool {
 		p, ok := n.(*net.IPNet)
 		if !ok {

@@ -292,13 +292,23 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 		}
 		server.Close()
 	}
-	own := map[string]bool{"127.0.0.2": true, "::1": true, "::ffff:127.0.0.1": true, "192.0.2.1": false, "2001:db8::1": false}
-	addrs, err := net.InterfaceAddrs()
+	own := map[string]bool{"127.0.0.2": true, "::1": true, "::ffff:127.0.0.1": true, "192.0.2.1": false, "2001:db8::1": false, "fe80::1%lo": false}
+	links, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range addrs {
-		own[a.(*net.IPNet).IP.String()] = true
+	for _, link := range links {
+		addrs, err := link.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			ip := a.(*net.IPNet).IP
+			own[ip.String()] = !ip.IsLinkLocalUnicast() // of those, other links' may be the same
+			if ip.IsLinkLocalUnicast() {
+				own[ip.String()+"%"+link.Name] = true
+			}
+		}
 	}
 	for a, want := range own {
 		if got := ofThisHost(netip.MustParseAddr(a)); got != want {

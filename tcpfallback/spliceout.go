@@ -15,7 +15,8 @@ import (
 // spliceOut has the kernel put the pages of the file's cache into a pipe, and from there
 // into packets (splice(2)): no copy by the CPU on the sending side, as with sendfile, but a
 // whole extent at a time where that goes by 64 KiB. An extent that is in the pipe is there
-// to its end before a header promises it, so a truncated file breaks no lane. The digest is
+// to its end before a header promises it, so a truncated file breaks no lane, but where a pipe
+// of that size was not to be had. The digest is
 // taken from the page cache beside it, through buf. What is no range of one file, and what is
 // small, goes as copy does.
 type spliceOut struct {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -176,11 +177,16 @@ func (s *stream) recycle(k *kept) {
 	}
 }
 
-// close ends pump; a read that hangs ends with its file.
+// close ends pump; a read that hangs ends with its file. Standard input stays open: something
+// else would get its number.
 func (s *stream) close() {
 	s.mu.Lock()
 	s.closed = true
 	s.room.Broadcast()
 	s.mu.Unlock()
+	if s.in == io.ReadCloser(os.Stdin) {
+		_ = os.Stdin.SetReadDeadline(time.Unix(1, 0)) // what can't have one could not be closed under a read either
+		return
+	}
 	s.in.Close()
 }

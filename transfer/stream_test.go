@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"io"
+	"os"
 	"strings"
 	"testing"
 )
@@ -80,5 +81,32 @@ func TestShortStreamTakesLittle(t *testing.T) {
 	release()
 	if err := s.forget(1); err != nil || len(s.free) > 0 {
 		t.Errorf("%v; %d extents to be used again", err, len(s.free))
+	}
+}
+
+// TestStandardInputStaysOpen: what is opened next would be this process's standard input, and
+// a file with the number 0.
+func TestStandardInputStaysOpen(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	defer r.Close()
+	old := os.Stdin
+	defer func() { os.Stdin = old }()
+	os.Stdin = r
+	s := newStream(os.Stdin, 16)
+	ended := make(chan error)
+	go func() { ended <- s.pump(func(int64, bool) error { return nil }) }()
+	if _, err := w.Write(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	if err := <-ended; err == nil { // its read hung
+		t.Error("it has read to an end that never came")
+	}
+	if _, err := r.Stat(); err != nil {
+		t.Errorf("it is closed: %v", err)
 	}
 }
