@@ -36,7 +36,7 @@ type Budget struct {
 }
 
 // NewBudget makes one of so many bytes, or of fewer where the system lets this process
-// have no more: half of the control group's memory.max (cgroups(7), version 2), and 15/16
+// have no more: half of what its control groups allow (cgroups(7)), and 15/16
 // of RLIMIT_MEMLOCK (getrlimit(2)) where that binds it. The rest of that is for what is
 // pinned beside: headers, and what devices have of queues.
 func NewBudget(bytes int64) *Budget {
@@ -47,7 +47,7 @@ func NewBudget(bytes int64) *Budget {
 			b.total, b.why, b.mend = n, why, mend
 		}
 	}
-	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory.max", raise)
+	lower(groupMemory("/sys/fs/cgroup", "/proc/self/cgroup")/2, "half of the control group's memory", raise)
 	most, limit := lockedMemory("/proc/self")
 	lower(most, fmt.Sprintf("a limit of %d KiB of locked memory", limit>>10),
 		"raise it (ulimit -l unlimited, or LimitMEMLOCK= in the service, or memlock in /etc/security/limits.conf)")
@@ -58,15 +58,13 @@ func NewBudget(bytes int64) *Budget {
 // Total is how much that is, bytes.
 func (b *Budget) Total() int64 { return b.total }
 
-// Enough is an error when there will never be a lane.
+// Enough is an error when there will never be a lane, not the shallowest.
 func (b *Budget) Enough() error {
-	if b == nil {
+	const least = leastDepth * transfer.DefaultExtentSize
+	if b == nil || b.total >= least {
 		return nil
 	}
-	if b.total < LeastMemory {
-		return b.spent(LeastMemory)
-	}
-	return nil
+	return b.spent(least)
 }
 
 // lockedMemory is what NewBudget takes of RLIMIT_MEMLOCK, and that. proc is as in locksMemory.
@@ -103,8 +101,9 @@ func initialUsers(proc string) bool {
 	return err == nil && slices.Equal(strings.Fields(string(users)), []string{"0", "0", "4294967295"})
 }
 
-// groupMemory is the least memory.max of this process's control group and of those
-// around it, bytes.
+// groupMemory is the least that this process's control group, or one of those around it, lets
+// it have, bytes: memory.max of version 2, memory.limit_in_bytes of version 1 (where nothing is
+// limited that is more than any host has).
 func groupMemory(root, self string) int64 {
 	least := int64(math.MaxInt64)
 	list, err := os.ReadFile(self)
@@ -112,16 +111,25 @@ func groupMemory(root, self string) int64 {
 		return least
 	}
 	for line := range strings.Lines(string(list)) {
-		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		for ok {
-			if b, err := os.ReadFile(path.Join(root, group, "memory.max")); err == nil {
+		// HIERARCHY:CONTROLLERS:GROUP, without controllers of version 2
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) < 3 {
+			continue
+		}
+		dir, name := root, "memory.max"
+		if f[1] != "" {
+			dir, name = path.Join(root, "memory"), "memory.limit_in_bytes"
+			if !slices.Contains(strings.Split(f[1], ","), "memory") {
+				continue
+			}
+		}
+		for group, more := path.Join("/", f[2]), true; more; group = path.Dir(group) {
+			if b, err := os.ReadFile(path.Join(dir, group, name)); err == nil {
 				if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil { // else it is "max"
 					least = min(least, n)
 				}
 			}
-			if ok = group != "/"; ok {
-				group = path.Dir(group)
-			}
+			more = group != "/"
 		}
 	}
 	return least

@@ -95,9 +95,20 @@ func TestGroupMemoryIsTheLeastAround(t *testing.T) {
 	file("a/memory.max", "1000\n")
 	file("a/b/memory.max", "max\n")
 	file("a/b/c/memory.max", "3000\n")
-	self := file("self", "9:memory:/a\n0::/a/b/c\n")
-	if got := groupMemory(root, self); got != 1000 {
-		t.Errorf("%d", got)
+	file("memory/a/memory.limit_in_bytes", "2000\n")
+	file("memory/memory.limit_in_bytes", "9223372036854771712\n")
+	file("memory/a/b:c/memory.limit_in_bytes", "900\n")
+	var self string
+	for groups, want := range map[string]int64{
+		"9:memory:/a\n0::/a/b/c\n": 1000,
+		"4:cpu,memory:/a\n0::/\n":  2000,
+		"4:memory:/a/b:c\n":        900,
+		"4:memory:/of/the/host\n1:name=systemd:/a\n2:memory_like:/a\n": 9223372036854771712,
+	} {
+		self = file("self", groups)
+		if got := groupMemory(root, self); got != want {
+			t.Errorf("%q: %d, want %d", groups, got, want)
+		}
 	}
 	file("self", "0::/\n")
 	for _, self := range []string{self, self + "-"} {

@@ -137,9 +137,14 @@ func (pl *puller) repost(n int) {
 
 // Connect brings the queue pair up and probes it with one request for nothing.
 func (pl *puller) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfer.Puller, error) {
-	err := pl.connect(ctx, answer)
+	_, err := unlessHung(ctx, pl.res.cand.Device, func() (*puller, error) {
+		err := pl.connect(ctx, answer)
+		if err != nil {
+			pl.Close()
+		}
+		return pl, err
+	})
 	if err != nil {
-		pl.Close()
 		return nil, err
 	}
 	return pl, nil

@@ -82,7 +82,7 @@ type Transport struct {
 func (*Transport) Name() string { return transfer.TransportRDMA }
 
 // Prepare makes this end's queue pair of a path, with its whole ring posted.
-func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
+func (t *Transport) Prepare(ctx context.Context, hello *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
 	op := hello.Op
 	if !slices.Contains(Ops, op) {
 		return nil, fmt.Errorf("the sender asks for --op %q; this receiver has %v", op, Ops)
@@ -94,7 +94,9 @@ func (t *Transport) Prepare(_ context.Context, hello *wire.Hello, p transfer.Lan
 	if rail == nil {
 		return nil, fmt.Errorf("%w is called %q", ErrNoPath, p.Path)
 	}
-	pl, err := newPuller(end{rail.mine.Candidate, rail.pkey, rail.inForce(ibverbs.MTU(rail.mine.MTU))}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
+	pl, err := unlessHung(ctx, rail.mine.Device, func() (*puller, error) {
+		return newPuller(end{rail.mine.Candidate, rail.pkey, rail.inForce(ibverbs.MTU(rail.mine.MTU))}, op, t.Sink, p, leastOf(p.Depth, hello.Measure), t.Memory)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +116,7 @@ func (t *Transport) rail(name string) *pair {
 }
 
 // Answer opens the sending end.
-func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
+func (t *Transport) Answer(ctx context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
 	op := open.RDMA.Op
 	if !slices.Contains(Ops, op) || op == OpAuto || t.op != OpAuto && op != t.op {
 		return nil, fmt.Errorf("%w: the receiver asks for op %q; the sender was told to use %s", wire.ErrMalformed, op, t.op)
@@ -123,19 +125,27 @@ func (t *Transport) Answer(_ context.Context, p transfer.LaneParams, open *wire.
 	if err != nil {
 		return nil, err
 	}
-	s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
+	var lane *wire.RDMALane
+	s, err := unlessHung(ctx, c.Device, func() (*server, error) {
+		s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
+		if err != nil {
+			return nil, err
+		}
+		if err = s.res.agree(open.RDMA.Reads); err == nil {
+			lane = s.res.lane()
+			err = s.res.connect(&open.RDMA.QP)
+		}
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		return s, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err = s.res.agree(open.RDMA.Reads); err == nil {
-		answer.RDMA = s.res.lane()
-		answer.RDMA.Candidate = open.RDMA.Candidate
-		err = s.res.connect(&open.RDMA.QP)
-	}
-	if err != nil {
-		s.Close()
-		return nil, err
-	}
+	lane.Candidate = open.RDMA.Candidate
+	answer.RDMA = lane
 	return s, nil
 }
 

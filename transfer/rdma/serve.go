@@ -65,13 +65,14 @@ func newServer(c end, op string, p transfer.LaneParams, least int, memory *Budge
 		least = p.Depth
 	}
 	return shallower(p.Depth, least, func(pool int) (*server, error) {
-		return makeServer(c, op, p, pool, memory, lanes)
+		return makeServer(c, op, p, pool, least, memory, lanes)
 	})
 }
 
-func makeServer(c end, op string, p transfer.LaneParams, pool int, memory *Budget, lanes int) (*server, error) {
-	if memory.take(pool, pool, p.ExtentSize) == 0 {
-		return nil, memory.spent(pool * p.ExtentSize)
+func makeServer(c end, op string, p transfer.LaneParams, most, least int, memory *Budget, lanes int) (*server, error) {
+	pool := memory.take(most, least, p.ExtentSize)
+	if pool == 0 {
+		return nil, memory.spent(least * p.ExtentSize)
 	}
 	s := &server{op: op, depth: p.Depth, pool: pool, extent: p.ExtentSize, wants: 1}
 	if op == OpWrite {
