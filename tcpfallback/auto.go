@@ -204,15 +204,17 @@ func (c *Choice) String() string {
 	return fmt.Sprintf("%s (auto: %.1f %s against %s)", c.chosen, c.rate(c.chosen)/per, unit, strings.Join(others, ", "))
 }
 
-// autoOut goes by the choice's methods.
+// autoOut goes by the choice's methods. What one of them keeps (a mapping, which holds on to a
+// file that was deleted; a pipe) it keeps no longer than its turn.
 type autoOut struct {
 	copyOut *copyOut
 	choice  *Choice
 	methods map[string]method
+	last    string
 }
 
 func newAutoOut(c *copyOut, choice *Choice) *autoOut {
-	return &autoOut{c, choice, map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "splice": &spliceOut{copyOut: c}}}
+	return &autoOut{copyOut: c, choice: choice, methods: map[string]method{"copy": c, "mmap": &mmapOut{copyOut: c}, "splice": &spliceOut{copyOut: c}}}
 }
 
 func (m *autoOut) name() string { return m.choice.String() }
@@ -229,6 +231,10 @@ func (m *autoOut) answer(conn net.Conn, src *transfer.Source, r wire.Request) (m
 		return m.copyOut.answer(conn, src, r)
 	}
 	method := m.choice.next(src.Verifying())
+	if m.last != method && m.last != "" {
+		m.methods[m.last].release()
+	}
+	m.last = method
 	if moved, err = m.methods[method].answer(conn, src, r); err != nil {
 		return moved, err
 	}

@@ -173,6 +173,27 @@ func TestAutoCountsWhatMoves(t *testing.T) {
 	}
 }
 
+// TestAutoKeepsNothingOfAMethod when another has its turn.
+func TestAutoKeepsNothingOfAMethod(t *testing.T) {
+	path, _ := file(t, extent)
+	src := open(t, path)
+	choice := &Choice{first: "copy", ready: beforeTrials, turn: slices.Index(trials(), "mmap")}
+	mine, theirs := pair(t)
+	go io.Copy(io.Discard, mine)
+	out := newAutoOut(newCopyOut(compress.None, extent), choice)
+	defer out.release()
+	mapping := func() []byte { return out.methods["mmap"].(*mmapOut).win.pages }
+	for _, turn := range []string{"mmap", "splice"} {
+		choice.turn = slices.Index(trials(), turn)
+		if moved, err := out.answer(theirs, src, wire.Request{Length: extent}); !moved || err != nil {
+			t.Fatalf("%s: %v, %v", turn, moved, err)
+		}
+		if mapped := mapping() != nil; mapped != (turn == "mmap") {
+			t.Errorf("after %s: the file is mapped: %t", turn, mapped)
+		}
+	}
+}
+
 // TestFilesThatTheKernelWontMove arrive nevertheless, over the same lane.
 func TestFilesThatTheKernelWontMove(t *testing.T) {
 	proc, err := os.Open("/proc/self/limits")
