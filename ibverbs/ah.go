@@ -14,8 +14,8 @@ func (p *PD) CreateAH(port, gidIndex int, remote Endpoint, path Path) (*AH, erro
 	if err != nil {
 		return nil, err
 	}
-	local := Endpoint{LID: attr.LID, MTU: attr.ActiveMTU}
-	if local.GID, err = p.ctx.gidAt(port, gidIndex); err != nil && attr.LinkLayer == LinkEthernet {
+	local, err := p.ctx.endpoint(port, gidIndex, &attr)
+	if err != nil {
 		return nil, err
 	}
 	path.setDefaults()

@@ -39,9 +39,18 @@ type CQ struct {
 }
 
 // CreateCQ makes a completion queue for at least depth completions, and its
-// channel (ibv_create_comp_channel, ibv_create_cq).
+// channel (ibv_create_comp_channel, ibv_create_cq). Those of [QP.Drain]'s own requests
+// need not be counted in, unless the depth is all that the device has (MaxCQE).
 func (c *Context) CreateCQ(depth int) (*CQ, error) {
-	h, ch, fd, rc := sysCreateCQ(c.h, depth)
+	if depth < 1 {
+		return nil, &ParamError{"depth", fmt.Sprint(depth), "must be positive"}
+	}
+	dev, err := c.QueryDevice()
+	if err != nil {
+		return nil, err
+	}
+	// Who drains a queue pair is alone with its queues: two markers are there at the most.
+	h, ch, fd, rc := sysCreateCQ(c.h, withMarkers(depth, 2, dev.MaxCQE))
 	if rc < 0 {
 		return nil, withHint(opError("ibv_create_cq", rc), fmt.Sprintf("%d completions: more than the device has? See MaxCQE", depth))
 	}

@@ -4,6 +4,7 @@ package ibverbs
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,6 +52,82 @@ func TestAPartialPostSaysHowMany(t *testing.T) {
 		if n, err = srq.PostRecv(make([]RecvWR, 64)); n != room || !errors.Is(err, syscall.ENOMEM) {
 			t.Errorf("shared recv: room for %d: %d posted, %v", room, n, err)
 		}
+	}
+}
+
+// What providers answer is the error, each in its own way; what an earlier call left in errno
+// is not. A device that was removed is only one that says so.
+func TestRefusedPostsSayWhy(t *testing.T) {
+	runtime.LockOSThread() // errno is a thread's
+	defer runtime.UnlockOSThread()
+	for _, c := range []struct {
+		answer      int
+		errno, want syscall.Errno
+	}{
+		{int(syscall.EINVAL), 0, syscall.EINVAL},
+		{-int(syscall.ENOMEM), 0, syscall.ENOMEM},
+		{-int(syscall.EINVAL), 0, syscall.EINVAL},
+		{-1, syscall.EAGAIN, syscall.EAGAIN},
+		{-1, syscall.EIO, syscall.EIO},
+		{-1, 0, syscall.EPROTO},
+	} {
+		pump := func(op Opcode) error {
+			cq, conf, _ := fakeLoop(t, op, func(l *LoopConfig) {
+				if op == OpSend {
+					l.Depth = 0
+				}
+			})
+			fakeverbs.Reset(0, 0, 0)
+			fakeverbs.Carry(false)
+			fakeverbs.Receive(LoopRecvID)
+			fakeverbs.Refuse(c.answer, int(c.errno))
+			p := newPump(t, cq, conf)
+			fakeverbs.Stale(int(syscall.EIO))
+			_, err := p.Run(t.Context(), 0, 0, 1)
+			return err
+		}
+		post := func(f func(*QP) error) error {
+			qp, _ := fakes()
+			fakeverbs.Reset(0, 0, 0)
+			fakeverbs.Refuse(c.answer, int(c.errno))
+			fakeverbs.Stale(int(syscall.EIO))
+			return f(qp)
+		}
+		for name, err := range map[string]error{
+			"send": post(func(q *QP) error { _, err := q.PostSend(make([]SendWR, 1)); return err }),
+			"recv": post(func(q *QP) error { _, err := q.PostRecv(make([]RecvWR, 1)); return err }),
+			"shared recv": post(func(*QP) error {
+				srq := new(SRQ)
+				srq.h = fakeverbs.SRQ()
+				_, err := srq.PostRecv(make([]RecvWR, 1))
+				return err
+			}),
+			"pump's send": pump(OpWrite),
+			"pump's recv": pump(OpSend),
+		} {
+			if !errors.Is(err, c.want) || errors.Is(err, ErrDeviceGone) != (c.want == syscall.EIO) {
+				t.Errorf("%s, which answers %d and sets %d: %v", name, c.answer, c.errno, err)
+			}
+		}
+	}
+}
+
+func TestDatagramsNeedAnAddressHandle(t *testing.T) {
+	qp, cq := fakes()
+	qp.conf.Type = QPTypeUD
+	fakeverbs.Reset(10, 0, 0)
+	fakeverbs.Be(int(QPTypeUD))
+	var param *ParamError
+	if n, err := qp.PostSend([]SendWR{{AH: 1}, {}, {AH: 1}}); n != 1 || !errors.As(err, &param) {
+		t.Errorf("the second of three has none: %d posted, %v", n, err)
+	}
+	if n, err := qp.PostSend(make([]SendWR, 1)); n != 0 || !errors.As(err, &param) || fakeverbs.Calls() != 1 {
+		t.Errorf("%d posted, %v", n, err)
+	}
+	q := LoopQueue{QP: qp, Send: SendWR{Opcode: OpSend, NumSGE: 1}}
+	c := LoopConfig{Queues: []LoopQueue{q}, Depth: 1, Chain: 1, Signal: 1, Repost: 1, Places: 1}
+	if _, err := cq.NewPump(c); !errors.As(err, &param) {
+		t.Errorf("a loop of it: %v", err)
 	}
 }
 

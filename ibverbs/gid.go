@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -64,6 +65,21 @@ func (c *Context) FindGID(port int, addr netip.Addr, typ GIDType) (GIDEntry, err
 		}
 	}
 	return GIDEntry{}, fmt.Errorf("%s port %d has no %v GID for %v (see: rdmaxfer devices, and ip addr)", c.name, port, typ, addr)
+}
+
+// endpoint is what a port and a GID of it say of a queue pair, whatever that will be.
+// InfiniBand does without a GID.
+func (c *Context) endpoint(port, gidIndex int, attr *PortAttr) (Endpoint, error) {
+	e := Endpoint{LID: attr.LID, MTU: attr.ActiveMTU, NeedsGRH: attr.NeedsGRH}
+	if gidIndex < 0 || gidIndex > math.MaxUint8 { // more would be cut in struct ibv_global_route
+		return e, &ParamError{"GID index", fmt.Sprint(gidIndex), "must be 0 to 255"}
+	}
+	gid, err := c.gidAt(port, gidIndex)
+	if err != nil && attr.LinkLayer == LinkEthernet {
+		return e, err
+	}
+	e.GID = gid
+	return e, nil
 }
 
 // gidAt gives the GID of a table's index.

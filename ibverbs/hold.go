@@ -3,13 +3,15 @@ package ibverbs
 import (
 	"context"
 	"fmt"
+	"sync"
 	"syscall"
 )
 
 // hold is what ends a wait that holds its thread: an eventfd(2) that is polled beside the
 // completion channel.
 type hold struct {
-	fd int
+	mu sync.Mutex // a Wake may come as late as after Close
+	fd int        // -1 when it is closed: its number may be somebody else's then
 	watch
 }
 
@@ -51,9 +53,19 @@ func (q *CQ) block(ctx context.Context, wcs []WC) (woken bool, err error) {
 }
 
 // interrupt ends the present wait, or the next.
-func (h *hold) interrupt() { raiseEventFD(h.fd) }
+func (h *hold) interrupt() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fd >= 0 {
+		raiseEventFD(h.fd)
+	}
+}
 
 func (h *hold) close() error {
-	h.stop()
-	return closeFD(h.fd)
+	h.stop() // without the lock: it waits for an interrupt
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fd := h.fd
+	h.fd = -1
+	return closeFD(fd)
 }

@@ -51,7 +51,7 @@ static inline int poll_until(struct rx_loop *l, struct ibv_wc *wcs, int most)
 		int n = ibv_poll_cq(cq, most, wcs);
 
 		if (n < 0)
-			return fail(l, RX_LOOP_POLL, -EIO); // providers answer -1 or -2, never an errno
+			return fail(l, RX_LOOP_POLL, -RX_NO_REASON); // as rx_poll
 		if (n > 0 || stop)
 			return n;
 		pause_after(l, &left);
@@ -97,9 +97,9 @@ static int received(struct rx_loop *l, struct rx_loop_queue *q)
 		wrs[i].next = i + 1 < q->owed ? &wrs[i + 1] : NULL;
 	}
 	q->owed = 0;
-	int rc = ibv_post_recv((struct ibv_qp *)q->qp, wrs, &bad);
+	int rc = RX_CALL(ibv_post_recv((struct ibv_qp *)q->qp, wrs, &bad));
 
-	return rc ? fail(l, RX_LOOP_POST_RECV, rx_answer(rc)) : 0;
+	return rc ? fail(l, RX_LOOP_POST_RECV, rc) : 0;
 }
 
 // see sees to n completions, and answers 1, or -errno. One that is not of this loop's work
@@ -193,10 +193,10 @@ static int post(struct rx_loop *l, struct rx_loop_queue *queues, struct rx_loop_
 	}
 	if (n == 0)
 		return 0;
-	int rc = ibv_post_send((struct ibv_qp *)q->qp, wrs, &bad);
+	int rc = RX_CALL(ibv_post_send((struct ibv_qp *)q->qp, wrs, &bad));
 
 	if (rc)
-		return fail(l, RX_LOOP_POST_SEND, rx_answer(rc));
+		return fail(l, RX_LOOP_POST_SEND, rc);
 	l->posts++;
 	return (int)n;
 }
@@ -343,10 +343,10 @@ static inline int play(struct game *g)
 	if (g->wr.opcode == IBV_WR_RDMA_WRITE)
 		*(uint8_t *)(uintptr_t)(g->sge.addr + g->sge.length - 1) = mark(g->l, q->sent);
 	q->sent++;
-	int rc = ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad);
+	int rc = RX_CALL(ibv_post_send((struct ibv_qp *)q->qp, &g->wr, &bad));
 
 	if (rc)
-		return fail(g->l, RX_LOOP_POST_SEND, rx_answer(rc));
+		return fail(g->l, RX_LOOP_POST_SEND, rc);
 	g->l->posts++;
 	return 1;
 }

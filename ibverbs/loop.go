@@ -107,6 +107,9 @@ func (q *CQ) newLoop(c *LoopConfig) (*looping, error) {
 		}
 		to.qp, to.send, to.recv, to.ringed = uintptr(from.QP.h), from.Send, from.Recv, uint64(from.Posted)
 		if from.QP.conf.Type == QPTypeUD {
+			if c.Depth > 0 && from.Send.AH == 0 {
+				return nil, errNoAH
+			}
 			to.ud = 1
 		}
 		l.qps = append(l.qps, from.QP)

@@ -3,6 +3,7 @@ package ibverbs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"unsafe"
 )
@@ -12,6 +13,8 @@ import (
 type MR struct {
 	object
 	buf  []byte
+	addr uint64 // as work requests name the first byte
+	size int
 	own  bool // buf was mapped here and goes with the MR
 	lkey uint32
 	rkey uint32
@@ -23,7 +26,8 @@ type MemoryOptions struct {
 	// fewer entries in the device's tables. Without it, or when the pool is empty
 	// and Require is not set, transparent huge pages are asked for from 2 MiB on.
 	HugePages bool
-	// Node puts the memory on a NUMA node, counted from 0, when OnNode is set.
+	// Node puts the memory on a NUMA node, counted from 0, when OnNode is set. Without
+	// Require, what that node has no room for comes from others.
 	Node   int
 	OnNode bool
 	// Require makes it an error when HugePages or OnNode can't be had.
@@ -56,17 +60,24 @@ func (p *PD) AllocMROn(size int, access Access, o MemoryOptions) (*MR, error) {
 
 // RegisterMR registers a mapping that the caller made and keeps until the MR is
 // closed (ibv_reg_mr; with optional flags ibv_reg_mr_iova2). It must not be memory
-// of the Go heap. A range longer than the device's MaxMRSize is refused; see
-// [PD.RegisterSplit].
+// of the Go heap. A range longer than the device's MaxMRSize, where it says one, is a
+// [*ParamError]; see [PD.RegisterSplit].
 func (p *PD) RegisterMR(mapping []byte, access Access) (*MR, error) {
 	if len(mapping) == 0 {
 		return nil, &ParamError{"mapping", "0 bytes", "must not be empty"}
+	}
+	dev, err := p.ctx.QueryDevice()
+	if err != nil {
+		return nil, err
+	}
+	if most := dev.MaxMRSize; most > 0 && uint64(len(mapping)) > most { // some devices would cut it silently
+		return nil, &ParamError{"mapping", fmt.Sprintf("%d bytes", len(mapping)), fmt.Sprintf("the device registers %d at once: see RegisterSplit", most)}
 	}
 	h, lkey, rkey, rc := sysRegMR(p.h, mapping, access)
 	if rc < 0 {
 		return nil, registerError(fmt.Sprintf("ibv_reg_mr of %d bytes", len(mapping)), rc, access)
 	}
-	mr := &MR{buf: mapping, lkey: lkey, rkey: rkey}
+	mr := &MR{buf: mapping, addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mapping)))), size: len(mapping), lkey: lkey, rkey: rkey}
 	mr.made(kindMR, h, &p.object)
 	return mr, nil
 }
@@ -122,16 +133,19 @@ func (p *PD) registerSplit(mapping []byte, align int, most uint64, access Access
 // is the address at which work requests name its first byte. There are no Bytes.
 // [ErrUnsupported] where the library, the kernel or the device can't.
 func (p *PD) RegisterDMABuf(fd int, offset uint64, length int, iova uint64, access Access) (*MR, error) {
+	if length <= 0 {
+		return nil, &ParamError{"length", fmt.Sprint(length), "must be positive"}
+	}
 	h, lkey, rkey, rc := sysRegDMABuf(p.h, offset, length, iova, fd, access)
 	if rc < 0 {
 		return nil, opError(fmt.Sprintf("ibv_reg_dmabuf_mr of %d bytes", length), rc)
 	}
-	mr := &MR{lkey: lkey, rkey: rkey}
+	mr := &MR{addr: iova, size: length, lkey: lkey, rkey: rkey}
 	mr.made(kindMR, h, &p.object)
 	return mr, nil
 }
 
-// Bytes is the memory. It is gone after Close.
+// Bytes is the memory, which of a dma-buf is nil. It is gone after Close.
 func (m *MR) Bytes() []byte { return m.buf }
 
 // LKey names the region in this host's work requests.
@@ -141,17 +155,21 @@ func (m *MR) LKey() uint32 { return m.lkey }
 func (m *MR) RKey() uint32 { return m.rkey }
 
 // SGE is the stretch of the region from off on, n bytes long. A stretch outside
-// the region is a bug of the caller's and panics, as a slice would.
+// the region is a bug of the caller's and panics, as a slice would; so is one of 4 GiB
+// or more, whose length a work request has no room for.
 func (m *MR) SGE(off, n int) SGE {
-	_ = m.buf[off : off+n]
+	if !m.has(off, n) || uint64(n) > math.MaxUint32 {
+		panic(fmt.Sprintf("ibverbs: a stretch of %d bytes at %d, of a memory region of %d", n, off, m.size))
+	}
 	return SGE{Addr: m.Addr(off), Length: uint32(n), LKey: m.lkey}
 }
 
+// has reports whether n bytes from off on lie in the region.
+func (m *MR) has(off, n int) bool { return off >= 0 && n >= 0 && n <= m.size-off }
+
 // Addr is the address of the byte at off, as the peer's work requests name it
 // ([SendWR].RemoteAddr).
-func (m *MR) Addr(off int) uint64 {
-	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(m.buf)))) + uint64(off)
-}
+func (m *MR) Addr(off int) uint64 { return m.addr + uint64(off) }
 
 // Close deregisters the memory (ibv_dereg_mr) and, when it came from AllocMR,
 // unmaps it. Nothing may be posted that still names it.
@@ -160,7 +178,7 @@ func (m *MR) Close() error {
 		return err
 	}
 	buf := m.buf
-	m.buf = nil
+	m.buf, m.addr, m.size = nil, 0, 0
 	if m.own {
 		return unmap(buf)
 	}

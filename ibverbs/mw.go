@@ -51,8 +51,8 @@ type Bind struct {
 // IBV_WR_BIND_MW). It takes a place in the send queue; the window's RKey is the new
 // one at once, and good for the peer when the completion has come.
 func (q *QP) BindMW(w *MW, b Bind) error {
-	if b.Off < 0 || b.Len < 0 || b.Off+b.Len > len(b.MR.buf) {
-		return &ParamError{"window", fmt.Sprintf("%d bytes at %d", b.Len, b.Off), fmt.Sprintf("lies outside the region of %d bytes", len(b.MR.buf))}
+	if !b.MR.has(b.Off, b.Len) {
+		return &ParamError{"window", fmt.Sprintf("%d bytes at %d", b.Len, b.Off), fmt.Sprintf("lies outside the region of %d bytes", b.MR.size)}
 	}
 	return opError("ibv_bind_mw", sysBindMW(q.h, w.h, b.MR.h, &b, b.MR.Addr(b.Off)))
 }

@@ -17,9 +17,10 @@ type notifier struct {
 	watch
 }
 
-// watch is the context whose end wakes a waiter.
+// watch is the context whose end wakes a waiter. It is known by its channel, since contexts
+// need not be comparable.
 type watch struct {
-	watching context.Context
+	watching <-chan struct{}
 	unwatch  func()
 }
 
@@ -67,12 +68,13 @@ func (n *notifier) wait(ctx context.Context, take func(fd uintptr) bool) error {
 // see arranges for the end of ctx to interrupt the waiter. Waiting with the same context
 // again costs nothing.
 func (w *watch) see(ctx context.Context, waiter interface{ interrupt() }) {
-	if w.watching == ctx {
+	done := ctx.Done()
+	if w.watching == done {
 		return
 	}
 	w.stop()
-	w.watching = ctx
-	if ctx.Done() != nil {
+	w.watching = done
+	if done != nil {
 		told := make(chan struct{})
 		end := context.AfterFunc(ctx, func() { waiter.interrupt(); close(told) })
 		w.unwatch = func() {

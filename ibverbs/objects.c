@@ -14,6 +14,8 @@
 int rx_open(const char *name, struct ibv_context **out)
 {
 	int n = 0, rc = -ENODEV;
+
+	errno = 0;
 	struct ibv_device **list = rx.get_device_list(&n);
 
 	if (!list)
@@ -30,7 +32,7 @@ int rx_open(const char *name, struct ibv_context **out)
 	return rc;
 }
 
-int rx_close_device(struct ibv_context *ctx) { return rx_answer(rx.close_device(ctx)); }
+int rx_close_device(struct ibv_context *ctx) { return RX_CALL(rx.close_device(ctx)); }
 
 int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr_ex *attr)
 {
@@ -39,13 +41,13 @@ int rx_query_device(struct ibv_context *ctx, struct ibv_device_attr_ex *attr)
 	memset(attr, 0, sizeof(*attr));
 	// What the header's inline does; that one would have to be linked.
 	if (v) {
-		int rc = v->query_device_ex(ctx, NULL, attr, sizeof(*attr));
+		int rc = RX_CALL(v->query_device_ex(ctx, NULL, attr, sizeof(*attr)));
 
-		if (rc != EOPNOTSUPP && rc != ENOSYS)
-			return rx_answer(rc);
+		if (rc != -EOPNOTSUPP && rc != -ENOSYS)
+			return rc;
 		memset(attr, 0, sizeof(*attr));
 	}
-	return rx_answer(rx.query_device(ctx, &attr->orig_attr));
+	return RX_CALL(rx.query_device(ctx, &attr->orig_attr));
 }
 
 int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *attr)
@@ -54,8 +56,8 @@ int rx_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *a
 
 	memset(attr, 0, sizeof(*attr));
 	// What the header's inline does: the symbol fills only the old, shorter struct.
-	return rx_answer(v ? v->query_port(ctx, port, attr, sizeof(*attr))
-			   : rx.query_port(ctx, port, (struct _compat_ibv_port_attr *)attr));
+	return RX_CALL(v ? v->query_port(ctx, port, attr, sizeof(*attr))
+			 : rx.query_port(ctx, port, (struct _compat_ibv_port_attr *)attr));
 }
 
 int rx_query_pkey(struct ibv_context *ctx, uint8_t port, int index)
@@ -125,7 +127,7 @@ int rx_alloc_pd(struct ibv_context *ctx, struct ibv_pd **out)
 	return *out ? 0 : rx_neg(errno);
 }
 
-int rx_dealloc_pd(struct ibv_pd *pd) { return rx_answer(rx.dealloc_pd(pd)); }
+int rx_dealloc_pd(struct ibv_pd *pd) { return RX_CALL(rx.dealloc_pd(pd)); }
 
 int rx_reg_mr(struct ibv_pd *pd, void *addr, size_t len, unsigned int access, struct ibv_mr **out)
 {
@@ -152,7 +154,7 @@ int rx_reg_dmabuf(struct ibv_pd *pd, uint64_t offset, size_t len, uint64_t iova,
 	return *out ? 0 : rx_neg(errno);
 }
 
-int rx_dereg_mr(struct ibv_mr *mr) { return rx_answer(rx.dereg_mr(mr)); }
+int rx_dereg_mr(struct ibv_mr *mr) { return RX_CALL(rx.dereg_mr(mr)); }
 
 int rx_alloc_mw(struct ibv_pd *pd, int type, struct ibv_mw **out)
 {
@@ -161,7 +163,7 @@ int rx_alloc_mw(struct ibv_pd *pd, int type, struct ibv_mw **out)
 	return *out ? 0 : rx_neg(errno);
 }
 
-int rx_dealloc_mw(struct ibv_mw *mw) { return rx_answer(ibv_dealloc_mw(mw)); }
+int rx_dealloc_mw(struct ibv_mw *mw) { return RX_CALL(ibv_dealloc_mw(mw)); }
 
 int rx_create_ah(struct ibv_pd *pd, const struct rx_path *path, struct ibv_ah **out)
 {
@@ -173,7 +175,7 @@ int rx_create_ah(struct ibv_pd *pd, const struct rx_path *path, struct ibv_ah **
 	return *out ? 0 : rx_neg(errno);
 }
 
-int rx_destroy_ah(struct ibv_ah *ah) { return rx_answer(rx.destroy_ah(ah)); }
+int rx_destroy_ah(struct ibv_ah *ah) { return RX_CALL(rx.destroy_ah(ah)); }
 
 void rx_ah_attr(struct ibv_ah_attr *attr, const struct rx_path *p)
 {

@@ -29,7 +29,7 @@ func mapMemory(size int, o MemoryOptions) ([]byte, error) {
 		}
 	}
 	if o.OnNode {
-		if err := bindToNode(b, o.Node); err != nil && o.Require {
+		if err := putOnNode(b, o.Node, o.Require); err != nil && o.Require {
 			_ = unmap(b)
 			return nil, fmt.Errorf("NUMA node %d: %w", o.Node, err)
 		}
@@ -37,17 +37,27 @@ func mapMemory(size int, o MemoryOptions) ([]byte, error) {
 	return b, nil
 }
 
-// bindToNode asks for the pages of a fresh mapping on one NUMA node (mbind(2),
-// MPOL_BIND), before anything touches them.
-func bindToNode(b []byte, node int) error {
-	const mpolBind = 2
+// The memory policies of mbind(2): of a full node, MPOL_BIND would rather kill the process
+// than take another's pages.
+const (
+	mpolPreferred = 1
+	mpolBind      = 2
+)
+
+// putOnNode asks for the pages of a fresh mapping on one NUMA node, before anything touches
+// them; only there, where that is required.
+func putOnNode(b []byte, node int, required bool) error {
+	policy := uintptr(mpolPreferred)
+	if required {
+		policy = mpolBind
+	}
 	var mask [16]uint64 // 1024 nodes
 	if node < 0 || node >= 64*len(mask) {
 		return unix.EINVAL
 	}
 	mask[node/64] = 1 << (node % 64)
 	_, _, errno := unix.Syscall6(unix.SYS_MBIND, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
-		mpolBind, uintptr(unsafe.Pointer(&mask)), uintptr(64*len(mask)+1), 0)
+		policy, uintptr(unsafe.Pointer(&mask)), uintptr(64*len(mask)+1), 0)
 	if errno != 0 {
 		return errno
 	}

@@ -65,7 +65,7 @@ type vector struct {
 
 // addressVector decides what the link layer needs: Ethernet has no LIDs and always
 // a global header; InfiniBand needs that header only beyond the subnet, which is
-// the upper half of a GID, and where its port says so.
+// the upper half of a GID, and where the port of either end says so.
 func addressVector(port, gidIndex int, attr *PortAttr, local, remote *Endpoint, p *Path) vector {
 	v := vector{Path: *p, port: port, gidIndex: gidIndex}
 	if attr.LinkLayer == LinkEthernet {
@@ -73,7 +73,7 @@ func addressVector(port, gidIndex int, attr *PortAttr, local, remote *Endpoint, 
 	} else {
 		v.dlid = remote.LID
 		beyond := [8]byte(local.GID[:8]) != [8]byte(remote.GID[:8])
-		v.global = !remote.GID.IsZero() && (p.GRH || attr.NeedsGRH || beyond)
+		v.global = !remote.GID.IsZero() && (p.GRH || attr.NeedsGRH || remote.NeedsGRH || beyond)
 	}
 	if v.global {
 		v.dgid = remote.GID

@@ -24,6 +24,7 @@ func TestAddressVector(t *testing.T) {
 		"InfiniBand, asked for":     {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{GRH: true}, true, 2},
 		"InfiniBand, other subnet":  {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fec0::2"), LID: 2}, Path{}, true, 2},
 		"InfiniBand, virtual ports": {PortAttr{LinkLayer: LinkInfiniBand, NeedsGRH: true}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 1}, Path{}, true, 1},
+		"InfiniBand, peer's ports":  {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2, NeedsGRH: true}, Path{}, true, 2},
 		"InfiniBand, by LID alone":  {PortAttr{LinkLayer: LinkInfiniBand}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{LID: 2}, Path{GRH: true}, false, 2},
 		"link layer of old drivers": {PortAttr{LinkLayer: LinkUnspecified}, Endpoint{GID: gid("fe80::1"), LID: 1}, Endpoint{GID: gid("fe80::2"), LID: 2}, Path{}, false, 2},
 	} {

@@ -61,10 +61,10 @@ int rx_post_send(uintptr_t handle, const struct rx_send_wr *in, int n, int *post
 			wrs[i].next = i + 1 < k ? &wrs[i + 1] : NULL;
 		}
 		bad = NULL;
-		int rc = ibv_post_send(qp, wrs, &bad);
+		int rc = RX_CALL(ibv_post_send(qp, wrs, &bad));
 		if (rc) {
 			*posted = POSTED_BEFORE(wrs, bad, base);
-			return rx_answer(rc);
+			return rc;
 		}
 	}
 	*posted = n;
@@ -89,10 +89,10 @@ static int post_recv(struct ibv_qp *qp, struct ibv_srq *srq, const struct rx_rec
 			wrs[i].num_sge = (int)w->num_sge;
 		}
 		bad = NULL;
-		int rc = srq ? ibv_post_srq_recv(srq, wrs, &bad) : ibv_post_recv(qp, wrs, &bad);
+		int rc = RX_CALL(srq ? ibv_post_srq_recv(srq, wrs, &bad) : ibv_post_recv(qp, wrs, &bad));
 		if (rc) {
 			*posted = POSTED_BEFORE(wrs, bad, base);
-			return rx_answer(rc);
+			return rc;
 		}
 	}
 	*posted = n;
@@ -113,7 +113,7 @@ int rx_poll(uintptr_t cq, struct ibv_wc *wc, int n)
 {
 	int rc = ibv_poll_cq((struct ibv_cq *)cq, n, wc);
 
-	return rc >= 0 ? rc : -EIO; // providers answer -1 or -2, never an errno
+	return rc >= 0 ? rc : -RX_NO_REASON; // most providers answer -1 or -2, no errno
 }
 
 // take_event takes and acknowledges one event, the only one that there can be: an
@@ -160,7 +160,7 @@ int rx_poll_arm(uintptr_t cq, uintptr_t ch, struct ibv_wc *wc, int n, int solici
 		if (rc != 0 || *armed)
 			return rc;
 	}
-	int e = rx_answer(ibv_req_notify_cq((struct ibv_cq *)cq, solicited));
+	int e = RX_CALL(ibv_req_notify_cq((struct ibv_cq *)cq, solicited));
 	if (e)
 		return e;
 	*armed = 1;

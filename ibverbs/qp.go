@@ -1,7 +1,6 @@
 package ibverbs
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
@@ -35,7 +34,7 @@ type QPConfig struct {
 	Type                   QPType // default QPTypeRC
 	SendCQ, RecvCQ         *CQ    // may be the same
 	SRQ                    *SRQ   // where receives come from, instead of the queue pair's own
-	MaxSend, MaxRecv       int    // work requests outstanding
+	MaxSend, MaxRecv       int    // work requests outstanding; see [QP.Drain] for MaxQPWR of them
 	MaxSendSGE, MaxRecvSGE int    // stretches a work request; 0 means 1, MaxSGE at the most
 	MaxInline              int    // bytes; what the device gives may be more or less
 	Port                   int    // of the device, from 1; 0 means 1
@@ -113,16 +112,19 @@ func (p *PD) createQP(c QPConfig) (*QP, error) {
 	if c.PKeyIndex < 0 || c.PKeyIndex >= port.PKeys {
 		return nil, &ParamError{"pkey index", fmt.Sprint(c.PKeyIndex), fmt.Sprintf("the port's table has %d entries", port.PKeys)}
 	}
-	local := Endpoint{PSN: rand.Uint32() & 0xffffff, LID: port.LID, MTU: port.ActiveMTU}
-	if local.GID, err = p.ctx.gidAt(c.Port, c.GIDIndex); err != nil && port.LinkLayer == LinkEthernet {
+	local, err := p.ctx.endpoint(c.Port, c.GIDIndex, &port)
+	if err != nil {
 		return nil, err
 	}
-	// One place more of each: for the markers of Drain.
-	h, qpn, inline, rc := sysCreateQP(p.h, &c, c.MaxSend+1, c.MaxRecv+1)
+	dev, err := p.ctx.QueryDevice()
+	if err != nil {
+		return nil, err
+	}
+	h, qpn, inline, rc := sysCreateQP(p.h, &c, withMarkers(c.MaxSend, 1, dev.MaxQPWR), withMarkers(c.MaxRecv, 1, dev.MaxQPWR))
 	if rc < 0 {
 		return nil, withHint(opError("ibv_create_qp", rc), fmt.Sprintf("%d sends, %d receives, %d inline bytes: more than the device has?", c.MaxSend, c.MaxRecv, c.MaxInline))
 	}
-	local.QPN = qpn
+	local.QPN, local.PSN = qpn, rand.Uint32()&0xffffff
 	if rc := sysQPInit(h, &c); rc < 0 {
 		sysDestroyQP(h)
 		return nil, opError("ibv_modify_qp to INIT", rc)
@@ -196,6 +198,7 @@ type QP struct {
 	port   PortAttr
 	params ConnectParams
 	inline int
+	marks  [2]int // Drain's requests that have not come back: in SendCQ, and in RecvCQ if that is another
 }
 
 // Number is the queue pair's number, as in completions.
@@ -242,16 +245,34 @@ func (q *QP) State() (QPState, error) {
 
 // PostSend posts a batch in one crossing (ibv_post_send). It answers how many
 // were posted: on an error those before the refused one are, the others not. A
-// program that keeps [SendCredits] puts the others back.
+// program that keeps [SendCredits] puts the others back. A datagram without an address
+// handle is a [*ParamError].
 func (q *QP) PostSend(wrs []SendWR) (int, error) {
+	var refused error
+	if q.conf.Type == QPTypeUD {
+		wrs, refused = addressed(wrs)
+	}
 	if len(wrs) == 0 {
-		return 0, nil
+		return 0, refused
 	}
 	n, rc := sysPostSend(q.h, wrs)
 	if rc < 0 {
 		return n, q.postError("ibv_post_send", rc, q.conf.MaxSend)
 	}
-	return n, nil
+	return n, refused
+}
+
+var errNoAH = &ParamError{"address handle", "0", "a datagram needs one: see AH.Ref"}
+
+// addressed are the requests before the first without an address handle, which providers
+// follow unseen.
+func addressed(wrs []SendWR) ([]SendWR, error) {
+	for i := range wrs {
+		if wrs[i].AH == 0 {
+			return wrs[:i], errNoAH
+		}
+	}
+	return wrs, nil
 }
 
 // PostRecv posts a batch of receives in one crossing (ibv_post_recv), with the
@@ -284,62 +305,6 @@ func queueFull(err error, depth int) error {
 // posted before comes back as flushed completions, nothing more is sent, and
 // nothing more lands.
 func (q *QP) Fail() error { return opError("ibv_modify_qp to ERR", sysQPErr(q.h)) }
-
-// DrainID is the ID of the work requests that Drain itself posts. No others may
-// have it.
-const DrainID = ^uint64(0)
-
-// Drain is the first half of a clean end: it moves the queue pair to the error
-// state, and takes completions from its queues until none of this queue pair's can
-// come any more. each, unless it is nil, sees them, and those of other queue pairs
-// that share the queues. Close is the second half. (Without Drain, completions that
-// nobody polled outlive the queue pair in its completion queues.)
-//
-// Nobody else may poll meanwhile. It works by markers: queues complete in order, so
-// what was posted before a marker has completed when the marker has.
-func (q *QP) Drain(ctx context.Context, each func(*WC)) error {
-	if each == nil {
-		each = func(*WC) {}
-	}
-	receives := 0
-	if q.conf.SRQ == nil {
-		// Before the error state: soft-RoCE does not flush what is received for in it.
-		if _, rc := sysPostRecv(q.h, []RecvWR{{ID: DrainID}}); rc == 0 {
-			receives = 1
-		}
-	}
-	if err := q.Fail(); err != nil {
-		return err
-	}
-	if _, rc := sysPostSend(q.h, []SendWR{{ID: DrainID, Opcode: OpSend, Flags: SendSignaled}}); rc < 0 {
-		return opError("ibv_post_send", rc)
-	}
-	if q.conf.SendCQ == q.conf.RecvCQ {
-		return q.awaitMarkers(ctx, q.conf.SendCQ, 1+receives, each)
-	}
-	if err := q.awaitMarkers(ctx, q.conf.SendCQ, 1, each); err != nil {
-		return err
-	}
-	return q.awaitMarkers(ctx, q.conf.RecvCQ, receives, each)
-}
-
-func (q *QP) awaitMarkers(ctx context.Context, cq *CQ, markers int, each func(*WC)) error {
-	wcs := make([]WC, 16)
-	for markers > 0 {
-		n, err := cq.WaitPoll(ctx, wcs)
-		if err != nil {
-			return fmt.Errorf("draining a queue pair: %w", err)
-		}
-		for i := range wcs[:n] {
-			if wcs[i].ID == DrainID && wcs[i].QPN == q.local.QPN {
-				markers--
-			} else {
-				each(&wcs[i])
-			}
-		}
-	}
-	return nil
-}
 
 // Close moves a connected queue pair to the error state, so that the device is done
 // with its memory, and destroys it (ibv_destroy_qp). Completions that were not

@@ -28,10 +28,10 @@ fail:;
 
 int rx_destroy_cq(struct ibv_cq *cq, struct ibv_comp_channel *ch)
 {
-	int rc = rx_answer(rx.destroy_cq(cq));
+	int rc = RX_CALL(rx.destroy_cq(cq));
 
 	// A channel with a live CQ is EBUSY; keep both then.
-	return rc ? rc : rx_answer(rx.destroy_comp_channel(ch));
+	return rc ? rc : RX_CALL(rx.destroy_comp_channel(ch));
 }
 
 int rx_create_srq(struct ibv_pd *pd, uint32_t max_wr, uint32_t max_sge, struct ibv_srq **out)
@@ -47,10 +47,10 @@ int rx_srq_limit(struct ibv_srq *srq, uint32_t limit)
 {
 	struct ibv_srq_attr attr = {.srq_limit = limit};
 
-	return rx_answer(rx.modify_srq(srq, &attr, IBV_SRQ_LIMIT));
+	return RX_CALL(rx.modify_srq(srq, &attr, IBV_SRQ_LIMIT));
 }
 
-int rx_destroy_srq(struct ibv_srq *srq) { return rx_answer(rx.destroy_srq(srq)); }
+int rx_destroy_srq(struct ibv_srq *srq) { return RX_CALL(rx.destroy_srq(srq)); }
 
 int rx_create_qp(struct ibv_pd *pd, const struct rx_qp_args *a, struct ibv_qp **out,
 		 uint32_t *max_inline)
@@ -78,7 +78,7 @@ int rx_create_qp(struct ibv_pd *pd, const struct rx_qp_args *a, struct ibv_qp **
 
 static int modify(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 {
-	return rx_answer(rx.modify_qp(qp, attr, mask | IBV_QP_STATE));
+	return RX_CALL(rx.modify_qp(qp, attr, mask | IBV_QP_STATE));
 }
 
 int rx_qp_init(struct ibv_qp *qp, uint8_t port, uint16_t pkey_index, uint32_t access,
@@ -144,12 +144,12 @@ int rx_qp_state(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {0};
 	struct ibv_qp_init_attr init;
-	int rc = rx_answer(rx.query_qp(qp, &attr, IBV_QP_STATE, &init));
+	int rc = RX_CALL(rx.query_qp(qp, &attr, IBV_QP_STATE, &init));
 
 	return rc ? rc : (int)attr.qp_state;
 }
 
-int rx_destroy_qp(struct ibv_qp *qp) { return rx_answer(rx.destroy_qp(qp)); }
+int rx_destroy_qp(struct ibv_qp *qp) { return RX_CALL(rx.destroy_qp(qp)); }
 
 int rx_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mr *mr, const struct rx_bind *b)
 {
@@ -164,7 +164,7 @@ int rx_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mr *mr, const st
 		struct ibv_mw_bind bind = {
 			.wr_id = b->id, .send_flags = b->flags, .bind_info = info};
 
-		return rx_answer(ibv_bind_mw(qp, mw, &bind));
+		return RX_CALL(ibv_bind_mw(qp, mw, &bind));
 	}
 	struct ibv_send_wr *bad, wr = {
 		.wr_id = b->id,
@@ -172,7 +172,7 @@ int rx_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mr *mr, const st
 		.send_flags = b->flags,
 		.bind_mw = {.mw = mw, .rkey = ibv_inc_rkey(mw->rkey), .bind_info = info},
 	};
-	int rc = rx_answer(ibv_post_send(qp, &wr, &bad));
+	int rc = RX_CALL(ibv_post_send(qp, &wr, &bad));
 
 	if (rc == 0)
 		mw->rkey = wr.bind_mw.rkey;

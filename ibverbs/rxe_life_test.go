@@ -19,52 +19,6 @@ import (
 
 // How objects end, what is left, and what a device says by itself.
 
-// TestDrain: every request that was posted is seen to complete, and nothing of the
-// queue pair comes after.
-func TestDrain(t *testing.T) {
-	s := connected(t)
-	a, b := s[0], s[1]
-	for i := range 10 {
-		b.recv(t, uint64(i), 0, 8)
-	}
-	for range 3 {
-		a.send(t, a.wr(OpSend, 0, 8, nil, 0))
-		a.ok(t)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	var fine, flushed int
-	err := b.qp.Drain(ctx, func(wc *WC) {
-		switch {
-		case wc.Err() == nil:
-			fine++
-		case wc.Status == WCFlushErr:
-			flushed++
-		default:
-			t.Errorf("%v", wc.Err())
-		}
-	})
-	if err != nil || fine != 3 || flushed != 7 {
-		t.Errorf("%v: %d fine, %d flushed", err, fine, flushed)
-	}
-	if state, err := b.qp.State(); state != QPStateErr || err != nil {
-		t.Errorf("%v, %v", state, err)
-	}
-	closed(t, b.qp)
-	if n, err := b.cq.Poll(make([]WC, 1)); n != 0 || err != nil {
-		t.Errorf("after the end: %d, %v", n, err)
-	}
-	// A full send queue still has room for the marker.
-	for range 16 {
-		if _, err := a.qp.PostSend([]SendWR{a.wr(OpSend, 0, 8, nil, 0)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := a.qp.Drain(ctx, nil); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestQueueFull(t *testing.T) {
 	s := connected(t)
 	wrs := make([]SendWR, 4096)

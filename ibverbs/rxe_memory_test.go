@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // What memory a device takes, and what a kernel can do with it.
@@ -147,15 +150,36 @@ func TestHugePagesAndNodes(t *testing.T) {
 		t.Errorf("%s pages free of 2 after the end", free())
 	}
 
-	node := MemoryOptions{OnNode: true, Require: true}
-	if mr, err = pd.AllocMROn(4096, AccessLocalWrite, node); err != nil {
-		t.Fatal("node 0: ", err)
+	// What is a wish takes other nodes' pages when that one is full.
+	node := MemoryOptions{OnNode: true}
+	for _, node.Require = range []bool{false, true} {
+		if mr, err = pd.AllocMROn(4096, AccessLocalWrite, node); err != nil {
+			t.Fatal("node 0: ", err)
+		}
+		want := mpolPreferred
+		if node.Require {
+			want = mpolBind
+		}
+		if got := policyOf(t, mr.Bytes()); got != want {
+			t.Errorf("memory policy %d, of a node that is required: %v", got, node.Require)
+		}
+		closed(t, mr)
 	}
-	closed(t, mr)
 	node.Node = 63
 	if _, err = pd.AllocMROn(4096, AccessLocalWrite, node); err == nil || !strings.Contains(err.Error(), "NUMA node 63") {
 		t.Errorf("%v", err)
 	}
+}
+
+// policyOf asks for the policy of memory (get_mempolicy(2), MPOL_F_ADDR).
+func policyOf(t *testing.T, b []byte) (policy int) {
+	t.Helper()
+	var mode int32
+	_, _, errno := unix.Syscall6(unix.SYS_GET_MEMPOLICY, uintptr(unsafe.Pointer(&mode)), 0, 0, uintptr(unsafe.Pointer(&b[0])), 2, 0)
+	if errno != 0 {
+		t.Fatal("get_mempolicy: ", errno)
+	}
+	return int(mode)
 }
 
 func TestRegisterSplit(t *testing.T) {

@@ -193,9 +193,10 @@ const (
 
 // Endpoint is all that one side of a queue pair must know of the other.
 type Endpoint struct {
-	QPN uint32 // 24 bits
-	PSN uint32 // 24 bits: the first packet sequence number it sends
-	GID GID
-	LID uint16 // 0 on Ethernet
-	MTU MTU    // the most that its port carries
+	QPN      uint32 // 24 bits
+	PSN      uint32 // 24 bits: the first packet sequence number it sends
+	GID      GID
+	LID      uint16 // 0 on Ethernet
+	MTU      MTU    // the most that its port carries
+	NeedsGRH bool   // its port takes no packets without a global header: [PortAttr].NeedsGRH
 }

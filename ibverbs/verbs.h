@@ -229,11 +229,21 @@ static inline int64_t rx_now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-// neg makes -errno of a failure that set errno, and never 0.
-static inline int rx_neg(int e) { return e ? -e : -EIO; }
+// What a failure is that has no errno: not EIO, which is what a removed device answers.
+#define RX_NO_REASON EPROTO
 
-// Destructors and modifiers answer an errno, or -1 with errno set: both are seen
-// in providers.
-static inline int rx_answer(int rc) { return rc == 0 ? 0 : rx_neg(rc > 0 ? rc : errno); }
+// neg makes -errno of a failure that set errno, and never 0.
+static inline int rx_neg(int e) { return -(e ? e : RX_NO_REASON); }
+
+// Providers answer an errno, or -1 with errno set (or not), or -errno (qedr, ionic, bnxt_re
+// in their posts): all are seen. Of -1 it is errno that counts, if the call set it: so it is
+// cleared before.
+static inline int rx_answer(int rc)
+{
+	if (rc == 0 || rc < -1)
+		return rc;
+	return rx_neg(rc > 0 ? rc : errno);
+}
+#define RX_CALL(call) (errno = 0, rx_answer(call))
 
 #endif
