@@ -1,6 +1,7 @@
 package rdma
 
 import (
+	"reflect"
 	"testing"
 	"testing/fstest"
 
@@ -91,5 +92,19 @@ func TestFlowLabels(t *testing.T) {
 	}
 	if len(seen) < 60 {
 		t.Errorf("%d labels for 64 queue pairs", len(seen))
+	}
+}
+
+// TestQueuePairsAreTold with all that the other end needs to reach them.
+func TestQueuePairsAreTold(t *testing.T) {
+	e := ibverbs.Endpoint{QPN: 1, PSN: 2, GID: ibverbs.GID{3}, LID: 4, MTU: 5, NeedsGRH: true}
+	for i, v := 0, reflect.ValueOf(e); i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("this test has no %s", v.Type().Field(i).Name)
+		}
+	}
+	q := queuePair(e, new(Fabric))
+	if got := endpointOf(&q); got != e {
+		t.Errorf("%+v, want %+v", got, e)
 	}
 }

@@ -212,7 +212,12 @@ func (e *probeEnd) receive() error {
 func (e *probeEnd) endpoint(f *Fabric) wire.QueuePair { return queuePair(e.prep.Endpoint(), f) }
 
 func queuePair(e ibverbs.Endpoint, f *Fabric) wire.QueuePair {
-	return wire.QueuePair{QPN: e.QPN, PSN: e.PSN, GID: e.GID, LID: e.LID, MTU: uint8(f.lower(e.MTU))}
+	return wire.QueuePair{QPN: e.QPN, PSN: e.PSN, GID: e.GID, LID: e.LID, MTU: uint8(f.lower(e.MTU)), GRH: e.NeedsGRH}
+}
+
+// endpointOf is a queue pair that the peer told of.
+func endpointOf(q *wire.QueuePair) ibverbs.Endpoint {
+	return ibverbs.Endpoint{QPN: q.QPN, PSN: q.PSN, GID: q.GID, LID: q.LID, MTU: ibverbs.MTU(q.MTU), NeedsGRH: q.GRH}
 }
 
 // connect brings the end up.
@@ -233,7 +238,7 @@ func connectQP(prep *ibverbs.PreparedQP, c *wire.Candidate, remote *wire.QueuePa
 		p.Timeout = more.Timeout
 	}
 	p.MTU = f.lower(min(local.MTU, ibverbs.MTU(remote.MTU)))
-	return prep.Connect(ibverbs.Endpoint{QPN: remote.QPN, PSN: remote.PSN, GID: remote.GID, LID: remote.LID, MTU: ibverbs.MTU(remote.MTU)}, p)
+	return prep.Connect(endpointOf(remote), p)
 }
 
 // run sends the messages and waits for their acknowledgements, or for ctx. It gives the

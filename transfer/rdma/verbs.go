@@ -102,7 +102,7 @@ func (v Verbs) open(at *wire.Candidate, pkey uint16, c verbsperf.Config) (*verbs
 		told.Detail += " gives way"
 	}
 	for _, q := range hello.QPs {
-		told.QPs = append(told.QPs, wire.QueuePair{QPN: q.QPN, PSN: q.PSN, GID: q.GID, LID: q.LID, MTU: uint8(q.MTU)})
+		told.QPs = append(told.QPs, queuePair(q, new(Fabric)))
 	}
 	return e, told, nil
 }
@@ -111,7 +111,7 @@ func (v Verbs) open(at *wire.Candidate, pkey uint16, c verbsperf.Config) (*verbs
 func (e *verbsEnd) Connect(peer *wire.VerbsEnd) error {
 	h := verbsperf.Hello{Addr: peer.Addr, RKey: peer.RKey}
 	for _, q := range peer.QPs {
-		h.QPs = append(h.QPs, ibverbs.Endpoint{QPN: q.QPN, PSN: q.PSN, GID: q.GID, LID: q.LID, MTU: ibverbs.MTU(q.MTU)})
+		h.QPs = append(h.QPs, endpointOf(&q))
 	}
 	f := e.fabric
 	if peer.Fabric != nil {

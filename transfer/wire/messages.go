@@ -175,6 +175,7 @@ type QueuePair struct {
 	GID [16]byte `cbor:"3,keyasint"`
 	LID uint16   `cbor:"4,keyasint,omitempty"`
 	MTU uint8    `cbor:"5,keyasint"`
+	GRH bool     `cbor:"6,keyasint,omitempty"` // its port wants the global header on every packet
 }
 
 // RDMALane is what the two ends of a queue pair tell each other.

@@ -20,7 +20,7 @@ import (
 )
 
 // Version is the protocol's. Two hosts that differ in it don't talk.
-const Version = 5
+const Version = 6
 
 // Bounds on what a peer may say.
 const (
