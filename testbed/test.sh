@@ -2,7 +2,7 @@
 # testbed/test.sh [core|rest|SECTION]... tests vm, softroce, faults and peer by running
 # them: all of it, or the sections that are named (they are at the end). It takes as few
 # boots as it can; each check that needs no boot of its own is in lib/test-*.sh, which
-# run inside.
+# run inside, but for lib/test-functions.sh, which needs no machine.
 set -euo pipefail
 testbed=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=lib/check.sh
@@ -15,6 +15,8 @@ source "$testbed/lib/gotest.sh"
 source "$testbed/lib/kernel.sh"
 # shellcheck source=lib/machine.sh
 source "$testbed/lib/machine.sh"
+# shellcheck source=lib/test-functions.sh
+source "$testbed/lib/test-functions.sh"
 
 vm=$testbed/vm
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/testbed-test.XXXXXX")
@@ -47,32 +49,6 @@ export TMPDIR=$scratch # the machines' own files, by which they are known
 
 # The first boot of all fetches a kernel and probes, and says so: not in a test.
 first_boot() { "$vm" -- true </dev/null; }
-
-# functions tests what needs no machine.
-functions() {
-  local release
-  for release in 7.1.0 7.1-rc1 7.3.4+deb13-amd64 7.10.0 10.0; do
-    check "a pair on kernel $release" kernel_can_pair "$release"
-  done
-  for release in 6.1.0-50-amd64 6.12.107 7.0.9 5.15.0-generic; do
-    check "no pair on kernel $release" fails kernel_can_pair "$release"
-  done
-  outs() { go_test_outs "$@" | tr '\0' ' '; }
-  check 'go test: profiles come back' equals "$(outs /b/x.test -test.v=true -test.outputdir=/o -test.coverprofile=/w/c -test.cpuprofile=cpu)" '/w /o '
-  check 'go test: fuzzing' equals "$(outs /b/x.test -test.fuzz=F -test.fuzzcachedir=/c)" '. /c '
-  check 'go test: nothing asked for' equals "$(outs /b/x.test -test.v=true -test.fuzz=)" ''
-  check 'no go test' equals "$(outs cat -test.coverprofile=/w/c)" ''
-  # What a QEMU says that it knows; newer ones know more.
-  cpu() { (
-    local says=$1
-    # shellcheck disable=SC2317 # emulated_cpu calls it
-    qemu-system-x86_64() { printf '%s\n' "  ds erms f16c fsgsbase $says" '  smap'; }
-    emulated_cpu
-  ); }
-  check 'slow string instructions are not claimed' equals "$(RDMAXFER_VM_CPU='' cpu fsrm)" max,-erms,-fsrm
-  check '... by a newer QEMU' equals "$(RDMAXFER_VM_CPU='' cpu $'fsrc fsrm\n  fsrs fzrm')" max,-erms,-fsrm,-fzrm,-fsrs,-fsrc
-  check '... but asked for' equals "$(RDMAXFER_VM_CPU=max cpu fsrm)" max
-}
 
 one_boot() {
   mkdir out
@@ -240,8 +216,11 @@ interactive() {
 is_cooked() { [[ $(stty -g -F "$(<terminal)") == "$(<cooked)" ]]; }
 
 go_test() {
-  mkdir package
-  cat >package/go.mod <<'GO'
+  # Run as the manual says: from a module's root, at which its packages need not be.
+  mkdir -p module/package
+  ln -s "$testbed" module/testbed
+  cd module
+  cat >go.mod <<'GO'
 module example.com/sum
 go 1.21
 GO
@@ -281,13 +260,12 @@ func FuzzSum(f *testing.F) {
 	})
 }
 GO
-  cd package
-  capture go test -exec "$vm --" -v -run TestWhere -coverprofile cover.out
+  capture go test -exec "$PWD/testbed/vm --" -v -run TestWhere -coverprofile cover.out ./...
   check 'go test -exec: ran inside' contains "$output" 'ran on testbed sum 0'
-  check 'go test -exec: a coverage profile comes back' contains "$(cat cover.out)" 'example.com/sum/sum.go:4.31,5.25 1 1'
-  capture go test -exec "$vm --" -run none -fuzz FuzzSum -fuzztime 60s
+  check 'go test -exec: a coverage profile comes back' contains "$(cat cover.out)" 'example.com/sum/package/sum.go:4.31,5.25 1 1'
+  capture go test -exec "$PWD/testbed/vm --" -run none -fuzz FuzzSum -fuzztime 60s ./...
   check 'go test -exec: the fuzzer fails' equals "$status" 1
-  check 'go test -exec: its input comes back' contains "$(cat testdata/fuzz/FuzzSum/* 2>/dev/null)" '[]byte('
+  check 'go test -exec: its input comes back' contains "$(cat package/testdata/fuzz/FuzzSum/* 2>/dev/null)" '[]byte('
   cd ..
 }
 
@@ -356,15 +334,16 @@ nobody() {
   local cache as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
   ((EUID == 0)) || as=()
   cache=$(cache_dir)
-  mkdir -p nobody/tmp nobody/cache/testbed
+  mkdir -p nobody/tmp "nobody/a cache/testbed"
   cp -r -- "$testbed" nobody/
-  # What is fetched and what was found out about this host.
-  cp -rL -- "$cache/kernel-7.$kernel_layout" nobody/cache/testbed/
-  find "$cache" -maxdepth 1 -name 'kvm-*' -exec cp -t nobody/cache/testbed -- {} +
+  # What is fetched and what was found out about this host; not what is built of it.
+  cp -rL -- "$cache/kernel-7.$kernel_layout" 'nobody/a cache/testbed/'
+  rm -f -- "nobody/a cache/testbed/kernel-7.$kernel_layout"/initramfs-*
+  find "$cache" -maxdepth 1 -name 'kvm-*' -exec cp -t 'nobody/a cache/testbed' -- {} +
   chmod 755 .
   ((EUID != 0)) || chown -R 65534:65534 nobody
   # No network either: what is in the cache needs none.
-  capture env RDMAXFER_VM_ARCHIVE=http://127.0.0.1:9/ RDMAXFER_CACHE="$scratch/nobody/cache" \
+  capture env RDMAXFER_VM_ARCHIVE=http://127.0.0.1:9/ RDMAXFER_CACHE="$scratch/nobody/a cache" \
     TMPDIR="$scratch/nobody/tmp" HOME=/nonexistent "${as[@]}" nobody/testbed/vm -- whoami </dev/null
   check 'without root, without network: root inside' equals "$status $output" '0 root'
   ((EUID != 0)) || as=(setpriv --reuid 65534 --regid 65534 --clear-groups)

@@ -1,23 +1,13 @@
 # files-table.pl FILES reads lines "ROUND CELL SECONDS CPU-SECONDS" and prints a table of the
-# cells, medians with the 95 % interval of a bootstrap (10,000 resamples of the rounds), and
-# how many times as fast one cell was as another in the same rounds.
+# cells, medians with their 95 % interval, or the least and the most of fewer than six rounds
+# (stats.pl), and how many times as fast one cell was as another in the same rounds.
 use strict;
 use warnings;
+use File::Basename;
+use lib dirname(__FILE__);
+require 'stats.pl';
 
 my $files = shift @ARGV;
-
-sub median {
-    my @s = sort { $a <=> $b } @_;
-    return ($s[$#s / 2] + $s[@s / 2]) / 2;
-}
-
-# interval gives median and bounds.
-sub interval {
-    my @q = @_;
-    srand(1);
-    my @b = sort { $a <=> $b } map { median(map { $q[rand @q] } @q) } 1 .. 10000;
-    return (median(@q), $b[250], $b[9749]);
-}
 
 my (%seconds, %cpu, @order);
 while (<STDIN>) {
@@ -26,7 +16,8 @@ while (<STDIN>) {
     push @{ $seconds{$cell} }, $s;
     push @{ $cpu{$cell} }, $c;
 }
-print "| | files/s (95 %) | seconds | CPU µs a file |\n|---|---|---|---|\n";
+my $bounds = bounds(scalar @{ $seconds{ $order[0] } });
+print "| | files/s ($bounds) | seconds | CPU µs a file |\n|---|---|---|---|\n";
 for my $cell (sort @order) {
     printf "| %s | %.0f (%.0f to %.0f) | %.2f | %.0f |\n", $cell, interval(map { $files / $_ } @{ $seconds{$cell} }),
         median(@{ $seconds{$cell} }), 1e6 / $files * median(@{ $cpu{$cell} });
@@ -34,6 +25,6 @@ for my $cell (sort @order) {
 for (['fast', 'rsync'], ['xxh3', 'rsync'], ['durable', 'rsync-durable'], ['lanes2', 'fast'], ['fast', 'one']) {
     my ($ours, $theirs) = map { $seconds{$_} } @$_;
     next if !$ours || !$theirs;
-    printf "%s is %.2f times as fast as %s (%.2f to %.2f)\n", $_->[0], (interval(map { $theirs->[$_] / $ours->[$_] } 0 .. $#$ours))[0], $_->[1],
-        (interval(map { $theirs->[$_] / $ours->[$_] } 0 .. $#$ours))[1, 2];
+    my ($median, $low, $high) = interval(map { $theirs->[$_] / $ours->[$_] } 0 .. $#$ours);
+    printf "%s is %.2f times as fast as %s (%s %.2f to %.2f)\n", $_->[0], $median, $_->[1], $bounds, $low, $high;
 }

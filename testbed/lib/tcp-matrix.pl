@@ -4,14 +4,12 @@
 # system calls of both in one run. It prints a table of medians.
 use strict;
 use warnings;
+use File::Basename;
+use lib dirname(__FILE__);
+require 'stats.pl';
 
 my $bytes = shift @ARGV;
 my ($gb, $mb) = ($bytes / 1e9, $bytes / 1e6);
-
-sub median {
-    my @s = sort { $a <=> $b } @_;
-    return ($s[$#s / 2] + $s[@s / 2]) / 2;
-}
 
 my (%calls, %runs, @order);
 while (<STDIN>) {

@@ -1,25 +1,15 @@
 # tcp-table.pl BYTES reads lines "NAME SINK SECONDS CPU-SECONDS", one a run of so many
-# bytes, rounds in their order, and prints a table: the median rate with the 95 % interval
-# of a bootstrap, median CPU seconds a GB, and how many times as fast rdmaxfer-auto was
-# into the same sink in the same rounds (beside scp rdmaxfer-encrypt), and how many times
-# rdmaxfer-auto-copy was.
+# bytes, rounds in their order, and prints a table: the median rate with its 95 % interval,
+# or the least and the most of fewer than six rounds (stats.pl), median CPU seconds a GB, and
+# how many times as fast rdmaxfer-auto was into the same sink in the same rounds (beside scp
+# rdmaxfer-encrypt), and how many times rdmaxfer-auto-copy was.
 use strict;
 use warnings;
+use File::Basename;
+use lib dirname(__FILE__);
+require 'stats.pl';
 
 my $gb = shift(@ARGV) / 1e9;
-
-sub median {
-    my @s = sort { $a <=> $b } @_;
-    return ($s[$#s / 2] + $s[@s / 2]) / 2;
-}
-
-# interval gives median and bounds of 10,000 resamples.
-sub interval {
-    my @q = @_;
-    srand(1);
-    my @b = sort { $a <=> $b } map { median(map { $q[rand @q] } @q) } 1 .. 10000;
-    return (median(@q), $b[250], $b[9749]);
-}
 
 my (%rate, %cpu, @order);
 while (<STDIN>) {
@@ -37,7 +27,8 @@ sub ratio {
     return sprintf '%.2f (%.2f to %.2f)', interval(map { $ours->[$_] / $theirs->[$_] } 0 .. $#$theirs);
 }
 
-print "| | sink | GB/s, median (95 %) | CPU s/GB | auto (beside scp: encrypt) is so many times as fast (95 %) | auto --landing copy is |\n|---|---|---|---|---|---|\n";
+my $bounds = bounds(scalar @{ $rate{ $order[0][1] }{ $order[0][0] } });
+print "| | sink | GB/s, median ($bounds) | CPU s/GB | auto (beside scp: encrypt) is so many times as fast ($bounds) | auto --landing copy is |\n|---|---|---|---|---|---|\n";
 for (sort { $a->[1] cmp $b->[1] } @order) {
     my ($name, $sink) = @$_;
     printf "| %s | %s | %.2f (%.2f to %.2f) | %.2f | %s | %s |\n", $name =~ s/-copy/ --landing copy/r =~ s/-/ /r, $sink, interval(@{ $rate{$sink}{$name} }),
