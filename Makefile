@@ -67,9 +67,9 @@ lint: deps
 	shfmt -i 2 -ci -d $$(.ci/scripts)
 
 # The judged figures of one file: thirteen rounds of rdmaxfer by each op, perftest's
-# program of that name and rcopy in turn, in the testbed.
+# program of that name and rcopy in turn, in the testbed. LANES=... of both.
 bench-send: build
-	$(VM) --idle-poll --timeout 3600 -- testbed/bench-send 13
+	$(VM) --idle-poll --env LANES --timeout 3600 -- testbed/bench-send 13
 
 # Two rails beside one, each as slow as the other.
 bench-rails: build
@@ -89,10 +89,10 @@ bench-tcp: build
 	done; done
 
 # Many small files beside rsync's daemon, as root: natively over TCP, and in the testbed over
-# RDMA. ROUNDS=... of FILES=... each; DIR=... is a directory on ext4 for the first.
+# RDMA. ROUNDS=... of FILES=... each, ONLY=... of them; DIR=... is a directory on ext4 for the first.
 bench-files: build
 	testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),20000) native $(DIR)
-	$(VM) --timeout 3600 -- testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),1000) pair
+	$(VM) --env ONLY --timeout 3600 -- testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),1000) pair
 
 # Small questions and their answers: a lane's protocol beside Go's net/http.
 bench-requests: deps

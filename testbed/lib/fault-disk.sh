@@ -5,7 +5,8 @@
 # A disk is a stack, from below: an image file and a log file, a loop device each;
 # the device-mapper target log-writes, which writes to both; a linear device, the
 # one that is mounted, in which write-errors puts bad ranges. $faults/disk/N says
-# what there is, written before it is made:
+# what there is, written before it is made, but for work: what we did not make is not
+# ours to remove.
 #   dir    where it is mounted      size   its bytes
 #   work   directory of its images  made   there if we made DIR
 #   bad    ranges of bad blocks     cuts   how often the power was cut
@@ -71,20 +72,19 @@ disk() {
     mkdir -p -- "$dir"
   fi
   dir=$(readlink -f -- "$dir")
-  work=${TMPDIR:-/tmp}/faults-disk.$$
-  echo "$work" >"$home/work"
   echo "$dir" >"$home/dir"
-  if ! make_base "$work" "$size" || ! raise_disk "$n"; then
+  if ! work=$(mktemp -d "${TMPDIR:-/tmp}/faults-disk.XXXXXX") || ! echo "$work" >"$home/work" ||
+    ! make_base "$work" "$size" || ! raise_disk "$n"; then
     disk_off "$n"
     tidy
     die 1 "disk $dir: can't be made (above: why)" "mend: a TMPDIR with space, on a file system that loop devices work on"
   fi
 }
 
-# make_base WORK SIZE makes the directory and the new file system in it. All of that
-# is written now: nothing is to come later and be lost.
+# make_base WORK SIZE makes the new file system. All of that is written now: nothing is to
+# come later and be lost.
 make_base() {
-  mkdir -m 700 -- "$1" && truncate -s "$2" "$1/base" &&
+  truncate -s "$2" "$1/base" &&
     mkfs.ext4 -q -F -m 0 -b "$disk_block" -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 "$1/base"
 }
 

@@ -70,26 +70,59 @@ memlock() {
 }
 
 # memory SIZE CMD... runs it in a control group of its own, whose end takes
-# with it whatever it left running.
+# with it whatever it left running; and so does ours.
 memory() {
-  local size=$1 group rc=0
+  local size=$1 signal rc=0
+  group='' child=''
   shift
   [[ -e /sys/fs/cgroup/cgroup.controllers ]] ||
     die 1 "no cgroup v2 at /sys/fs/cgroup" "mend: run this outside of softroce exec: faults memory SIZE -- softroce exec a -- CMD"
   echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+  for signal in TERM INT HUP; do
+    # shellcheck disable=SC2064 # the name now, not later
+    trap "memory_stop $signal" "$signal"
+  done
   group=$(mktemp -d /sys/fs/cgroup/faults.XXXXXX)
   numfmt --from=iec -- "$size" >"$group/memory.max"
+  # In the background, for of a signal bash would hear after its end; but not deaf to INT
+  # and QUIT, as bash starts what it puts there.
   # shellcheck disable=SC2016 # expanded by that shell
-  sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$@" <&0 || rc=$?
-  echo 1 >"$group/cgroup.kill" 2>/dev/null || true
-  until rmdir "$group" 2>/dev/null; do sleep 0.02; done
+  env --default-signal=INT,QUIT sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$@" <&0 &
+  child=$!
+  wait "$child" || rc=$?
+  child=''
+  end_group "$group"
   return "$rc"
 }
 
-# memory_off removes the groups of those that were killed outright.
+# memory_stop SIGNAL ends what runs, which may not be in its group yet, and us as the signal
+# would have.
+memory_stop() {
+  trap - "$1"
+  [[ -z $child ]] || { kill -KILL "$child" && wait "$child"; } 2>/dev/null || true
+  [[ -z $group ]] || (end_group "$group") || true
+  kill -"$1" "$BASHPID"
+}
+
+# end_group GROUP kills what is in it, and removes it when the last of that is gone.
+end_group() {
+  local deadline=$((SECONDS + 10))
+  { echo 1 >"$1/cgroup.kill"; } 2>/dev/null || true
+  until rmdir "$1" 2>/dev/null || [[ ! -e $1 ]]; do
+    ((SECONDS < deadline)) || die 1 "memory: $1 is still in use after 10 s" "see: what those in its cgroup.procs wait for in /proc/PID/stack"
+    sleep 0.02
+  done
+}
+
+# memory_off ends what runs under memory, by those who still wait for it and by those who were
+# killed outright; but for us, who may be run by one.
 memory_off() {
-  local group
-  for group in /sys/fs/cgroup/faults.*/; do rmdir "$group" 2>/dev/null || true; done
+  local group own rc=0
+  own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/
+  for group in /sys/fs/cgroup/faults.*/; do
+    [[ ! -e $group || $own == "$group"* ]] || (end_group "${group%/}") || rc=1
+  done
+  return "$rc"
 }
 
 process_status() {

@@ -64,7 +64,7 @@ initramfs_build() {
     module=$(basename "$file")
     decompress "$file" >"$tmp/root/modules/$at-${module%%.ko*}.ko" || die 2 "can't decompress $file to $dir (no space?)"
     at=$((at + 1))
-  done < <(awk '$1 == "insmod" && !seen[$2]++ { print $2 }' "$tmp/order")
+  done < <(insmod_files <"$tmp/order")
   (cd "$tmp/root" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0) >"$tmp/cpio" ||
     die 2 "can't build the initramfs in $dir (no space?)"
   mv -- "$tmp/cpio" "$dir/$name"

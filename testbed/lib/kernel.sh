@@ -8,7 +8,9 @@
 #              decompression, 1.3 s less in emulation
 #   release    its release, "7.3.4+deb13-amd64"
 #   tree/lib/modules/RELEASE   the modules, with depmod's indexes
-# The cache has kernels/RELEASE.LAYOUT, and kernel-NAME.LAYOUT links to it.
+# The cache has kernels/RELEASE.LAYOUT, and kernel-NAME.LAYOUT links to it: since when is
+# the link's own time. kernel-NAME.LAYOUT.tried is of the last time that there was no newer
+# one to be had.
 
 # kernel_layout changes whenever what is made here does: a run of an older
 # version of this folder keeps finding its own.
@@ -20,7 +22,8 @@ ready_modules=(rdma_rxe ib_uverbs rdma_ucm veth crc32_generic sch_netem sch_ingr
   cls_u32 cls_matchall act_gact virtio_net loop ext4)
 
 # kernel_dir NAME prints the directory of the kernel NAME (6.1, 6.12, 7 or the
-# path of an image) and fetches it first when it isn't there.
+# path of an image) and fetches it first when it isn't there, or is of an earlier month: the
+# packages get updates. What can't be fetched again is used as it is.
 kernel_dir() {
   local name=$1 dir
   if [[ $name == */* ]]; then
@@ -28,8 +31,22 @@ kernel_dir() {
     return
   fi
   dir=$(cache_dir)/kernel-$name.$kernel_layout
-  [[ -e $dir/release ]] || with_cache_lock kernel_fetch "$name" >&2
+  if [[ ! -e $dir/release ]]; then
+    with_cache_lock kernel_fetch "$name" >&2
+  elif ! kernel_fresh "$dir" && ! (with_cache_lock kernel_fetch "$name") >&2; then
+    say "going on with kernel $name of an earlier month, $(<"$dir/release"), until tomorrow"
+    touch -- "$dir.tried" || true # a cache that can't be written says so each time
+  fi
   readlink -f -- "$dir"
+}
+
+# kernel_fresh LINK: it is there, and was looked up in this month, or in vain within a day. By
+# the calendar's months, since CI's caches are named by those: they can't be changed later.
+kernel_fresh() {
+  [[ -e $1/release ]] && {
+    [[ -n $(find "$1" -maxdepth 0 -newermt "$(date +%Y-%m-01)") ]] ||
+      [[ -e $1.tried && -n $(find "$1.tried" -mmin -1440) ]]
+  }
 }
 
 # kernel_suite NAME prints the release that has this kernel. 6.1 and 6.12 are
@@ -93,7 +110,7 @@ archive_uri() {
 kernel_fetch() {
   local name=$1 cache suite tmp kernel
   cache=$(cache_dir)
-  [[ ! -e $cache/kernel-$name.$kernel_layout/release ]] || return 0
+  ! kernel_fresh "$cache/kernel-$name.$kernel_layout" || return 0
   suite=$(kernel_suite "$name") || exit
   need apt-get apt
   need dpkg-deb dpkg
@@ -103,13 +120,17 @@ kernel_fetch() {
   enough_space "$cache" 1000 "fetching and unpacking kernel $name"
   rm -rf -- "$cache"/tmp.* # what a killed run left; nobody else is inside the lock
   tmp=$(mktemp -d "$cache/tmp.XXXXXX") || die 2 "can't write in $cache"
-  say "fetching kernel $name ($suite) through apt, once; it is kept in $cache"
-  if ! kernel_unpack "$name" "$suite" "$tmp" >"$tmp/log" 2>&1; then
+  say "fetching kernel $name ($suite) through apt, once a month; it is kept in $cache"
+  # What dies in there has said why in the log.
+  if ! (kernel_unpack "$name" "$suite" "$tmp") >"$tmp/log" 2>&1; then
     tail -n 15 "$tmp/log" >&2
     rm -rf -- "$tmp"
     die 2 "kernel $name could not be fetched (above: what was said)" \
       "mend: check the network and the space in $cache ($(df -h --output=avail "$cache" | tail -n 1 | tr -d ' ') free), or pass --kernel PATH"
   fi
+  kernels_tidy "$cache"
+  # The one that had the name until now is kept for a day.
+  [[ ! -e $cache/kernel-$name.$kernel_layout ]] || touch -- "$cache/kernel-$name.$kernel_layout/"
   kernel=kernels/$(<"$tmp/kernel/release").$kernel_layout
   # Two names may lead to the same release: it is the same then.
   if [[ ! -e $cache/$kernel/release ]]; then
@@ -120,6 +141,18 @@ kernel_fetch() {
     die 2 "can't write in $cache"
   fi
   rm -rf -- "$tmp"
+}
+
+# kernels_tidy CACHE removes the kernels that no name has led to for a day: a machine that runs
+# has its modules from there.
+kernels_tidy() {
+  local kernel link named
+  for kernel in "$1"/kernels/*/; do
+    [[ -d $kernel ]] || continue
+    named=''
+    for link in "$1"/kernel-*; do [[ ! $link -ef $kernel ]] || named=1; done
+    [[ -n $named || -z $(find "$kernel" -maxdepth 0 -mmin +1440) ]] || rm -rf -- "$kernel"
+  done
 }
 
 # enough_space DIR MEGABYTES WHAT: better said before than found half-way.
@@ -176,7 +209,7 @@ kernel_finish() {
   for module in "${ready_modules[@]}"; do
     # Some are built in, some are not there in all kernels.
     modprobe -d "$dir/tree" -S "$release" --show-depends "$module" || true
-  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$dir/ready"
+  done | insmod_files >"$dir/ready"
   while read -r module; do
     decompress "$module" >"${module%.ko*}.tmp" || return
     rm -- "$module" || return
@@ -187,6 +220,10 @@ kernel_finish() {
   unpack_image "$dir" "$release" || rm -f -- "$dir/vmlinux"
   printf '%s\n' "$release" >"$dir/release"
 }
+
+# insmod_files reads what "modprobe --show-depends" prints, "insmod FILE [OPTION]..." or
+# "builtin NAME", and prints each file once. There may be blanks in its name.
+insmod_files() { sed -nE 's/^insmod (.*\.ko(\.[a-z]+)?)( .*)?$/\1/p' | awk '!seen[$0]++'; }
 
 # decompress FILE writes a module's contents to the output.
 decompress() {

@@ -57,16 +57,46 @@ probe_kvm() {
   mv -- "$answer.$$" "$answer"
 }
 
+# groups_room ROOT GROUPS prints how many kB the memory control groups of this process could
+# still give it, by the tightest of them: ROOT is where they are mounted (/sys/fs/cgroup, of
+# version 1, 2 or both), GROUPS the list in /proc/self/cgroup. Nothing where none is limited. In
+# a container the list may name what is not there: the group at ROOT is the container's then.
+groups_room() {
+  local root=$1 kinds group base dir limit files least='' room
+  while IFS=: read -r _ kinds group; do
+    case ,$kinds, in
+      ,,) base=$root files=(memory.max memory.current inactive_file) ;;
+      *,memory,*) base=$root/memory files=(memory.limit_in_bytes memory.usage_in_bytes total_inactive_file) ;;
+      *) continue ;;
+    esac
+    dir=$base$group
+    while :; do
+      # The kernel's word for no limit is "max", or of version 1 a number beyond any memory.
+      if read -r limit 2>/dev/null <"$dir/${files[0]}" && [[ $limit =~ ^[0-9]{1,15}$ ]]; then
+        room=$((limit - $(<"$dir/${files[1]}") + $(awk -v name="${files[2]}" '$1 == name { print $2 }' "$dir/memory.stat")))
+        room=$((room > 0 ? room / 1024 : 0))
+        [[ -n $least ]] && ((least <= room)) || least=$room
+      fi
+      [[ $dir != "$base" ]] || break
+      dir=${dir%/*}
+    done
+  done <"$2"
+  echo "$least"
+} 2>/dev/null
+
 # fit_memory prints a machine's memory. QEMU takes what is touched, and the
 # machine's page cache touches all of it in time: no more than three quarters
-# of what this host could give, for all machines of a run.
+# of what this host, or the container that this is, could give, for all machines of a run.
 fit_memory() {
-  local available wanted=$((4096 / ${#machines[@]}))
+  local available room wanted=$((4096 / ${#machines[@]}))
   if [[ -n $memory ]]; then
     printf '%s\n' "$memory"
     return
   fi
-  available=$(awk -v n="${#machines[@]}" '/^MemAvailable:/ { print int($2 / 1024 * 3 / 4 / n) }' /proc/meminfo)
+  available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
+  room=$(groups_room /sys/fs/cgroup /proc/self/cgroup)
+  [[ -z $room ]] || ((room > available)) || available=$room
+  available=$((available * 3 / 4 / 1024 / ${#machines[@]}))
   if ((available >= wanted)); then
     echo "${wanted}M"
   elif ((available >= 512)); then
@@ -136,7 +166,7 @@ machine_command() {
     qemu+=(-virtfs "local,path=$(comma_safe "${outs[i]}"),mount_tag=out$i,security_model=none,multidevs=remap")
   done
   ((${#machines[@]} == 1)) || qemu+=(
-    -netdev "stream,id=link,server=off,addr.type=fd,addr.str={link}"
+    -netdev "socket,id=link,fd={link}" # "stream" is QEMU 7.2's, this every QEMU's
     -device "virtio-net-pci,netdev=link,romfile=,host_mtu=4200,mac=02:00:00:00:00:0$name"
     -chardev "socket,id=peer,fd={peer}" -device virtserialport,chardev=peer,name=testbed-peer
   )

@@ -10,7 +10,7 @@ quotient() { awk -v bytes="$1" -v seconds="$2" 'BEGIN { printf "%.0f", bytes / s
 # perftest's two ends take the same options; the sending one has an address too.
 run_perftest() {
   need "$tool" perftest
-  local args row version
+  local args row version unit=0
   [[ -n $size ]] || { [[ $tool == *_lat ]] && size=64 || size=65536; }
   args=(-F -p "$port" -s "$size" -n "$iterations")
   [[ $tool == *_lat ]] || args+=(-t "$depth")
@@ -25,12 +25,20 @@ run_perftest() {
   # The one row that begins with our size; sizes are printed in bytes.
   row=$(awk -v size="$size" '$1 == size && NF >= 5' "$work/client" | tail -n 1)
   [[ -n $row ]] || no_result
-  # bw: bytes iterations peak average rate. Averages are printed in units of
-  # 2^20 bytes, under the label "MB/sec" by some versions and "MiB/sec" by others.
+  # Averages are printed in units of 2^20 bytes, under the label "MB/sec" by some versions and
+  # "MiB/sec" by others, and with --report_gbits in 10^9 bits.
+  if [[ $tool == *_bw ]]; then
+    case $(grep -m 1 -oE 'BW average\[[^]]+\]' "$work/client") in
+      *'[MB/sec]' | *'[MiB/sec]') unit=1048576 ;;
+      *'[Gb/sec]') unit=125000000 ;;
+      *) no_result ;;
+    esac
+  fi
+  # bw: bytes iterations peak average rate.
   # lat: bytes iterations min max typical average deviation p99 p99.9
-  result=$(awk -v tool="$tool" -v version="$version" -v depth="$depth" '
+  result=$(awk -v tool="$tool" -v version="$version" -v depth="$depth" -v unit="$unit" '
     { printf "\"version\":\"%s\",\"size\":%d,\"iterations\":%d,", version, $1, $2 }
-    tool ~ /_bw$/ { printf "\"depth\":%d,\"bytes\":%d,\"bytes_per_second\":%.0f", depth, $1 * $2, $4 * 1048576 }
+    tool ~ /_bw$/ { printf "\"depth\":%d,\"bytes\":%d,\"bytes_per_second\":%.0f", depth, $1 * $2, $4 * unit }
     tool ~ /_lat$/ {
       printf "\"microseconds_min\":%s,\"microseconds_typical\":%s,\"microseconds_average\":%s,\"microseconds_p99\":%s", $3, $5, $6, $8
     }' <<<"$row")

@@ -131,6 +131,18 @@ disk_refusals() {
   refused 'tmpfs or ext4' smallfs /tmp/other 1M xfs
 }
 
+# not_ours DIR: what somebody else has under a name that we would take.
+not_ours() {
+  local theirs=${TMPDIR:-/tmp}/faults-disk
+  # Replaced, the shell has the process number that testbed/faults has.
+  # shellcheck disable=SC2016 # expanded by that shell
+  capture sh -c 'mkdir "$0.$$" && echo theirs >"$0.$$/data" && exec "$@"' "$theirs" "$faults" disk "$1" 16M
+  check 'disk: beside a directory of that name' equals "$status $errors" '0 '
+  capture "$faults" disk-off "$1"
+  check 'disk-off: what it did not make is still there' equals "$(cat "$theirs".*/data)" theirs
+  rm -rf -- "$theirs".*
+}
+
 disks() {
   local before d=/tmp/a\ disk
   before=$(disk_world)
@@ -148,6 +160,8 @@ disks() {
   "$faults" disk-off "$d"
   check 'disk-off leaves nothing' equals "$(disk_world)" "$before"
   check 'disk-off: nor the directory that it made' fails test -e "$d"
+
+  not_ours /tmp/disk3
 
   "$faults" smallfs /tmp/small 1M
   check 'smallfs is small' fails dd if=/dev/zero of=/tmp/small/file bs=1M count=2 status=none 2>/dev/null

@@ -189,6 +189,29 @@ limits() {
   check 'memory: status' equals "$status" 5
   capture "$faults" memory 64M -- "$faults" status
   check 'status: memory' contains "$output" 'memory: 67108864 bytes'
+  # shellcheck disable=SC2016 # expanded by that shell
+  capture "$faults" memory 64M -- sh -c '"$0" off && echo goes on' "$faults"
+  check 'memory: off does not end its own' equals "$status $output" '0 goes on'
+  for signal in TERM INT HUP KILL; do
+    killed_memory "$signal"
+    [[ $signal != KILL ]] || "$faults" off
+    check "memory, $signal: no process and no group is left" fails compgen -G '/sys/fs/cgroup/faults.*'
+  done
+}
+
+memory_holds() { (($(cat /sys/fs/cgroup/faults.*/cgroup.procs 2>/dev/null | wc -l) == $1)); }
+
+# killed_memory SIGNAL: while its command and that one's child run.
+killed_memory() {
+  local pid rc=0
+  # Bash starts what it puts in the background deaf to INT.
+  env --default-signal=INT "$faults" memory 64M -- sh -c 'sleep 1000 & exec sleep 1000' &
+  pid=$!
+  check "memory, $1: it runs" within 20 memory_holds 2
+  kill -"$1" "$pid"
+  check "memory, $1: it ends" within 20 fails alive "$pid"
+  wait "$pid" 2>/dev/null || rc=$?
+  check "memory, $1: as the signal would" equals "$rc" $((128 + $(kill -l "$1")))
 }
 
 # rails: each verb of the links on the second alone.

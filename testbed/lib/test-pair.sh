@@ -204,6 +204,13 @@ capture "$softroce" exec b -- busybox ping -c 1 -W 5 fd00:ab::1
 check 'the second rail, IPv6' equals "$status" 0
 capture "$softroce" status --json
 check 'status --json: the second rail' contains "$output" '"host":"b","address":"10.0.1.2","address6":"fd00:ab::2","netdev":"v_b2","device":"rxe_b2","port":1,"gid_index":'
+# The demo takes it as it is. That the program is none ends it once it has.
+mkdir -p "$testbed/../bin"
+printf '#!/bin/sh\nexit 1\n' >"$testbed/../bin/rdmaxfer"
+chmod +x "$testbed/../bin/rdmaxfer"
+made=$(world && "$softroce" status)
+capture "$testbed/demo" "$testbed/demo"
+check "demo: a pair of the user's own is left as it is" equals "$(world && "$softroce" status)" "$made"
 capture "$softroce" pair --rails 4
 check 'four rails' equals "$(devices)" 'rxe_a rxe_a2 rxe_a3 rxe_a4 rxe_b rxe_b2 rxe_b3 rxe_b4'
 capture "$softroce" exec a -- busybox ping -c 1 -W 5 10.0.3.2
