@@ -8,6 +8,7 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,17 +72,44 @@ type run struct {
 	o       *Options
 	all     map[cellKey]*samples
 	peers   map[cellKey]*peerSamples
-	skipped map[string]error // by the name of a method or peer
+	worked  map[string]bool   // methods and peers that were measured, at whatever size
+	skipped map[cellKey]error // of a method or peer; size 0: at every size
 	round   int
 	done    int // steps
 }
 
 func newRun(m meter, o Options) *run {
-	return &run{m: m, o: &o, all: make(map[cellKey]*samples), peers: make(map[cellKey]*peerSamples), skipped: make(map[string]error)}
+	return &run{m: m, o: &o, all: make(map[cellKey]*samples), peers: make(map[cellKey]*peerSamples), worked: make(map[string]bool), skipped: make(map[cellKey]error)}
+}
+
+// SizeError is why something can't be measured at one size, and may well be at others.
+type SizeError struct{ Err error }
+
+// Error is the text of the reason alone.
+func (e *SizeError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason itself.
+func (e *SizeError) Unwrap() error { return e.Err }
+
+// skip leaves a method or peer out from now on: at this size alone where that is the reason,
+// or may be, for it has worked at some size before; else at every size. (What has never
+// worked takes its time to fail, and would take it once a size.)
+func (r *run) skip(name string, size int, err error) {
+	var ofSize *SizeError
+	if !r.worked[name] && !errors.As(err, &ofSize) {
+		size = 0
+	}
+	r.skipped[cellKey{name, size}] = err
+}
+
+// skips says whether a method or peer is left out at a size.
+func (r *run) skips(name string, size int) bool {
+	return r.skipped[cellKey{name, 0}] != nil || r.skipped[cellKey{name, size}] != nil
 }
 
 // Run measures. The report has what was measured until an error ended it, and says that
-// it is not complete. A method that can't be measured is left out, and why is said.
+// it is not complete. A method that can't be measured is left out, everywhere or at some
+// sizes, and why is said.
 func Run(ctx context.Context, m meter, o Options) (*Report, error) {
 	report := newReport(o)
 	r := newRun(m, o)
@@ -99,7 +127,8 @@ func Run(ctx context.Context, m meter, o Options) (*Report, error) {
 func (r *run) measureRound(ctx context.Context) error {
 	for _, size := range r.o.Sizes {
 		for _, l := range r.o.loads(size) {
-			if r.skipped[l.method.String()] != nil {
+			name := l.method.String()
+			if r.skips(name, size) {
 				continue
 			}
 			r.step(l.String())
@@ -108,7 +137,9 @@ func (r *run) measureRound(ctx context.Context) error {
 			case r.m.Ended() != nil, err != nil && ctx.Err() != nil:
 				return err
 			case err != nil:
-				r.skipped[l.method.String()] = err
+				r.skip(name, size, err)
+			default:
+				r.worked[name] = true
 			}
 		}
 		if err := r.measurePeers(ctx, size); err != nil {

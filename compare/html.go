@@ -19,6 +19,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"p50":     func(d Distribution) string { return seconds(d.at(50)) },
 	"bytes":   func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) },
 	"process": CPU.process,
+	"host":    CPU.host,
 	"columns": func(c PeerCell) []string { return c.columns() },
 }).Parse(page))
 
@@ -60,18 +61,24 @@ func (r *Report) Cards() (list []Card) {
 			return fmt.Sprintf("%.2f s/GB", c.CPU.Here.process()+c.CPU.There.process())
 		}
 		at := " at " + Size(size)
-		return []Card{
+		list = []Card{
 			{"bandwidth" + at, rate(a.Rate.Median), rate(b.Rate.Median)},
 			{"round trip" + at, seconds(a.Trip.Median), seconds(b.Trip.Median)},
-			{"CPU of both ends" + at, cpu(a), cpu(b)},
+			{"CPU of both processes" + at, cpu(a), cpu(b)},
 		}
+		if a.CPU.measured() && b.CPU.measured() {
+			// Not their sum: the two may be one machine.
+			hosts := func(c *Cell) string { return fmt.Sprintf("%.2f, %.2f s/GB", c.CPU.Here.Host, c.CPU.There.Host) }
+			list = append(list, Card{"CPU of the whole host, here and there" + at, hosts(a), hosts(b)})
+		}
+		return list
 	}
 	return nil
 }
 
-// Best says whether no other method of its size moves more.
+// Best says whether no other method of its size moves more, of those with rounds enough.
 func (r *Report) Best(c Cell) bool {
-	return !slices.ContainsFunc(r.Cells, func(o Cell) bool { return o.Size == c.Size && o.Rate.Median > c.Rate.Median })
+	return !slices.ContainsFunc(r.Cells, func(o Cell) bool { return o.Size == c.Size && r.better(&o, &c) })
 }
 
 // First says whether the nth cell is the first of its size.

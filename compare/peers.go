@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -53,6 +54,7 @@ type PeerCell struct {
 	Version string        `json:"version,omitempty"`
 	Beside  string        `json:"beside"` // the method of ours that it is compared with
 	Size    int           `json:"size_bytes"`
+	Rounds  int           `json:"rounds"`                           // that it has figures of
 	Rates   []float64     `json:"rates_bytes_per_second,omitempty"` // by round
 	Rate    *Interval     `json:"rate_bytes_per_second,omitempty"`
 	Trip    *Interval     `json:"round_trip_seconds,omitempty"` // of one message alone: each round's median, or average
@@ -78,7 +80,7 @@ type peerSamples struct {
 const few = 1000
 
 // measurePeers has each peer measure one size, after our own methods have: one that fails
-// is asked no more, and why is said.
+// is asked no more, everywhere or at that size, and why is said.
 func (r *run) measurePeers(ctx context.Context, size int) error {
 	for i := range r.o.Peers {
 		p := &r.o.Peers[i]
@@ -101,7 +103,7 @@ func (r *run) measurePeers(ctx context.Context, size int) error {
 // measurePeer measures one figure of a peer, if it has that. It is an error when the
 // session has ended.
 func (r *run) measurePeer(ctx context.Context, p *Peer, s *peerSamples, measure func(context.Context, PeerLoad) (*PeerSample, error), l PeerLoad) error {
-	if measure == nil || r.skipped[p.Name] != nil {
+	if measure == nil || r.skips(p.Name, l.Size) {
 		return nil
 	}
 	r.step(fmt.Sprintf("%s, %s, %d in flight", p.Name, Size(l.Size), l.Depth))
@@ -110,9 +112,10 @@ func (r *run) measurePeer(ctx context.Context, p *Peer, s *peerSamples, measure 
 	case r.m.Ended() != nil, err != nil && ctx.Err() != nil:
 		return err
 	case err != nil:
-		r.skipped[p.Name] = err
+		r.skip(p.Name, l.Size, err)
 		return nil
 	}
+	r.worked[p.Name] = true
 	s.add(got, l)
 	return nil
 }
@@ -134,7 +137,10 @@ func (s *peerSamples) add(got *PeerSample, l PeerLoad) {
 
 // fill makes a cell of samples, beside our own of the same rounds; nil for none.
 func (c *PeerCell) fill(s *peerSamples, rates, trips []float64) {
-	c.Version = s.version
+	c.Version, c.Rounds = s.version, max(len(s.rates), len(s.trips))
+	if len(s.rates) > 0 && len(s.trips) > 0 {
+		c.Rounds = min(len(s.rates), len(s.trips)) // it may have failed between the two
+	}
 	if len(s.rates) > 0 {
 		rate, cpu := intervalOf(s.rates), costOf(s.cost)
 		c.Rates, c.Rate, c.CPU = s.rates, &rate, &cpu
@@ -211,15 +217,26 @@ func (r *Report) beside(name string, size int) *Cell {
 	return r.best(name, size)
 }
 
-// besidePeers says at the largest size how our methods do beside each peer.
+// besidePeers says at the largest size how our methods do beside each peer, where there were
+// rounds enough to show it.
 func (r *Report) besidePeers() (words []string) {
+	var unshown []string
+	size := 0
 	for i := range r.Peers {
 		c := &r.Peers[i]
 		if c.RateRatio == nil || c.Size != r.Peers[len(r.Peers)-1].Size {
 			continue
 		}
+		ours := r.beside(c.Beside, c.Size) // which the ratio is of
+		if size = c.Size; min(len(ours.Rates), len(c.Rates)) < leastRounds {
+			unshown = append(unshown, c.Program)
+			continue
+		}
 		words = append(words, fmt.Sprintf("At %s %s moves %.2f times (%.2f to %.2f) what %s does.",
 			Size(c.Size), c.Beside, c.RateRatio.Median, c.RateRatio.Low, c.RateRatio.High, c.Program))
+	}
+	if len(unshown) > 0 {
+		words = append(words, fmt.Sprintf("At %s fewer than %d rounds show nothing beside %s.", Size(size), leastRounds, strings.Join(unshown, ", ")))
 	}
 	return words
 }

@@ -47,10 +47,20 @@ type Host struct {
 	CPUs   int    `json:"cpus"`
 }
 
-// Skipped is a method that could not be measured.
+// Skipped is a method, or somebody else's program, that could not be measured, or not to
+// the end.
 type Skipped struct {
 	Method string `json:"method"`
+	Size   int    `json:"size_bytes,omitempty"` // alone; 0: all of them
 	Reason string `json:"reason"`
+}
+
+// name is the method's, and the size where it is that alone.
+func (s Skipped) name() string {
+	if s.Size > 0 {
+		return s.Method + " at " + Size(s.Size)
+	}
+	return s.Method
 }
 
 // Cell is one method at one size.
@@ -60,6 +70,7 @@ type Cell struct {
 	Size      int          `json:"size_bytes"` // bytes of each extent
 	Here      string       `json:"here"`       // what the ends of the lane ran on
 	There     string       `json:"there"`
+	Rounds    int          `json:"rounds"`                 // that it has all figures of
 	Rates     []float64    `json:"rates_bytes_per_second"` // by round
 	Rate      Interval     `json:"rate_bytes_per_second"`
 	Messages  float64      `json:"messages_per_second"` // extents, by the median rate
@@ -137,6 +148,9 @@ type CPU struct {
 // process is what the process is charged with.
 func (c CPU) process() float64 { return c.User + c.System }
 
+// measured says whether there are figures of both hosts as a whole.
+func (c CPUs) measured() bool { return c.Here.Host > 0 && c.There.Host > 0 }
+
 func newReport(o Options) *Report {
 	name, _ := os.Hostname() // the report says the rest
 	var u unix.Utsname
@@ -156,15 +170,21 @@ func soft(details string) bool {
 	return strings.Contains(details, "rxe") || strings.Contains(details, "(software)")
 }
 
+// errUntimed is why there is no cell where nothing failed.
+var errUntimed = errors.New("so slow that no round trip was over in the time of a measurement")
+
 // finish makes cells of samples.
 func (run *run) finish(r *Report, err error) {
 	for _, size := range run.o.Sizes {
 		for _, m := range run.o.Methods {
 			s := run.all[cellKey{m.String(), size}]
 			if s == nil || len(s.rates) == 0 || len(s.trips) == 0 {
+				if err == nil && !run.skips(m.String(), size) {
+					run.skipped[cellKey{m.String(), size}] = errUntimed
+				}
 				continue
 			}
-			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rates: s.rates,
+			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rounds: min(len(s.rates), len(s.trips)), Rates: s.rates,
 				Rate: intervalOf(s.rates), Trip: intervalOf(s.trips), Alone: distribution(s.alone), Loaded: distribution(s.loaded), CPU: costOf(s.cost),
 				alone: s.alone, loaded: s.loaded, open: s.open, trips: s.trips}
 			c.Messages = c.Rate.Median / float64(size)
@@ -181,22 +201,30 @@ func (run *run) finish(r *Report, err error) {
 		}
 	}
 	run.finishPeers(r)
-	var names []string
 	for _, m := range run.o.Methods {
-		names = append(names, m.String())
+		r.Skipped = append(r.Skipped, run.reasons(m.String())...)
 	}
 	for i := range run.o.Peers {
-		names = append(names, run.o.Peers[i].Name)
-	}
-	for _, name := range names {
-		if serr := run.skipped[name]; serr != nil {
-			r.Skipped = append(r.Skipped, Skipped{name, serr.Error()})
-		}
+		r.Skipped = append(r.Skipped, run.reasons(run.o.Peers[i].Name)...)
 	}
 	if r.Complete = err == nil; !r.Complete {
 		r.Reason = err.Error()
 	}
 	r.Verdict = r.verdict()
+}
+
+// reasons are why a method or peer was skipped: what is one at every size is the method's.
+func (run *run) reasons(name string) (list []Skipped) {
+	for _, size := range append([]int{0}, run.o.Sizes...) {
+		if err := run.skipped[cellKey{name, size}]; err != nil {
+			list = append(list, Skipped{name, size, err.Error()})
+		}
+	}
+	differs := func(s Skipped) bool { return s.Size == 0 || s.Reason != list[0].Reason }
+	if len(list) == len(run.o.Sizes) && !slices.ContainsFunc(list, differs) {
+		return []Skipped{{Method: name, Reason: list[0].Reason}}
+	}
+	return list
 }
 
 // percents are the percentiles that are told, if there are enough times for them.
@@ -271,12 +299,25 @@ func (r *Report) sizes() (list []int) {
 func (r *Report) best(transport string, size int) (best *Cell) {
 	for i := range r.Cells {
 		c := &r.Cells[i]
-		if c.Size == size && c.Transport == transport && (best == nil || c.Rate.Median > best.Rate.Median) {
+		if c.Size == size && c.Transport == transport && (best == nil || r.better(c, best)) {
 			best = c
 		}
 	}
 	return best
 }
+
+// better says whether a has the higher rate, or rounds enough to show what it has where b
+// lacks them: what broke off after two may have had two lucky ones.
+func (r *Report) better(a, b *Cell) bool {
+	if x, y := r.enough(a), r.enough(b); x != y {
+		return x
+	}
+	return a.Rate.Median > b.Rate.Median
+}
+
+// enough says whether a cell has the rounds that an interval takes, as far as there were
+// any.
+func (r *Report) enough(c *Cell) bool { return len(c.Rates) >= min(leastRounds, r.Rounds) }
 
 // WriteJSON writes the report as docs/compare.schema.json has it.
 func (r *Report) WriteJSON(w io.Writer) error {

@@ -27,17 +27,29 @@ func rate(bytes float64) string {
 	return units.CustomSize("%.1f %s/s", bytes, 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
 }
 
-// seconds prints a time with three digits, and - for none.
+// seconds prints a time with three digits, and - for none. Rounding comes before the unit:
+// 999.6 µs are a millisecond.
 func seconds(s float64) string {
-	switch {
-	case math.IsNaN(s):
+	if math.IsNaN(s) {
 		return "-"
-	case s < 1e-3:
-		return fmt.Sprintf("%.3g µs", s*1e6)
-	case s < 1:
-		return fmt.Sprintf("%.3g ms", s*1e3)
+	}
+	for _, unit := range []struct {
+		name string
+		of   float64 // a second
+	}{{"µs", 1e6}, {"ms", 1e3}} {
+		if digits := fmt.Sprintf("%.3g", s*unit.of); !strings.Contains(digits, "e+") {
+			return digits + " " + unit.name
+		}
 	}
 	return fmt.Sprintf("%.3g s", s)
+}
+
+// host prints what a whole host spent, and - where nobody counted.
+func (c CPU) host() string {
+	if c.Host <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", c.Host)
 }
 
 // WriteText writes a table that fits 100 columns, and the verdict.
@@ -47,13 +59,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, size := range r.sizes() {
 		for i := range r.Cells {
 			if c := &r.Cells[i]; c.Size == size {
-				fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f to %.1f\t%.0f\t%s\t%s\t%.2f\t%.2f\t\n", Size(c.Size), c.name(), c.Rate.Median/(1<<20), c.Rate.Low/(1<<20), c.Rate.High/(1<<20),
+				fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f to %.1f\t%.0f\t%s\t%s\t%.2f\t%.2f\t\n", Size(c.Size), c.name()+r.Mark(c.Rounds), c.Rate.Median/(1<<20), c.Rate.Low/(1<<20), c.Rate.High/(1<<20),
 					c.Messages, seconds(c.Trip.Median), seconds(c.Alone.at(99)), c.CPU.Here.process(), c.CPU.There.process())
 			}
 		}
 		for i := range r.Peers {
 			if c := &r.Peers[i]; c.Size == size {
-				fmt.Fprintf(t, "%s\t%s\t%s\t\n", Size(c.Size), c.Program, strings.Join(c.columns(), "\t"))
+				fmt.Fprintf(t, "%s\t%s\t%s\t\n", Size(c.Size), c.Program+r.Mark(c.Rounds), strings.Join(c.columns(), "\t"))
 			}
 		}
 	}
@@ -65,8 +77,11 @@ func (r *Report) WriteText(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\n%s; bandwidth with %d requests in flight, round trips (request to last byte) with one;\nopen: from when a request was due, at half of what one after the other does; loaded: with %d.\n", r.Counted(), r.Depth, r.Depth)
-	if few := r.Few(); few != "" {
-		fmt.Fprintln(w, few)
+	fmt.Fprintln(w, "CPU is of the two processes, that of the hosts of all that ran there, the kernel's threads too; MiB: pinned, peak.")
+	for _, line := range []string{r.Short(), r.Few()} {
+		if line != "" {
+			fmt.Fprintln(w, line)
+		}
 	}
 	for _, line := range r.Losses() {
 		fmt.Fprintln(w, line)
@@ -100,6 +115,40 @@ func (r *Report) Few() string {
 	return fmt.Sprintf("Fewer than %d rounds: the intervals are from the least to the most, and not of 95 %%.", leastRounds)
 }
 
+// Mark is what stands behind the name of what has figures of fewer rounds than there were.
+func (r *Report) Mark(rounds int) string {
+	if rounds < r.Rounds {
+		return "*"
+	}
+	return ""
+}
+
+// Short says of what is marked how many rounds it has; empty where nothing is.
+func (r *Report) Short() string {
+	var words []string
+	least := r.Rounds
+	short := func(name string, size, rounds int) {
+		if r.Mark(rounds) != "" {
+			words = append(words, fmt.Sprintf("%s at %s of %d", name, Size(size), rounds))
+			least = min(least, rounds)
+		}
+	}
+	for i := range r.Cells {
+		short(r.Cells[i].name(), r.Cells[i].Size, r.Cells[i].Rounds)
+	}
+	for i := range r.Peers {
+		short(r.Peers[i].Program, r.Peers[i].Size, r.Peers[i].Rounds)
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("* not of all %d rounds: %s.", r.Rounds, strings.Join(words, ", "))
+	if least < leastRounds && r.Rounds >= leastRounds {
+		line += fmt.Sprintf(" Of fewer than %d the interval is from the least to the most, and not of 95 %%.", leastRounds)
+	}
+	return line
+}
+
 // Reasons says what was skipped and why, once for all that have one reason.
 func (r *Report) Reasons() (lines []string) {
 	var reasons []string
@@ -108,7 +157,7 @@ func (r *Report) Reasons() (lines []string) {
 		if of[s.Reason] == nil {
 			reasons = append(reasons, s.Reason)
 		}
-		of[s.Reason] = append(of[s.Reason], s.Method)
+		of[s.Reason] = append(of[s.Reason], s.name())
 	}
 	for _, reason := range reasons {
 		was := "was"
@@ -147,14 +196,15 @@ func (d *Datagrams) String() string {
 }
 
 // writeLatencies writes a second table: round trips of one request after the other, of
-// requests that are due at times of their own, and of all that a lane has in flight; and
-// what the ends had of memory.
+// requests that are due at times of their own, and of all that a lane has in flight; what
+// whole hosts spent, and what the ends had of memory.
 func (r *Report) writeLatencies(w io.Writer) error {
 	if len(r.Cells) == 0 {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "size\tmethod\tdue/s\topen p50\tp99\tloaded p50\tp99\tMiB pinned, peak\tthere\t")
+	fmt.Fprintln(t, "\t\t\topen\t\tloaded\t\thosts\ts/GB\tMiB\t\t")
+	fmt.Fprintln(t, "size\tmethod\tdue/s\tp50\tp99\tp50\tp99\there\tthere\there\tthere\t")
 	mib := func(m Memory) string {
 		return fmt.Sprintf("%.0f, %.0f", float64(m.Pinned)/(1<<20), float64(m.Peak)/(1<<20))
 	}
@@ -164,8 +214,8 @@ func (r *Report) writeLatencies(w io.Writer) error {
 		if c.Open != nil {
 			open = []string{fmt.Sprintf("%.0f", c.Open.PerSecond), seconds(c.Open.Trips.at(50)), seconds(c.Open.Trips.at(99))}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", Size(c.Size), c.name(), strings.Join(open, "\t"), seconds(c.Loaded.at(50)), seconds(c.Loaded.at(99)),
-			mib(c.Memory.Here), mib(c.Memory.There))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", Size(c.Size), c.name(), strings.Join(open, "\t"), seconds(c.Loaded.at(50)), seconds(c.Loaded.at(99)),
+			c.CPU.Here.host(), c.CPU.There.host(), mib(c.Memory.Here), mib(c.Memory.There))
 	}
 	return t.Flush()
 }

@@ -229,7 +229,7 @@ func (r *VerbsReport) measurePeer(ctx context.Context, m verbsMeter, p *Peer, o 
 		return err
 	}
 	if err != nil {
-		r.Skipped = append(r.Skipped, Skipped{p.Name, err.Error()})
+		r.Skipped = append(r.Skipped, Skipped{Method: p.Name, Reason: err.Error()})
 		return nil
 	}
 	s.add(got, PeerLoad{Size: o.Size})
@@ -270,10 +270,14 @@ func (r *VerbsReport) WriteText(w io.Writer) error {
 	say("CPU s/GB: here %.2f, there %.2f (whole hosts %.2f, %.2f) · here %s · there %s\n", r.CPU.Here.process(), r.CPU.There.process(), r.CPU.Here.Host, r.CPU.There.Host, r.Here, r.There)
 	for i := range r.Peers {
 		c := &r.Peers[i]
+		short := ""
+		if c.Rounds < r.Rounds {
+			short = fmt.Sprintf(", %d rounds alone", c.Rounds)
+		}
 		if c.Rate != nil {
-			say("%s %s: %s (%s to %s); ours ÷ its: %.3f (%.3f to %.3f)\n", c.Program, c.Version, rate(c.Rate.Median), rate(c.Rate.Low), rate(c.Rate.High), c.RateRatio.Median, c.RateRatio.Low, c.RateRatio.High)
+			say("%s %s: %s (%s to %s); ours ÷ its: %.3f (%.3f to %.3f)%s\n", c.Program, c.Version, rate(c.Rate.Median), rate(c.Rate.Low), rate(c.Rate.High), c.RateRatio.Median, c.RateRatio.Low, c.RateRatio.High, short)
 		} else {
-			say("%s %s: round trip %s (%s to %s); ours ÷ its: %.3f (%.3f to %.3f)\n", c.Program, c.Version, seconds(c.Trip.Median), seconds(c.Trip.Low), seconds(c.Trip.High), c.TripRatio.Median, c.TripRatio.Low, c.TripRatio.High)
+			say("%s %s: round trip %s (%s to %s); ours ÷ its: %.3f (%.3f to %.3f)%s\n", c.Program, c.Version, seconds(c.Trip.Median), seconds(c.Trip.Low), seconds(c.Trip.High), c.TripRatio.Median, c.TripRatio.Low, c.TripRatio.High, short)
 		}
 	}
 	for _, n := range r.Normalised {

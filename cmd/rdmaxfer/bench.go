@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +60,11 @@ func benchCommand() *cli.Command {
 func bench(c *cli.Context) error {
 	if err := checkDuration(c.Duration("duration")); err != nil {
 		return err
+	}
+	if c.Int("iters") == 0 { // which end it themselves
+		if err := checkPeers(c); err != nil {
+			return err
+		}
 	}
 	if err := configure(c); err != nil {
 		return err
@@ -190,7 +194,7 @@ func writeBench(c *cli.Context, report interface {
 	WriteText(io.Writer) error
 }) error {
 	if c.Bool("json") {
-		return report.WriteJSON(os.Stdout)
+		return toStandardOutput(c, report.WriteJSON)
 	}
-	return report.WriteText(os.Stdout)
+	return toStandardOutput(c, report.WriteText)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/tcpfallback"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
+	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
 func compareCommand() *cli.Command {
@@ -31,7 +32,7 @@ func compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "sizes", Value: "4K,64K,1M", Usage: "measure extents of these sizes, each up to 1M: `LIST`"},
 			&cli.StringFlag{Name: "methods", Value: "rdma,tcp,udp", Usage: "of rdma (or of it read, write, send), tcp (or of it " + strings.Join(tcpfallback.Methods[1:], ", ") + ") and udp: `LIST`"},
 			&cli.IntFlag{Name: "depth", Value: transfer.DefaultDepth, Usage: "keep `N` requests in flight where bandwidth is measured"},
-			&cli.IntFlag{Name: "rounds", Value: 7, Usage: "measure everything `N` times, in turn"},
+			&cli.IntFlag{Name: "rounds", Value: 9, Usage: "measure everything `N` times, in turn; six at least for a 95 % interval, and nine for one that a single outlier does not spoil"},
 			&cli.DurationFlag{Name: "duration", Value: time.Second, Usage: "of each measurement"},
 			peersFlag(),
 			&cli.StringFlag{Name: "fio", Usage: "measure this host's disk by fio too, in `DIR`"},
@@ -41,7 +42,7 @@ func compareCommand() *cli.Command {
 			&cli.StringFlag{Name: "csv", Usage: "write a line a method and size to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with plots, which needs nothing else, to `FILE`"},
 			&cli.StringFlag{Name: "hgrm", Usage: "write the round trips of each method and size into `DIR`, alone, loaded and in an open loop, for HdrHistogram's plotters"},
-			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse"},
+			&cli.StringFlag{Name: "baseline", Usage: "compare with the report in `FILE` (--json of an earlier run): exit status 10 when something is worse, or can't be measured any more"},
 			memoryFlag(),
 		}, rdmaFlags()...),
 		OnUsageError: onUsageError,
@@ -79,7 +80,15 @@ func runCompare(c *cli.Context) error {
 		if baseline.Depth != opt.Depth {
 			return usagef("--depth %d: %s was measured with --depth %d, which says nothing of this", opt.Depth, path, baseline.Depth)
 		}
+		if err := opt.Against(baseline); err != nil {
+			return usagef("--baseline %s: %w", path, err)
+		}
 	}
+	files, err := openReports(c)
+	if err != nil {
+		return err
+	}
+	defer discardReports(files)
 	m, err := openMeter(c, addr)
 	if err != nil {
 		return err
@@ -106,11 +115,11 @@ func runCompare(c *cli.Context) error {
 	addHardware(report)
 	m.Close()
 	report.Peer = addr
-	werr := writeReport(c, report)
+	werr := writeReport(c, report, files)
 	if err == nil {
 		err = nothing(report)
 	}
-	if err == nil && werr == nil && baseline != nil {
+	if err == nil && baseline != nil {
 		err = sinceBaseline(c, report, baseline)
 	}
 	return errors.Join(err, werr)
@@ -153,12 +162,24 @@ func compareOptions(c *cli.Context) (*compare.Options, error) {
 	case o.Rounds < 1 || o.Rounds > 1000:
 		return nil, usagef("--rounds %d: from 1 to 1000", o.Rounds)
 	}
-	return o, checkDuration(o.Duration)
+	return o, errors.Join(checkDuration(o.Duration), checkPeers(c))
 }
 
 func checkDuration(d time.Duration) error {
 	if d < time.Millisecond || d > 5*time.Minute {
 		return usagef("--duration %v: from 1ms to 5m", d)
+	}
+	return nil
+}
+
+// checkPeers refuses a measurement that others' programs would be ended in the middle of.
+func checkPeers(c *cli.Context) error {
+	flag := "fio"
+	if c.Bool("peers") {
+		flag = "peers"
+	}
+	if d := c.Duration("duration"); d > peertool.MaxDuration && (c.Bool("peers") || c.String("fio") != "") {
+		return usagef("--duration %v with --%s: up to %v, for others' programs are ended %v after they began", d, flag, peertool.MaxDuration, time.Duration(wire.MaxToolTime))
 	}
 	return nil
 }

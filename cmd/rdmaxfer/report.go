@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,49 +17,167 @@ import (
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
-func writeReport(c *cli.Context, r *compare.Report) error {
-	var errs []error
-	write := func(flag string, f func(io.Writer) error) {
-		switch path := c.String(flag); path {
-		case "":
-		case "-":
-			errs = append(errs, f(os.Stdout))
-		default:
-			errs = append(errs, writeFile(path, f))
+// reportFlags name files for the report, in one form each; - is standard output.
+var reportFlags = []string{"json", "csv", "html"}
+
+// reportFile is what a report is written to. It is there before anything is measured, for
+// what stands in its way had better be known then; but not by its name, so that an earlier
+// report stays until this one is whole.
+type reportFile struct {
+	*os.File
+	name string // that it gets; empty where it has that, of a device or a pipe
+}
+
+// openReports opens the files that the flags name. They must be discarded in the end, written
+// or not.
+func openReports(c *cli.Context) (map[string]*reportFile, error) {
+	files := make(map[string]*reportFile)
+	named := make(map[string]string)
+	for _, flag := range reportFlags {
+		path := c.String(flag)
+		if other := named[path]; other != "" && path != "" {
+			return nil, usagef("--%s and --%s are both %s, which has room for one of them", other, flag, path)
+		}
+		named[path] = flag
+	}
+	for _, flag := range reportFlags {
+		path := c.String(flag)
+		if path == "" || path == "-" {
+			continue
+		}
+		f, err := openReport(path)
+		if err != nil {
+			discardReports(files)
+			return nil, err
+		}
+		files[flag] = f
+	}
+	if dir := c.String("hgrm"); dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			discardReports(files)
+			return nil, localIO("writing round trips", err)
 		}
 	}
-	write("json", r.WriteJSON)
-	write("csv", r.WriteCSV)
-	write("html", r.WriteHTML)
+	return files, nil
+}
+
+func discardReports(files map[string]*reportFile) {
+	for _, f := range files {
+		f.discard()
+	}
+}
+
+func localIO(what string, err error) error {
+	return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("%s: %w", what, err)}
+}
+
+func openReport(path string) (*reportFile, error) {
+	f, err := createReport(path)
+	if err != nil {
+		return nil, localIO("writing the report", err)
+	}
+	return f, nil
+}
+
+// createReport makes a file beside the one that path names, with the mode of that, if it is
+// there; but opens what is no regular file.
+func createReport(path string) (*reportFile, error) {
+	st, err := os.Stat(path)
+	switch {
+	case err == nil && !st.Mode().IsRegular():
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		return &reportFile{File: f}, err
+	case err == nil:
+		if path, err = filepath.EvalSymlinks(path); err != nil { // a link stays one
+			return nil, err
+		}
+	}
+	for {
+		name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".rdmaxfer-report-%08x", rand.Uint32()))
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r := &reportFile{f, path}
+		if st != nil {
+			if err := f.Chmod(st.Mode().Perm()); err != nil {
+				r.discard()
+				return nil, err
+			}
+		}
+		return r, nil
+	}
+}
+
+// write has f write the whole report, which then gets its name.
+func (r *reportFile) write(f func(io.Writer) error) error {
+	err := errors.Join(f(r.File), r.Close())
+	if err == nil && r.name != "" {
+		err = os.Rename(r.Name(), r.name)
+	}
+	if err != nil {
+		r.discard()
+		return localIO("writing the report", err)
+	}
+	return nil
+}
+
+// discard leaves nothing of it but what has its name.
+func (r *reportFile) discard() {
+	r.Close()
+	if r.name != "" {
+		os.Remove(r.Name())
+	}
+}
+
+// writeReport writes the report to the files that openReports opened, and to standard output.
+func writeReport(c *cli.Context, r *compare.Report, files map[string]*reportFile) error {
+	var errs []error
+	text := true
+	for flag, f := range map[string]func(io.Writer) error{"json": r.WriteJSON, "csv": r.WriteCSV, "html": r.WriteHTML} {
+		if file := files[flag]; file != nil {
+			errs = append(errs, file.write(f))
+		} else if c.String(flag) == "-" {
+			text = false
+			errs = append(errs, toStandardOutput(c, f))
+		}
+	}
 	if dir := c.String("hgrm"); dir != "" {
 		errs = append(errs, writeLatencies(dir, r))
 	}
-	if c.String("json") != "-" && c.String("csv") != "-" && c.String("html") != "-" {
-		errs = append(errs, r.WriteText(os.Stdout))
+	if text {
+		errs = append(errs, toStandardOutput(c, r.WriteText))
 	}
 	return errors.Join(errs...)
 }
 
-func writeFile(path string, f func(io.Writer) error) error {
-	file, err := os.Create(path)
-	if err == nil {
-		err = errors.Join(f(file), file.Close())
+// toStandardOutput prints what f writes, as a transfer prints its results: a reader who has
+// ended wants no more.
+func toStandardOutput(c *cli.Context, f func(io.Writer) error) error {
+	var b bytes.Buffer
+	if err := f(&b); err != nil {
+		return err
 	}
-	if err != nil {
-		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing the report: %w", err)}
+	out := &late{ctx: c.Context, out: os.Stdout}
+	out.soon(b.Bytes())
+	if err := out.flush(); err != nil {
+		return localIO("all was measured, but not all of it was printed: standard output", err)
 	}
 	return nil
 }
 
 func writeLatencies(dir string, r *compare.Report) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("writing round trips: %w", err)}
-	}
 	for i := range r.Cells {
 		cell := &r.Cells[i]
 		for _, kind := range compare.LatencyKinds {
 			name := fmt.Sprintf("%s-%s-%s-%s.hgrm", cell.Transport, cell.Method, compare.Size(cell.Size), kind)
-			err := writeFile(filepath.Join(dir, name), func(w io.Writer) error { return cell.WriteLatency(w, kind) })
+			f, err := openReport(filepath.Join(dir, name))
+			if err == nil {
+				err = f.write(func(w io.Writer) error { return cell.WriteLatency(w, kind) })
+			}
 			if err != nil {
 				return err
 			}
@@ -90,10 +211,13 @@ func readBaseline(path string) (*compare.Report, error) {
 }
 
 func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
+	for _, line := range r.Unlike(before) {
+		fmt.Fprintln(os.Stderr, "against the baseline:", line)
+	}
 	changes, lacking := r.Since(before)
-	worse, err := compare.WriteChanges(os.Stderr, changes, lacking)
+	worse, _ := compare.WriteChanges(os.Stderr, changes, lacking) // the exit status tells it, too
 	if worse > 0 {
 		return &transfer.Error{Code: transfer.CodeWorse, Err: fmt.Errorf("%d of %d are worse than in %s", worse, len(changes), c.String("baseline"))}
 	}
-	return err
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/rdmaxfer/rdmaxfer/compare"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -93,16 +94,19 @@ func perftestArgs(ask *wire.RunTool, mine *wire.Candidate, f *wire.Fabric, port 
 	return args
 }
 
-// qperfArgs are those of the end that sends.
-func qperfArgs(at transfer.ToolAt, size int, d time.Duration, test string) []string {
+// qperfArgs are those of the end that sends, which tells the other whether to poll.
+func qperfArgs(at transfer.ToolAt, l compare.PeerLoad, test string) []string {
 	host := at.Addr.Addr()
-	args := []string{"-lp", number(at.Addr.Port()), "-t", number(wholeSeconds(d)), "-uu", "-m", number(size)}
+	args := []string{"-lp", number(at.Addr.Port()), "-t", number(wholeSeconds(l.Duration)), "-uu", "-m", number(l.Size)}
 	if at.Local != nil {
 		// The connection manager finds the device by its address. (Without, qperf takes the
 		// first device.)
 		args = append(args, "-cm1")
 		if at.Local.Ethernet {
 			host = netip.AddrFrom16(at.GID).Unmap()
+		}
+		if l.As != nil && !l.As.Events {
+			args = append(args, "-cp1")
 		}
 	}
 	return append([]string{host.String()}, append(args, test)...)

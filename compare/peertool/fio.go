@@ -20,31 +20,34 @@ const fioFile = 256 << 20
 //
 // It leaves its file there from one round to the next; remove removes it.
 func Disk(dir string) (peers []compare.Peer, remove func()) {
-	if abs, err := filepath.Abs(dir); err == nil { // programs run elsewhere
+	if abs, err := filepath.Abs(dir); err == nil { // whatever becomes of this one's
 		dir = abs
 	}
-	file := filepath.Join(dir, fmt.Sprintf(".rdmaxfer-fio-%d", os.Getpid()))
+	name := fmt.Sprintf(".rdmaxfer-fio-%d", os.Getpid())
 	for _, rw := range []string{"read", "write"} {
 		peers = append(peers, compare.Peer{
 			Name: "fio " + rw, Beside: "disk", Normalised: "this host's disk alone, O_DIRECT, one file, as many requests in flight as a lane has; nothing of the network",
 			Rate: func(ctx context.Context, l compare.PeerLoad) (*compare.PeerSample, error) {
-				return fio(ctx, file, rw, l)
+				return fio(ctx, dir, name, rw, l)
 			},
 		})
 	}
-	return peers, func() { os.Remove(file) }
+	return peers, func() { os.Remove(filepath.Join(dir, name)) }
 }
 
 // diskBlock is what O_DIRECT needs sizes to be multiples of, bytes.
 const diskBlock = 4096
 
-func fio(ctx context.Context, file, rw string, l compare.PeerLoad) (*compare.PeerSample, error) {
+// fio runs in the directory, and hears of the file's name alone: in --filename a colon begins
+// another file unless a backslash is before it, and a semicolon or # begins a comment whatever
+// is before it (fio 3.33).
+func fio(ctx context.Context, dir, name, rw string, l compare.PeerLoad) (*compare.PeerSample, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit(l.Duration))
 	defer cancel()
 	if l.Size%diskBlock != 0 {
-		return nil, fmt.Errorf("%d bytes past the page cache: sizes are multiples of %d", l.Size, diskBlock)
+		return nil, &compare.SizeError{Err: fmt.Errorf("%d bytes past the page cache: sizes are multiples of %d", l.Size, diskBlock)}
 	}
-	said, cpu, err := run(ctx, "fio", []string{"--name=rdmaxfer", "--filename=" + file, fmt.Sprintf("--size=%d", fioFile), "--rw=" + rw, fmt.Sprintf("--bs=%d", l.Size),
+	said, cpu, err := runIn(ctx, dir, "fio", []string{"--name=rdmaxfer", "--filename=" + name, fmt.Sprintf("--size=%d", fioFile), "--rw=" + rw, fmt.Sprintf("--bs=%d", l.Size),
 		fmt.Sprintf("--iodepth=%d", l.Depth), "--ioengine=libaio", "--direct=1", "--time_based=1", fmt.Sprintf("--runtime=%dms", l.Duration/time.Millisecond), "--output-format=json"})
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ func Peers(m *transfer.Meter) []compare.Peer {
 		perftest(m, "write", wire.ToolWriteBW, wire.ToolWriteLat, 2, halved+rest),
 		perftest(m, "read", wire.ToolReadBW, wire.ToolReadLat, 1, "perftest's ib_read_lat tells whole round trips, taken as they are; it moves bytes the other way, from there to here; "+rest),
 		perftest(m, "send", wire.ToolSendBW, wire.ToolSendLat, 2, halved+rest),
-		qperf(m, "qperf rc", "rdma send", wire.ToolQperfRDMA, "rc_bw", "rc_lat", "rc_lat waits on events; "),
+		qperf(m, "qperf rc", "rdma send", wire.ToolQperfRDMA, "rc_bw", "rc_lat", "rc_bw has 1024 messages in flight, whatever ours has, and both tests wait on events, but beside bench's polling they poll; "),
 		qperf(m, "qperf tcp", "tcp", wire.ToolQperf, "tcp_bw", "tcp_lat", "a stream of which nobody asks for a part, and TCP joins small messages; "),
 		{
 			Name: "iperf3", Beside: "tcp", Normalised: "its bits divided by eight, whole seconds, as received; a stream of which nobody asks for a part, and TCP joins small messages",
@@ -61,13 +61,20 @@ func both(ctx context.Context, m *transfer.Meter, s *compare.PeerSample, tool wi
 	return err
 }
 
+// aside is what of a tool's time is for its start and end.
+const aside = 30 * time.Second
+
+// MaxDuration is the longest measurement that a tool can be asked for: it is ended after
+// [wire.MaxToolTime], whatever it does.
+const MaxDuration = wire.MaxToolTime - aside
+
 // limit is how long a tool may take: many times as long as it should.
 func limit(d time.Duration) time.Duration {
-	return min(wire.MaxToolTime, 30*time.Second+10*d)
+	return min(wire.MaxToolTime, aside+10*d)
 }
 
-// fewest and most are how many messages perftest is told to send: fewer say little (and
-// fewer than five it refuses), and each time of more would be a line.
+// fewest and most are how many messages perftest is told to send where nobody says how many:
+// fewer say little, and each time of more would be a line.
 var fewest, most = [2]int{20, 20}, [2]int{wire.MaxToolIterations, 100_000}
 
 // queues is how many queue pairs perftest uses.
@@ -78,14 +85,19 @@ func queues(l compare.PeerLoad) int {
 	return max(1, l.As.QPs)
 }
 
-// iterations is how many messages take about as long as a load should, each queue pair.
+// each is a queue pair's share of so many messages.
+func each(n, queues int) int { return (n + queues - 1) / queues }
+
+// iterations is how many messages each queue pair sends: as many as were asked for, or as
+// take about as long as a load should.
 func iterations(l compare.PeerLoad, alone int) int {
-	n := l.Expect * l.Duration.Seconds()
+	var whole int
 	if l.As != nil && l.As.Iterations > 0 {
-		n = float64(l.As.Iterations)
+		whole = each(l.As.Iterations, queues(l))
+	} else {
+		n := math.Ceil(l.Expect * l.Duration.Seconds() / float64(queues(l)))
+		whole = int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
 	}
-	n = math.Ceil(n / float64(queues(l)))
-	whole := int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
 	if l.As != nil && l.As.Chain > 1 { // perftest posts whole lists alone
 		whole = min(whole+l.As.Chain-1, most[alone]) / l.As.Chain * l.As.Chain
 	}
@@ -96,6 +108,9 @@ func perftest(m *transfer.Meter, op string, bw, lat wire.Tool, times int, normal
 	return compare.Peer{
 		Name: "ib_" + op, Beside: "rdma " + op, Normalised: normalised,
 		Rate: func(ctx context.Context, l compare.PeerLoad) (*compare.PeerSample, error) {
+			if err := perftestRefuses(l, 0); err != nil {
+				return nil, err
+			}
 			n, s := iterations(l, 0), new(compare.PeerSample)
 			err := both(ctx, m, s, bw, l, n, perftestClient(s, func(said string) (err error) {
 				all := n * queues(l)
@@ -109,6 +124,9 @@ func perftest(m *transfer.Meter, op string, bw, lat wire.Tool, times int, normal
 			return s, err
 		},
 		Trip: func(ctx context.Context, l compare.PeerLoad) (*compare.PeerSample, error) {
+			if err := perftestRefuses(l, 1); err != nil {
+				return nil, err
+			}
 			s := new(compare.PeerSample)
 			err := both(ctx, m, s, lat, l, iterations(l, 1), perftestClient(s, func(said string) (err error) {
 				if s.Trips, err = parsePerftestTrips(said, times); err == nil {
@@ -133,9 +151,15 @@ func perftestClient(s *compare.PeerSample, parse func(said string) error) client
 
 func qperf(m *transfer.Meter, name, beside string, tool wire.Tool, bw, lat, also string) compare.Peer {
 	measure := func(ctx context.Context, l compare.PeerLoad, test, unit string, use func(*compare.PeerSample, float64)) (*compare.PeerSample, error) {
+		if err := qperfRefuses(l); err != nil {
+			return nil, err
+		}
 		s := new(compare.PeerSample)
 		err := both(ctx, m, s, tool, l, 0, func(ctx context.Context, _ *wire.RunTool, at transfer.ToolAt) error {
-			said, cpu, err := run(ctx, "qperf", qperfArgs(at, l.Size, l.Duration, test))
+			if wanted(&at.Fabric) {
+				return errFabric
+			}
+			said, cpu, err := run(ctx, "qperf", qperfArgs(at, l, test))
 			if s.Here = cpu; err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -225,6 +226,28 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 }
 
+// A directory may have any name: fio would take a colon for the end of a file's.
+func TestDiskOfAnyName(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, ` a:b;c#d\:e "$f",g `)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	peers, remove := Disk(dir)
+	if _, err := peers[1].Rate(t.Context(), compare.PeerLoad{Size: 65536, Depth: 4, Duration: 50 * time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+	here, err := os.ReadDir(dir)
+	beside, perr := os.ReadDir(parent)
+	if err != nil || perr != nil || len(here) != 1 || len(beside) != 1 {
+		t.Errorf("in it %v, %v; beside it %v, %v", here, err, beside, perr)
+	}
+	remove()
+	if here, err := os.ReadDir(dir); err != nil || len(here) > 0 {
+		t.Errorf("%v, %v", here, err)
+	}
+}
+
 // fio reads and writes a file of its own, which is gone when it is told to remove it, also where
 // the directory has a relative name.
 func TestDisk(t *testing.T) {
@@ -239,7 +262,8 @@ func TestDisk(t *testing.T) {
 		if err != nil || s.Rate <= 0 || s.Bytes <= 0 || !strings.HasPrefix(s.Version, "fio-") || s.Here.System <= 0 {
 			t.Errorf("%s: %+v, %v", p.Name, s, err)
 		}
-		if _, err := p.Rate(t.Context(), compare.PeerLoad{Size: 100, Depth: 4, Duration: time.Millisecond}); err == nil || !strings.Contains(err.Error(), "multiples of 4096") {
+		_, err = p.Rate(t.Context(), compare.PeerLoad{Size: 100, Depth: 4, Duration: time.Millisecond})
+		if ofSize := new(compare.SizeError); !errors.As(err, &ofSize) || !strings.Contains(err.Error(), "multiples of 4096") {
 			t.Errorf("%s of 100 bytes: %v", p.Name, err)
 		}
 	}

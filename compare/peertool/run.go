@@ -67,9 +67,13 @@ type process struct {
 // killDelay is how long output may keep coming from what a killed program left behind.
 const killDelay = time.Second
 
-// start starts a program. It ends with ctx, and with this process: also when that is
-// killed, which is why a thread stays for it.
+// start starts a program in the root directory, startIn in any. It ends with ctx, and with
+// this process: also when that is killed, which is why a thread stays for it.
 func start(ctx context.Context, name string, args []string) (*process, error) {
+	return startIn(ctx, "/", name, args)
+}
+
+func startIn(ctx context.Context, dir, name string, args []string) (*process, error) {
 	path, err := find(name)
 	if err != nil {
 		return nil, err
@@ -77,7 +81,7 @@ func start(ctx context.Context, name string, args []string) (*process, error) {
 	p := &process{said: new(output), ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(ctx, path, args...)
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
-	p.cmd.Dir = "/"
+	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
@@ -110,9 +114,13 @@ func (p *process) cpu() transfer.CPU {
 	return transfer.CPU{User: s.UserTime(), System: s.SystemTime()}
 }
 
-// run runs a program to its end.
+// run runs a program to its end, in the root directory; runIn in any.
 func run(ctx context.Context, name string, args []string) (string, transfer.CPU, error) {
-	p, err := start(ctx, name, args)
+	return runIn(ctx, "/", name, args)
+}
+
+func runIn(ctx context.Context, dir, name string, args []string) (string, transfer.CPU, error) {
+	p, err := startIn(ctx, dir, name, args)
 	if err != nil {
 		return "", transfer.CPU{}, err
 	}

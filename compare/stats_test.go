@@ -1,0 +1,71 @@
+package compare
+
+import (
+	"math"
+	"testing"
+)
+
+func TestMedianAndItsInterval(t *testing.T) {
+	if i := intervalOf([]float64{3, 1, 2}); i.Median != 2 || i.Low != 1 || i.High != 3 {
+		t.Errorf("%+v", i)
+	}
+	if i := intervalOf([]float64{1, 2, 3, 4}); i.Median != 2.5 {
+		t.Errorf("%+v", i)
+	}
+	if i := intervalOf(nil); !math.IsNaN(i.Median) {
+		t.Errorf("%+v", i)
+	}
+	// Nine rounds within a tenth of each other: the interval is no wider.
+	if i := intervalOf([]float64{1, 1.1, 1.02, 1.05, 1.04, 1.06, 1.03, 1.07, 1.01}); i.Median != 1.04 || i.Low < 1.01 || i.High > 1.07 {
+		t.Errorf("%+v", i)
+	}
+}
+
+// The interval is that of order statistics, by ranks that tables have (Conover's A3), also of
+// more samples than 2 to their power would be a number for.
+func TestIntervalIsExact(t *testing.T) {
+	for n, want := range map[int][2]float64{1: {1, 1}, 2: {1, 2}, 5: {1, 5}, 6: {1, 6}, 7: {1, 7}, 8: {1, 8}, 9: {2, 8}, 13: {3, 11}, 25: {8, 18}, 41: {14, 28}, 1000: {469, 532}, 5000: {2431, 2570}} {
+		var samples []float64
+		for i := n; i > 0; i-- {
+			samples = append(samples, float64(i))
+		}
+		if i := intervalOf(samples); i.Low != want[0] || i.High != want[1] || i.Median != float64(n+1)/2 {
+			t.Errorf("%d samples: %+v, want %v", n, i, want)
+		}
+	}
+	// One sample that is far off spoils seven, and not nine.
+	for n, spoilt := range map[int]bool{7: true, 9: false} {
+		samples := []float64{1e9}
+		for i := range n - 1 {
+			samples = append(samples, 1+float64(i)/100)
+		}
+		if i := intervalOf(samples); (i.High > 2) != spoilt {
+			t.Errorf("%d samples and an outlier: %+v", n, i)
+		}
+	}
+}
+
+// However samples are distributed, their median's interval misses it no more often than it
+// says.
+func TestIntervalCovers(t *testing.T) {
+	for _, n := range []int{6, 7, 9, 13, 20, 99} {
+		missed := 0.0
+		for below := range n + 1 { // so many lie below the true median
+			k := rankOf(n)
+			if below < k || n-below < k {
+				missed += math.Exp(logChoose(n, below) - float64(n)*math.Ln2)
+			}
+		}
+		if missed > 0.05 {
+			t.Errorf("%d samples miss it %.3f of the time", n, missed)
+		}
+	}
+}
+
+// logChoose is the logarithm of n over k, by sums.
+func logChoose(n, k int) (l float64) {
+	for i := range k {
+		l += math.Log(float64(n-i)) - math.Log(float64(i+1))
+	}
+	return l
+}
