@@ -103,7 +103,7 @@ bench-requests: deps
 # says how that does, and shows what the report of real hosts looks like.
 compare: build
 	mkdir -p out
-	$(VM) --timeout 1800 --out out -- testbed/compare --rounds 7 --duration 500ms
+	$(VM) --timeout 1800 --out out -- testbed/compare --rounds 9 --duration 500ms
 
 # For whoever has RDMA hardware: one report to send back, out/hw-report.json, of this host
 # and HOST, on which "bin/rdmaxfer recv --discard --allow-peers --key-file KEY" runs.
@@ -111,7 +111,7 @@ compare: build
 hw-report: build
 	@[ -n "$(HOST)" ] && [ -n "$(KEY)" ] || { echo "usage: make hw-report HOST=ADDR KEY=FILE [DISK=DIR]"; exit 2; }
 	mkdir -p out
-	bin/rdmaxfer compare --key-file "$(KEY)" --peers --hardware $(if $(DISK),--fio "$(DISK)") --sizes 4K,64K,1M --rounds 7 --duration 2s \
+	bin/rdmaxfer compare --key-file "$(KEY)" --peers --hardware $(if $(DISK),--fio "$(DISK)") --sizes 4K,64K,1M --rounds 9 --duration 2s \
 		--json out/hw-report.json --html out/hw-report.html "$(HOST)"
 
 deps:

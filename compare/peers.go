@@ -10,6 +10,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
@@ -228,7 +229,7 @@ func (r *Report) besidePeers() (words []string) {
 			continue
 		}
 		ours := r.beside(c.Beside, c.Size) // which the ratio is of
-		if size = c.Size; min(len(ours.Rates), len(c.Rates)) < leastRounds {
+		if size = c.Size; min(len(ours.Rates), len(c.Rates)) < median.Rounds {
 			unshown = append(unshown, c.Program)
 			continue
 		}
@@ -236,7 +237,7 @@ func (r *Report) besidePeers() (words []string) {
 			Size(c.Size), c.Beside, c.RateRatio.Median, c.RateRatio.Low, c.RateRatio.High, c.Program))
 	}
 	if len(unshown) > 0 {
-		words = append(words, fmt.Sprintf("At %s fewer than %d rounds show nothing beside %s.", Size(size), leastRounds, strings.Join(unshown, ", ")))
+		words = append(words, fmt.Sprintf("At %s fewer than %d rounds show nothing beside %s.", Size(size), median.Rounds, strings.Join(unshown, ", ")))
 	}
 	return words
 }

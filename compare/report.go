@@ -14,6 +14,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
 )
 
 // Schema is the version of the report (docs/compare.schema.json).
@@ -260,7 +262,7 @@ func costOf(list []cost) CPUs {
 		for i := range list {
 			v = append(v, get(&list[i]))
 		}
-		return median(v)
+		return median.Of(v)
 	}
 	gb := func(d time.Duration, bytes float64) float64 { return d.Seconds() / (bytes / 1e9) }
 	return CPUs{
@@ -317,7 +319,7 @@ func (r *Report) better(a, b *Cell) bool {
 
 // enough says whether a cell has the rounds that an interval takes, as far as there were
 // any.
-func (r *Report) enough(c *Cell) bool { return len(c.Rates) >= min(leastRounds, r.Rounds) }
+func (r *Report) enough(c *Cell) bool { return len(c.Rates) >= min(median.Rounds, r.Rounds) }
 
 // WriteJSON writes the report as docs/compare.schema.json has it.
 func (r *Report) WriteJSON(w io.Writer) error {

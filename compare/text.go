@@ -11,6 +11,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/docker/go-units"
+
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
 )
 
 // Size prints bytes as flags take them: 64K, 1M.
@@ -109,10 +111,10 @@ func (r *Report) Counted() string {
 
 // Few says what the intervals are when there were too few rounds for them; else it is empty.
 func (r *Report) Few() string {
-	if r.Rounds >= leastRounds {
+	if r.Rounds >= median.Rounds {
 		return ""
 	}
-	return fmt.Sprintf("Fewer than %d rounds: the intervals are from the least to the most, and not of 95 %%.", leastRounds)
+	return fmt.Sprintf("Fewer than %d rounds: the intervals are from the least to the most, and not of 95 %%.", median.Rounds)
 }
 
 // Mark is what stands behind the name of what has figures of fewer rounds than there were.
@@ -143,8 +145,8 @@ func (r *Report) Short() string {
 		return ""
 	}
 	line := fmt.Sprintf("* not of all %d rounds: %s.", r.Rounds, strings.Join(words, ", "))
-	if least < leastRounds && r.Rounds >= leastRounds {
-		line += fmt.Sprintf(" Of fewer than %d the interval is from the least to the most, and not of 95 %%.", leastRounds)
+	if least < median.Rounds && r.Rounds >= median.Rounds {
+		line += fmt.Sprintf(" Of fewer than %d the interval is from the least to the most, and not of 95 %%.", median.Rounds)
 	}
 	return line
 }

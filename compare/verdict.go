@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
 )
 
 // match is how the transports' best methods compare at a size.
@@ -29,7 +31,7 @@ func (m match) winner() string {
 }
 
 // few says whether it is of too few rounds to tell anything.
-func (m match) few() bool { return m.rounds < leastRounds }
+func (m match) few() bool { return m.rounds < median.Rounds }
 
 // verdict says in a sentence or two what was found.
 func (r *Report) verdict() string {
@@ -132,7 +134,7 @@ func span(of []match, first, last bool) string {
 	switch m.winner() {
 	case "":
 		if m.few() {
-			return fmt.Sprintf("%s nothing is shown by fewer than %d rounds (rdma / tcp %.2f, %.2f to %.2f at %s)", where, leastRounds, ratio.Median, ratio.Low, ratio.High, Size(m.size))
+			return fmt.Sprintf("%s nothing is shown by fewer than %d rounds (rdma / tcp %.2f, %.2f to %.2f at %s)", where, median.Rounds, ratio.Median, ratio.Low, ratio.High, Size(m.size))
 		}
 		return fmt.Sprintf("%s neither is shown to move more (rdma / tcp %.2f, %.2f to %.2f at %s)", where, ratio.Median, ratio.Low, ratio.High, Size(m.size))
 	case "tcp":

@@ -1,6 +1,9 @@
 package compare
 
-import "github.com/rdmaxfer/rdmaxfer/transfer"
+import (
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
+	"github.com/rdmaxfer/rdmaxfer/transfer"
+)
 
 // Works are what the processes of both ends did for each GiB (2^30 bytes) where bandwidth
 // was measured.
@@ -36,7 +39,7 @@ func worksOf(rounds [][2]Work) *Works {
 		for i := range rounds {
 			v = append(v, get(&rounds[i][end]))
 		}
-		return median(v)
+		return median.Of(v)
 	}
 	end := func(n int) Work {
 		return Work{

@@ -11,7 +11,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -23,6 +22,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/rdmaxfer/rdmaxfer/internal/median"
 )
 
 // options are what the flags say.
@@ -86,8 +87,8 @@ func run(o *options, sizes, serve string) error {
 		for i := range o.rounds {
 			q = append(q, turns[lane][i].rate/turns[http_][i].rate)
 		}
-		low, high := interval(q)
-		ratios = append(ratios, fmt.Sprintf("%d bytes, requests/s, lane / net/http: %.2f (%.2f to %.2f)", size, median(q), low, high))
+		low, high := median.Interval(q)
+		ratios = append(ratios, fmt.Sprintf("%d bytes, requests/s, lane / net/http: %.2f (%.2f to %.2f)", size, median.Of(q), low, high))
 	}
 	fmt.Println("\n" + strings.Join(ratios, "\n"))
 	return nil
@@ -100,8 +101,8 @@ func printRow(kind string, size int, turns []*turn) {
 		all.Merge(t.took)
 		rate, cpu, memory = append(rate, t.rate), append(cpu, t.cpu), append(memory, t.memory)
 	}
-	fmt.Printf("| %s | %d | %.0f | %s | %s | %s | %.1f | %.0f |\n", kind, size, median(rate),
-		quantile(all, 50), quantile(all, 99), quantile(all, 99.9), median(cpu), median(memory))
+	fmt.Printf("| %s | %d | %.0f | %s | %s | %s | %.1f | %.0f |\n", kind, size, median.Of(rate),
+		quantile(all, 50), quantile(all, 99), quantile(all, 99.9), median.Of(cpu), median.Of(memory))
 }
 
 // quantile is in µs; of a sample in which fewer than ten are longer it is not told.
@@ -114,24 +115,4 @@ func quantile(h *hdrhistogram.Histogram, q float64) string {
 
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, time.Minute.Nanoseconds(), 3)
-}
-
-func median(list []float64) float64 {
-	s := slices.SortedFunc(slices.Values(list), cmp.Compare)
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
-}
-
-// interval is a bootstrap's of the median: 10,000 resamples.
-func interval(list []float64) (low, high float64) {
-	dice := rand.New(rand.NewPCG(1, 1))
-	b := make([]float64, 10_000)
-	for i := range b {
-		again := make([]float64, len(list))
-		for j := range again {
-			again[j] = list[dice.IntN(len(list))]
-		}
-		b[i] = median(again)
-	}
-	slices.Sort(b)
-	return b[len(b)/40], b[len(b)-1-len(b)/40]
 }

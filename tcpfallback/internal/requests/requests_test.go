@@ -57,15 +57,3 @@ func TestBothServersAnswer(t *testing.T) {
 		}
 	}
 }
-
-func TestInterval(t *testing.T) {
-	if m := median([]float64{3, 1, 2, 10}); m != 2.5 {
-		t.Errorf("median %v", m)
-	}
-	if low, high := interval([]float64{2, 2, 2}); low != 2 || high != 2 {
-		t.Errorf("of equals: %v to %v", low, high)
-	}
-	if low, high := interval([]float64{1, 2, 3, 4, 5, 6, 7}); low < 1 || low > 3 || high < 5 || high > 7 {
-		t.Errorf("%v to %v", low, high)
-	}
-}
