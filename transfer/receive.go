@@ -235,6 +235,7 @@ func (p *pull) greet() error {
 	if hello.Version != wire.Version {
 		return errorf(CodeOther, "the sender speaks version %d of the protocol, the receiver %d: install the same rdmaxfer on both", hello.Version, wire.Version)
 	}
+	p.result.Measuring = hello.Measure
 	if p.Encrypt && !hello.Encrypt && !hello.PathsOnly {
 		return errorf(CodeUsage, "this receiver takes encrypted payload alone (recv --encrypt), and the sender's is clear: use send --encrypt")
 	}

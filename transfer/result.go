@@ -44,6 +44,7 @@ type FileResult struct {
 type Result struct {
 	DryRun    bool
 	PathsOnly bool  // it was asked how RDMA reaches this host, and nothing was to move
+	Measuring bool  // the session was for measuring, and nothing was to land
 	Files     int   // that landed
 	Failed    int   // that did not
 	Bytes     int64 // of the files that landed

@@ -24,7 +24,7 @@ func clean(c *cli.Context) error {
 	}
 	defer d.Close()
 	list, err := d.Clean(!c.Bool("dry-run"))
-	out := newOutput("recv", c.Bool("json"))
+	out := newOutput(c.Context, "recv", c.Bool("json"))
 	defer out.results.flush()
 	var files int
 	var freed int64

@@ -145,7 +145,7 @@ func examinePaths(c *cli.Context, t *rdma.Transport, here error) error {
 		return err
 	}
 	if c.Bool("json") {
-		out := newOutput("doctor", true)
+		out := newOutput(c.Context, "doctor", true)
 		out.event("paths", pathFields(report))
 		out.results.flush()
 	} else {

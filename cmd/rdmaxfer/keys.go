@@ -38,9 +38,9 @@ func readKey(c *cli.Context) (transfer.Key, error) {
 	switch path := c.String("key-file"); path {
 	case "":
 	case "-":
-		return transfer.ReadKey(os.Stdin)
-	default:
-		return transfer.LoadKey(path)
+		return orEnded(c.Context, func() (transfer.Key, error) { return transfer.ReadKey(os.Stdin) })
+	default: // it may be a pipe
+		return orEnded(c.Context, func() (transfer.Key, error) { return transfer.LoadKey(path) })
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return transfer.Key{}, usagef("no key: name a file with --key-file (rdmaxfer keygen makes one)")
@@ -60,18 +60,30 @@ func readHidden(ctx context.Context, fd int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	done := make(chan error, 1)
+	text, err := orEnded(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
+		err = errors.Join(err, term.Restore(fd, was))
+	}
+	return text, err
+}
+
+// orEnded gives what read gives, or why ctx has ended before that: the read then goes on until
+// this process ends.
+func orEnded[T any](ctx context.Context, read func() (T, error)) (got T, err error) {
+	type answer struct {
+		got T
+		err error
+	}
+	done := make(chan answer, 1)
 	go func() {
-		var err error
-		text, err = term.ReadPassword(fd)
-		done <- err
+		got, err := read()
+		done <- answer{got, err}
 	}()
 	select {
-	case err := <-done:
-		return text, err
-	case <-ctx.Done(): // the read goes on until this process ends
-		return nil, errors.Join(context.Cause(ctx), term.Restore(fd, was))
+	case a := <-done:
+		return a.got, a.err
+	case <-ctx.Done():
+		return got, context.Cause(ctx)
 	}
 }
 

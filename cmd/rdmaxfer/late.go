@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
@@ -12,6 +13,7 @@ import (
 // nobody reads its standard output, and some of it a little later, many pieces in one call:
 // a small file's receipt would take as long to print as its name to be given.
 type late struct {
+	ctx context.Context // when it ends, no reader is waited for much longer
 	out io.Writer
 
 	mu      sync.Mutex
@@ -21,14 +23,17 @@ type late struct {
 	writing bool          // a goroutine writes, until nothing is held
 	wrote   chan struct{} // closed after its next write
 	err     error         // the first of those that nobody was told of
+	stuck   bool          // ctx has ended, and nobody reads
 }
 
 // How long a receipt is held, how many bytes of them, and how many bytes at most for a
-// reader who does not read: who has more to say then waits.
+// reader who does not read: who has more to say then waits. When the program is to end, a
+// write gets so much longer.
 const (
 	lateBy   = 50 * time.Millisecond
 	lateMost = 32 << 10
 	lateRoom = 16 << 20
+	lateEnd  = 2 * time.Second
 )
 
 // later writes b soon, or with what comes next.
@@ -51,12 +56,15 @@ func (l *late) soon(b []byte) {
 }
 
 // flush waits until all that is held is written, and gives what came of it since the last
-// flush. A reader who has ended wants no more, which is no error.
+// flush, or why ctx has ended, when nobody reads. A reader who has ended wants no more, which is
+// no error.
 func (l *late) flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.write(); l.writing; {
-		l.wait()
+		if !l.wait() {
+			return context.Cause(l.ctx)
+		}
 	}
 	err := l.err
 	if l.err = nil; errors.Is(err, syscall.EPIPE) {
@@ -72,20 +80,45 @@ func (l *late) kick() {
 	l.write()
 }
 
-// hold adds b, when there is room. The caller has the lock.
+// hold adds b, when there is room; when none is made for it before the end, it is lost. The
+// caller has the lock.
 func (l *late) hold(b []byte) {
 	for l.writing && len(l.held)+len(b) > lateRoom {
-		l.wait()
+		if !l.wait() {
+			return
+		}
 	}
 	l.held = append(l.held, b...)
 }
 
-// wait waits for a write, without the lock that the caller has.
-func (l *late) wait() {
+// wait waits for a write, without the lock that the caller has. It answers false when it did so
+// in vain: ctx has ended.
+func (l *late) wait() bool {
+	if l.stuck {
+		return false
+	}
 	wrote := l.wrote
 	l.mu.Unlock()
-	<-wrote
+	read := l.read(wrote)
 	l.mu.Lock()
+	l.stuck = l.stuck || !read
+	return read
+}
+
+// read reports whether a write came to its end. A reader who is there has its chance also when
+// ctx has ended: the summary is among what it has not read.
+func (l *late) read(wrote <-chan struct{}) bool {
+	select {
+	case <-wrote:
+		return true
+	case <-l.ctx.Done():
+	}
+	select {
+	case <-wrote:
+		return true
+	case <-time.After(lateEnd):
+		return false
+	}
 }
 
 // write has all that is held written. The caller has the lock.

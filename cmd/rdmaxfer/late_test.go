@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +38,7 @@ func (c *calls) want(t *testing.T, n int, words string) {
 func TestLateWritesTogetherAndInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := new(calls)
-		l := &late{out: out}
+		l := &late{ctx: t.Context(), out: out}
 		l.later([]byte("a"))
 		l.later([]byte("b"))
 		synctest.Wait()
@@ -74,7 +76,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 func TestLateDoesNotWaitForAReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &pipe{reads: make(chan struct{})}
-		l := &late{out: out}
+		l := &late{ctx: t.Context(), out: out}
 		line := []byte(strings.Repeat("x", 99) + "\n")
 		l.soon(line)
 		synctest.Wait() // it is being written
@@ -99,5 +101,56 @@ func TestLateDoesNotWaitForAReader(t *testing.T) {
 			t.Error("it waits, and all was read")
 		}
 		out.want(t, 3, strings.Repeat(string(line), room+2))
+	})
+}
+
+// TestLateEndsWithoutItsReader: when the program is to end, who does not read is not waited
+// for, and who does gets it all.
+func TestLateEndsWithoutItsReader(t *testing.T) {
+	why := errors.New("told to")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		out := &pipe{reads: make(chan struct{})}
+		l := &late{ctx: ctx, out: out}
+		l.soon([]byte("a"))
+		synctest.Wait() // it is being written
+		l.later(make([]byte, lateRoom))
+		over := make(chan error, 2)
+		go func() {
+			l.later([]byte("b")) // for which there is no room
+			over <- l.flush()
+		}()
+		go func() { over <- l.flush() }()
+		synctest.Wait()
+		cancel(why)
+		synctest.Wait()
+		if len(over) > 0 {
+			t.Error("the reader had no time left")
+		}
+		for range 2 {
+			if err := <-over; err != why {
+				t.Errorf("flush: %v", err)
+			}
+		}
+		close(out.reads)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(why)
+		out := &pipe{reads: make(chan struct{})}
+		l := &late{ctx: ctx, out: out}
+		l.soon([]byte("a"))
+		synctest.Wait()
+		l.soon([]byte("b"))
+		go func() {
+			for range 2 {
+				time.Sleep(lateEnd * 2 / 3) // by the bubble's clock
+				out.reads <- struct{}{}
+			}
+		}()
+		if err := l.flush(); err != nil {
+			t.Error(err)
+		}
+		out.want(t, 2, "ab")
 	})
 }

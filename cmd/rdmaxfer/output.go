@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,6 +25,8 @@ type output struct {
 	json     bool
 	verbose  bool // tells of paths
 	results  *late
+	session  int    // of a receiver, whose events these are, from 1 on; 0: nobody's
+	peer     string // its sender's address
 	progress transfer.Progress
 	moved    func() int64
 
@@ -30,8 +34,9 @@ type output struct {
 	lines func(string) // writes a line of diagnostics, above a progress bar if there is one
 }
 
-func newOutput(role string, asJSON bool) *output {
-	return &output{role: role, json: asJSON, results: &late{out: os.Stdout}, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
+// newOutput is for a command that is to end when ctx does.
+func newOutput(ctx context.Context, role string, asJSON bool) *output {
+	return &output{role: role, json: asJSON, results: &late{ctx: ctx, out: os.Stdout}, moved: func() int64 { return 0 }, lines: func(s string) { fmt.Fprintln(os.Stderr, s) }}
 }
 
 // schema is the version of the JSON events.
@@ -45,6 +50,9 @@ func (o *output) event(name string, fields map[string]any) {
 	fields["schema"] = schema
 	fields["event"] = name
 	fields["role"] = o.role
+	if o.session > 0 { // several senders' events may come by turns
+		fields["session"], fields["peer"] = o.session, o.peer
+	}
 	line, err := json.Marshal(fields)
 	if err != nil {
 		panic(err) // strings, numbers and booleans alone
@@ -163,6 +171,16 @@ func (o *output) summary(r *transfer.Result, err error) error {
 		err = &transfer.Error{Code: transfer.CodeLocalIO, Err: fmt.Errorf("all is over, but not all of it was printed: standard output: %w", lost)}
 	}
 	return err
+}
+
+// failed is summary for what ended before there was a transfer. Only what made no sense on the
+// command line has none.
+func (o *output) failed(err error) error {
+	var usage usageError
+	if err == nil || errors.As(err, &usage) {
+		return err
+	}
+	return o.summary(nil, causeOr(o.results.ctx, err))
 }
 
 func (o *output) summarise(r *transfer.Result, err error) {

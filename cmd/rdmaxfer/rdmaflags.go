@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/BurntSushi/toml"
@@ -177,25 +181,28 @@ func configure(c *cli.Context) error {
 	for _, f := range rdmaFlags() {
 		known[f.Names()[0]] = true
 	}
-	files, must := configFiles(c)
 	type file struct {
 		path   string
 		values map[string]any
 	}
 	var list []file
-	for _, path := range files {
+	for _, f := range configFiles(c) {
 		values := make(map[string]any)
-		if _, err := toml.DecodeFile(path, &values); os.IsNotExist(err) && !must {
+		var unread *fs.PathError
+		switch _, err := toml.DecodeFile(f.path, &values); {
+		case f.none(err):
 			continue
-		} else if err != nil {
-			return usagef("configuration %s: %w", path, err)
+		case errors.As(err, &unread):
+			return usagef("configuration: %w (it must be a file that this user may read; --config FILE names another)", err)
+		case err != nil:
+			return usagef("configuration %s: %w", f.path, err)
 		}
 		for name := range values {
 			if !known[name] {
-				return usagef("configuration %s: there is no %q; it may have the flags about RDMA, such as traffic-class = 106 (see: rdmaxfer send --help)", path, name)
+				return usagef("configuration %s: there is no %q; it may have the flags about RDMA, such as traffic-class = 106 (see: rdmaxfer send --help)", f.path, name)
 			}
 		}
-		list = append(list, file{path, values})
+		list = append(list, file{f.path, values})
 	}
 	for name := range known {
 		if name == "config" || c.IsSet(name) {
@@ -226,15 +233,25 @@ func setFlag(c *cli.Context, name string, v any) error {
 	return nil
 }
 
-// configFiles are those that there may be, the weaker first; must says that there has to
-// be one.
-func configFiles(c *cli.Context) (files []string, must bool) {
-	if c.String("config") != "" {
-		return []string{c.String("config")}, true
+// configFile is a file that may be there.
+type configFile struct {
+	path   string
+	absent []syscall.Errno // what says that it is not, and that this is as good
+}
+
+func (f *configFile) none(err error) bool {
+	return slices.ContainsFunc(f.absent, func(e syscall.Errno) bool { return errors.Is(err, e) })
+}
+
+// configFiles are those that there may be, the weaker first. Whoever runs this for another user
+// may have left HOME as it was: what this user can't look into is not this user's.
+func configFiles(c *cli.Context) []configFile {
+	if path := c.String("config"); path != "" {
+		return []configFile{{path: path}}
 	}
-	files = []string{"/etc/rdmaxfer.toml"}
+	files := []configFile{{"/etc/rdmaxfer.toml", []syscall.Errno{syscall.ENOENT}}}
 	if dir, err := os.UserConfigDir(); err == nil {
-		files = append(files, filepath.Join(dir, "rdmaxfer.toml"))
+		files = append(files, configFile{filepath.Join(dir, "rdmaxfer.toml"), []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.EACCES}})
 	}
-	return files, false
+	return files
 }

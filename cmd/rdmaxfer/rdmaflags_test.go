@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 	"github.com/rdmaxfer/rdmaxfer/transfer/rdma"
@@ -98,6 +102,36 @@ func TestRDMAFlagsElsewhere(t *testing.T) {
 	if got, err := parse(t, "--config", other); err != nil || *got.Fabric.MTU != 3 || got.Fabric.Retries != nil {
 		t.Errorf("%+v, %v", got.Fabric, err)
 	}
+}
+
+// TestConfigurationOfAnotherUser: a HOME that this user can't look into, or that is none, has
+// nothing to say. What was named must be there.
+func TestConfigurationOfAnotherUser(t *testing.T) {
+	dir := t.TempDir()
+	file, shut := filepath.Join(dir, "file"), filepath.Join(dir, "shut")
+	if err := errors.Join(os.WriteFile(file, nil, 0o644), os.Mkdir(shut, 0)); err != nil {
+		t.Fatal(err)
+	}
+	try := func(home string, why error) {
+		t.Helper()
+		t.Setenv("XDG_CONFIG_HOME", home)
+		if _, err := parse(t); err != nil {
+			t.Errorf("%s: %v", home, err)
+		}
+		_, err := parse(t, "--config", filepath.Join(home, "rdmaxfer.toml"))
+		if exitCode(err) != transfer.CodeUsage || !strings.Contains(err.Error(), why.Error()) || !strings.Contains(err.Error(), "--config FILE") {
+			t.Errorf("named: %v, want %v", err, why)
+		}
+	}
+	try(file, syscall.ENOTDIR)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	was, err := unix.SetfsuidRetUid(65534) // root may look into everything; to others it means nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SetfsuidRetUid(was)
+	try(shut, syscall.EACCES)
 }
 
 // TestDoctorWithoutRDMA: a host that has none is told what would help; it is exit status 9.

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,7 +33,7 @@ func recvCommand() *cli.Command {
 			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
 			&cli.BoolFlag{Name: "allow-peers", Usage: "run perftest, qperf and iperf3 for compare --peers: those programs alone, while they are measured; each listens for anybody then"},
 			keyFileFlag(),
-			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status"},
+			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status; a session that measures is one with --discard alone"},
 			transportFlag(),
 			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "leave it to the kernel when files reach the disk: faster, but a power cut may lose what has landed, and nothing is kept to go on from"},
@@ -58,47 +58,80 @@ func recv(c *cli.Context) error {
 	if c.Bool("dry-run") {
 		return usagef("--dry-run: it goes with --clean alone")
 	}
-	transport, err := oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP)
-	if err != nil {
-		return err
-	}
-	landing, err := oneOf(c, "landing", tcpfallback.Landings...)
-	if err != nil {
-		return err
-	}
-	encrypt, err := encryption(c)
-	if err != nil {
-		return err
-	}
-	devices, err := newRDMA(c)
-	if err != nil {
-		return err
-	}
-	if devices.Sink, err = oneOf(c, "sink", rdma.Sinks...); err != nil {
-		return err
-	}
-	if transport == transfer.TransportRDMA {
-		// What can't work is said before anybody sends.
-		if _, err := rdma.Candidates(&devices.Selection); err != nil {
-			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
-		}
-	}
-	sock, err := sockets(c)
+	r, err := newReceiver(c)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
-	sink, err := openSink(ctx, c)
-	if err != nil {
+	r.results = &late{ctx: ctx, out: os.Stdout}
+	if c.Bool("stdout") {
+		r.results.out = os.Stderr
+	}
+	if err = r.run(ctx, cancel, c); r.once && !r.served {
+		err = r.output().failed(err)
+	}
+	return err
+}
+
+type receiver struct {
+	once      bool
+	served    bool // the one transfer, whose summary has been printed
+	listener  *transfer.Listener
+	sockets   transfer.Sockets
+	sink      transfer.Sink
+	transport string
+	landing   string
+	encrypt   bool
+	peers     bool            // others' programs may be run to measure with
+	devices   *rdma.Transport // what every session's is made like
+	json      bool
+	verbose   bool
+	results   *late        // receipts, events and summaries, of all sessions
+	sessions  atomic.Int64 // that there have been
+}
+
+// newReceiver checks the flags.
+func newReceiver(c *cli.Context) (*receiver, error) {
+	r := &receiver{once: c.Bool("once") || c.Bool("stdout"), peers: c.Bool("allow-peers"), json: c.Bool("json"), verbose: c.Bool("verbose")}
+	var err error
+	if r.transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
+		return nil, err
+	}
+	if r.landing, err = oneOf(c, "landing", tcpfallback.Landings...); err != nil {
+		return nil, err
+	}
+	if r.encrypt, err = encryption(c); err != nil {
+		return nil, err
+	}
+	if r.devices, err = newRDMA(c); err != nil {
+		return nil, err
+	}
+	if r.devices.Sink, err = oneOf(c, "sink", rdma.Sinks...); err != nil {
+		return nil, err
+	}
+	r.sockets, err = sockets(c)
+	return r, err
+}
+
+// run listens, and serves who comes. cancel ends ctx when nobody can come any more.
+func (r *receiver) run(ctx context.Context, cancel context.CancelCauseFunc, c *cli.Context) error {
+	if r.transport == transfer.TransportRDMA {
+		// What can't work is said before anybody sends.
+		if _, err := rdma.Candidates(&r.devices.Selection); err != nil {
+			return &transfer.Error{Code: transfer.CodeNoRDMA, Err: fmt.Errorf("RDMA is required: %w", err)}
+		}
+	}
+	var err error
+	if r.sink, err = openSink(ctx, c); err != nil {
 		return err
 	}
-	defer sink.Close()
+	defer r.sink.Close()
 	key, err := receiverKey(c)
 	if err != nil {
 		return err
 	}
-	l, err := sock.Listen(ctx, c.String("listen"), key)
+	l, err := r.sockets.Listen(ctx, c.String("listen"), key)
 	if err != nil {
 		return err
 	}
@@ -111,46 +144,38 @@ func recv(c *cli.Context) error {
 			cancel(err)
 		}
 	}()
-	r := receiver{listener: l, peers: c.Bool("allow-peers"), sink: sink, transport: transport, landing: landing, encrypt: encrypt, devices: devices, json: c.Bool("json"), verbose: c.Bool("verbose"), results: os.Stdout}
-	if c.Bool("stdout") {
-		r.results = os.Stderr
-	}
-	r.output().listening(l.Addr(), sink)
-	if c.Bool("once") || c.Bool("stdout") {
+	r.listener = l
+	r.output().listening(l.Addr(), r.sink)
+	if r.once {
 		return r.one(ctx)
 	}
 	return r.all(ctx)
 }
 
-type receiver struct {
-	listener  *transfer.Listener
-	sink      transfer.Sink
-	transport string
-	landing   string
-	encrypt   bool
-	peers     bool            // others' programs may be run to measure with
-	devices   *rdma.Transport // what every session's is made like
-	json      bool
-	verbose   bool
-	results   io.Writer // receipts, events and the summary
-}
-
 func (r *receiver) output() *output {
-	out := newOutput("recv", r.json)
-	out.results, out.verbose = &late{out: r.results}, r.verbose
+	out := newOutput(r.results.ctx, "recv", r.json)
+	out.results, out.verbose = r.results, r.verbose
 	return out
 }
 
-// one serves one transfer. Dry runs before it are none.
+// one serves one transfer. Dry runs before it are none, nor is what measures, unless nothing is
+// kept here anyhow, which is for measuring.
 func (r *receiver) one(ctx context.Context) error {
+	_, measures := r.sink.(transfer.Discard)
 	for {
 		s, err := r.listener.Accept(ctx)
 		if err != nil {
 			return causeOr(ctx, err)
 		}
-		dry, err := r.serve(ctx, s)
-		if !dry || ctx.Err() != nil {
+		out, result, err := r.serve(ctx, s)
+		none := result.DryRun || result.PathsOnly || result.Measuring && !measures
+		r.served = !none
+		err = out.summary(result, err)
+		if !none {
 			return err
+		}
+		if ctx.Err() != nil {
+			return causeOr(ctx, ctx.Err())
 		}
 		if err != nil {
 			complain(err)
@@ -177,16 +202,19 @@ func (r *receiver) all(ctx context.Context) error {
 			return causeOr(ctx, ctx.Err())
 		}
 		running.Go(func() {
-			defer func() { <-places }()
-			if _, err := r.serve(ctx, s); err != nil {
+			out, result, err := r.serve(ctx, s)
+			<-places // a summary may wait to be read, and no sender for that
+			if err := out.summary(result, err); err != nil {
 				complain(err)
 			}
 		})
 	}
 }
 
-func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, err error) {
+// serve gives what came of a session, and what is to tell of it.
+func (r *receiver) serve(ctx context.Context, s *transfer.Session) (*output, *transfer.Result, error) {
 	out := r.output()
+	out.session, out.peer = int(r.sessions.Add(1)), s.Peer()
 	out.moved = out.progress.Moved.Load
 	devices := &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric, Sink: r.devices.Sink}
 	engine := &transfer.Receiver{
@@ -208,7 +236,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (dry bool, er
 	stop := out.showProgress()
 	result, err := engine.Receive(ctx, s)
 	stop()
-	return result.DryRun || result.PathsOnly, out.summary(result, err)
+	return out, result, err
 }
 
 // causeOr prefers why ctx ended to what that made of an operation.

@@ -52,11 +52,16 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	if len(args) < 2 {
 		return usagef("send takes at least two arguments: PATH... HOST[:PORT]")
 	}
-	if sender.Addr, err = hostPort(args[len(args)-1]); err != nil {
+	paths := args[:len(args)-1]
+	if sender.Addr, err = hostPort(args[len(paths)]); err != nil {
 		return err
 	}
-	if c.String("key-file") == "-" && slices.Contains(args[:len(args)-1], "-") {
+	stdin := slices.Contains(paths, transfer.StdinPath)
+	if c.String("key-file") == "-" && stdin {
 		return usagef("--key-file -: standard input is the PATH already; name a file")
+	}
+	if c.IsSet("name") && !stdin {
+		return usagef("--name: it is for standard input (-), which is not among what is sent; a file gets another name by recv --as")
 	}
 	opt := transfer.SourceOptions{
 		Links:     c.Bool("links"),
@@ -70,15 +75,15 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	if err := sourceStorage(c, &opt); err != nil {
 		return err
 	}
-	if sender.Source, err = transfer.OpenSource(args[:len(args)-1], opt); err != nil {
-		return err
+	out := newOutput(c.Context, "send", c.Bool("json"))
+	out.verbose = c.Bool("verbose")
+	if sender.Source, err = transfer.OpenSource(paths, opt); err != nil {
+		return out.failed(err)
 	}
 	defer sender.Source.Close()
 	if sender.Key, err = readKey(c); err != nil {
-		return err
+		return out.failed(err)
 	}
-	out := newOutput("send", c.Bool("json"))
-	out.verbose = c.Bool("verbose")
 	sender.Observer = out
 	sender.Progress = &out.progress
 	out.moved = func() int64 { // what two lanes were asked for is served twice

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
@@ -21,20 +20,7 @@ func (tt *transferTest) recvInto(reader string) (r *proc, code func() string) {
 	status := filepath.Join(tt.dir, "status")
 	r = twoHosts[0].startWith(tt.t, []string{"sh", "-c", `{ "$@"; echo $? >"$0"; } | ` + reader, status},
 		"recv", "--stdout", "--listen", net.JoinHostPort(twoHosts[0].addr, "0"), "--key-file", tt.key)
-	for deadline := time.Now().Add(patience); tt.addr == ""; {
-		r.mu.Lock()
-		_, after, _ := strings.Cut(r.stderr.String(), "listening on ")
-		r.mu.Unlock()
-		tt.addr, _, _ = strings.Cut(after, ",")
-		select {
-		case <-r.ended:
-			tt.t.Fatal("the receiver has ended")
-		default:
-		}
-		if time.Now().After(deadline) {
-			tt.t.Fatal("the receiver does not listen")
-		}
-	}
+	tt.addr = r.listensAt()
 	return r, func() string {
 		r.wait()
 		b, err := os.ReadFile(status)
@@ -43,6 +29,17 @@ func (tt *transferTest) recvInto(reader string) (r *proc, code func() string) {
 		}
 		return strings.TrimSpace(string(b))
 	}
+}
+
+// listensAt waits until a receiver says so on standard error.
+func (p *proc) listensAt() string {
+	p.t.Helper()
+	p.awaitText("listening on ")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, after, _ := strings.Cut(p.stderr.String(), "listening on ")
+	addr, _, _ := strings.Cut(after, ",")
+	return addr
 }
 
 // TestStdout pipes a tree from one tar to another.

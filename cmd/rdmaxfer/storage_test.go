@@ -83,6 +83,8 @@ func TestStorageFlagsThatMakeNoSense(t *testing.T) {
 	}
 	recv("--discard", "--readback").want(transfer.CodeUsage, "--readback", "--discard")
 	recv("--stdout", "--direct", "always").want(transfer.CodeUsage, "--direct", "--stdout")
+	recv("--discard", "--overwrite", "always").want(transfer.CodeUsage, "--overwrite", "--discard")
+	recv("--stdout", "--no-sync").want(transfer.CodeUsage, "--no-sync", "--stdout")
 	recv("--into", tt.into, "--direct", "auto").want(transfer.CodeUsage, "--direct auto", "always")
 	recv("--into", tt.into, "--direct", "always", "--landing", "mmap").want(transfer.CodeUsage, "--landing", "copy")
 	tt.addr = "127.0.0.1:1"

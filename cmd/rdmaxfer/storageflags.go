@@ -48,8 +48,9 @@ func sinkStorage(c *cli.Context, d *transfer.Directory) error {
 		return err
 	}
 	if d == nil {
-		for _, flag := range []string{"direct", "keep-cache", "readback"} {
-			if c.IsSet(flag) {
+		for _, flag := range []string{"direct", "keep-cache", "readback", "overwrite", "no-sync"} {
+			// Who measures with and without a disk may say --no-sync of both.
+			if c.IsSet(flag) && (flag != "no-sync" || !c.Bool("discard")) {
 				return usagef("--%s: it is for files that land on a disk; leave it out with --discard and --stdout", flag)
 			}
 		}

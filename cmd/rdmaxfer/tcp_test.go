@@ -243,6 +243,7 @@ func TestUsage(t *testing.T) {
 		{"send", 2, "at least two arguments"},
 		{"send --nonsense a b", 2, "nonsense"},
 		{"send --key-file - - h", 2, "name a file"},
+		{"send --name x a b", 2, "recv --as"},
 		{"send --transport smoke a b", 2, "auto, rdma, tcp"},
 		{"send --method smoke a b", 2, "auto, copy, mmap, sendfile, splice"},
 		{"send --method mmap --compress zstd a b", 2, "mmap moves pages as they are"},
