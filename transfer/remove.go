@@ -64,6 +64,9 @@ func (f *sourceFile) remove(shared map[[2]uint64]stamp) error {
 			was = s
 		}
 	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK && f.entry.Kind != wire.Symlink {
+		return errorf(CodeLocalIO, "source %s is a link, and none was sent: it is left alone, and what it leads to", f.path)
+	}
 	if now != was {
 		return errorf(CodeLocalIO, "source %s is not what was sent any more: it is left alone", f.path)
 	}

@@ -165,6 +165,31 @@ func TestWhatIsReceivedOntoItselfIsNotDeleted(t *testing.T) {
 	})
 }
 
+// TestNamedLinkIsNotDeleted, nor what it leads to, which was sent: who sends "link" may mean
+// either.
+func TestNamedLinkIsNotDeleted(t *testing.T) {
+	root := t.TempDir()
+	a, link := filepath.Join(root, "a"), filepath.Join(root, "link")
+	write(t, a, "x")
+	if err := os.Symlink(a, link); err != nil {
+		t.Fatal(err)
+	}
+	src, err := OpenSource([]string{link}, SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := src.Next(); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, src.files[0].remove(make(map[[2]uint64]stamp)), CodeLocalIO, "is a link")
+	for _, path := range []string{a, link} {
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // waitForTick waits until a change of what path names would be another time of it: the
 // kernel's clock has ticks.
 func waitForTick(t *testing.T, path string) {
