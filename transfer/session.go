@@ -22,8 +22,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
@@ -49,70 +47,6 @@ type Session struct {
 	once    sync.Once
 	aborted atomic.Bool // by the peer
 	enough  atomic.Bool // this end ends: see hurry
-}
-
-// aliveReader gives every read of the connection its own deadline, so that a long frame on a
-// slow link is not taken for silence. Nor is what the kernel has heard and can't hand on yet:
-// less than a TLS record, or what came behind a packet that was lost. A peer that is heard of
-// may take its time to read, too: its storage is slow, and a write that is under way waits for
-// it, until this end has had enough.
-type aliveReader struct {
-	conn   net.Conn
-	heard  func() uint32 // counts what has come of the peer's
-	last   uint32        // its answer when the connection was looked at last
-	enough *atomic.Bool
-}
-
-func (r *aliveReader) Read(p []byte) (n int, err error) {
-	for quiet := 0; ; {
-		if err := r.conn.SetReadDeadline(time.Now().Add(silence / 2)); err != nil {
-			return 0, err
-		}
-		n, err = r.conn.Read(p)
-		late := errors.Is(err, os.ErrDeadlineExceeded) // TLS reads on after that where it was
-		if err != nil && !late {
-			return n, err
-		}
-		was := r.last
-		if r.last = r.heard(); late && r.last == was {
-			if quiet++; quiet == 2 {
-				return n, err
-			}
-			continue
-		}
-		quiet = 0
-		if !r.enough.Load() {
-			if err := r.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
-				return n, err
-			}
-		}
-		if !late {
-			return n, nil
-		}
-	}
-}
-
-// segments counts the packets with data that a connection has received, in order or not
-// (tcp_info): a stopped program's kernel sends none. 0 where that is not known.
-func segments(conn *tls.Conn) (n uint32) {
-	under := conn.NetConn()
-	if u, ok := under.(*unreadConn); ok { // as a listener's are
-		under = u.Conn
-	}
-	tcp, ok := under.(*net.TCPConn)
-	if !ok {
-		return 0
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = info.Data_segs_in
-		}
-	})
-	return n
 }
 
 // hurry has writes wait no longer than for the dead from now on.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,17 +24,18 @@ type late struct {
 	writing bool          // a goroutine writes, until nothing is held
 	wrote   chan struct{} // closed after its next write
 	err     error         // the first of those that nobody was told of
-	stuck   bool          // ctx has ended, and nobody reads
+	stuck   bool          // ctx has ended, and nobody has read for lateEnd
 }
 
 // How long a receipt is held, how many bytes of them, and how many bytes at most for a
 // reader who does not read: who has more to say then waits. When the program is to end, a
-// write gets so much longer.
+// write, which is of no more than a pipe takes at once, gets so much longer.
 const (
-	lateBy   = 50 * time.Millisecond
-	lateMost = 32 << 10
-	lateRoom = 16 << 20
-	lateEnd  = 2 * time.Second
+	lateBy    = 50 * time.Millisecond
+	lateMost  = 32 << 10
+	lateRoom  = 16 << 20
+	latePiece = 64 << 10
+	lateEnd   = 2 * time.Second
 )
 
 // later writes b soon, or with what comes next.
@@ -141,20 +143,23 @@ func (l *late) empty() {
 	for len(l.held) > 0 {
 		b := l.held
 		l.held, l.spare = l.spare[:0], nil
-		l.mu.Unlock()
-		_, err := l.out.Write(b)
-		l.mu.Lock()
-		if l.err == nil {
-			l.err = err
+		for piece := range slices.Chunk(b, latePiece) {
+			l.mu.Unlock()
+			_, err := l.out.Write(piece)
+			l.mu.Lock()
+			l.stuck = false
+			if l.err == nil {
+				l.err = err
+			}
+			close(l.wrote)
+			l.wrote = make(chan struct{})
+			if err != nil {
+				break
+			}
 		}
 		if l.spare = b; cap(b) > 2*lateMost {
 			l.spare = nil
 		}
-		if len(l.held) == 0 {
-			break
-		}
-		close(l.wrote)
-		l.wrote = make(chan struct{})
 	}
 	l.writing = false
 	close(l.wrote)

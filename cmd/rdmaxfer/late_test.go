@@ -100,7 +100,8 @@ func TestLateDoesNotWaitForAReader(t *testing.T) {
 		if !more.Load() || !over.Load() {
 			t.Error("it waits, and all was read")
 		}
-		out.want(t, 3, strings.Repeat(string(line), room+2))
+		pieces := (room*len(line) + latePiece - 1) / latePiece
+		out.want(t, 1+pieces+1, strings.Repeat(string(line), room+2))
 	})
 }
 
@@ -152,5 +153,25 @@ func TestLateEndsWithoutItsReader(t *testing.T) {
 			t.Error(err)
 		}
 		out.want(t, 2, "ab")
+	})
+	synctest.Test(t, func(t *testing.T) { // who is far behind, and reads on
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(why)
+		out := &pipe{reads: make(chan struct{})}
+		l := &late{ctx: ctx, out: out}
+		l.soon([]byte("a"))
+		synctest.Wait()
+		const pieces = 9
+		l.soon(bytes.Repeat([]byte("b"), pieces*latePiece))
+		go func() {
+			for range 1 + pieces {
+				time.Sleep(lateEnd * 2 / 3)
+				out.reads <- struct{}{}
+			}
+		}()
+		if err := l.flush(); err != nil {
+			t.Error(err)
+		}
+		out.want(t, 1+pieces, "a"+strings.Repeat("b", pieces*latePiece))
 	})
 }

@@ -2,19 +2,25 @@ package rdma
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
 )
 
-// hangGrace is how long a driver is waited for when nobody needs what it does any more, which
-// it mostly has done by then; mostHung is how many calls may be left behind that have not come
-// back even so, each of which keeps a thread.
+// answerLimit is how long the sender's end of a lane may take to be made: the receiver, who has
+// 10 s for all of a lane, is to hear why there is none. hangGrace is how long a driver is waited
+// for when nobody needs what it does any more, which it mostly has done by then; mostHung is how
+// many calls may be left behind that have not come back even so, each of which keeps a thread.
 const (
-	hangGrace = 2 * time.Second
-	mostHung  = 8
+	answerLimit = 6 * time.Second
+	hangGrace   = 2 * time.Second
+	mostHung    = 8
 )
+
+// errNotAsked is why unlessHung did nothing at all.
+var errNotAsked = errors.New("not asked")
 
 // hung are the calls that were left behind, of all transports.
 var hung atomic.Int32
@@ -29,7 +35,7 @@ func unlessHung[E io.Closer](ctx context.Context, device string, open func() (E,
 	}
 	var none E
 	if n := hung.Load(); n >= mostHung {
-		return none, fmt.Errorf("%s is not asked: %d calls of its driver, or another's, have not come back: does it hang (dmesg)?", device, n)
+		return none, fmt.Errorf("%s is %w: %d calls of its driver, or another's, have not come back: does it hang (dmesg)?", device, errNotAsked, n)
 	}
 	came := make(chan answer, 1)
 	go func() {

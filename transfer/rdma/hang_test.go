@@ -81,3 +81,17 @@ func TestDriversThatHangAreCounted(t *testing.T) {
 		}
 	})
 }
+
+// TestConnectThatIsNotAskedFor leaves nothing of the lane behind.
+func TestConnectThatIsNotAskedFor(t *testing.T) {
+	hung.Store(mostHung)
+	defer hung.Store(0)
+	memory := &Budget{total: 4 << 20, left: 1 << 20}
+	pl := &puller{extent: 1 << 20, depth: 3, res: &resources{memory: memory, shape: shape{payload: 3 << 20}}}
+	if _, err := pl.Connect(t.Context(), nil); !errors.Is(err, errNotAsked) {
+		t.Error(err)
+	}
+	if memory.left != memory.total {
+		t.Errorf("%d bytes of %d came back", memory.left, memory.total)
+	}
+}

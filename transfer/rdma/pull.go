@@ -144,6 +144,9 @@ func (pl *puller) Connect(ctx context.Context, answer *wire.LaneAnswer) (transfe
 		}
 		return pl, err
 	})
+	if errors.Is(err, errNotAsked) {
+		pl.Close()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -125,6 +125,8 @@ func (t *Transport) Answer(ctx context.Context, p transfer.LaneParams, open *wir
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
 	var lane *wire.RDMALane
 	s, err := unlessHung(ctx, c.Device, func() (*server, error) {
 		s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
