@@ -9,8 +9,8 @@
 #   release    its release, "7.3.4+deb13-amd64"
 #   tree/lib/modules/RELEASE   the modules, with depmod's indexes
 # The cache has kernels/RELEASE.LAYOUT, and kernel-NAME.LAYOUT links to it: since when is
-# the link's own time. kernel-NAME.LAYOUT.tried is of the last time that there was no newer
-# one to be had.
+# the link's own time. kernel-NAME.LAYOUT.tried is of the last time that a newer one was looked
+# for and not got.
 
 # kernel_layout changes whenever what is made here does: a run of an older
 # version of this folder keeps finding its own.
@@ -23,7 +23,8 @@ ready_modules=(rdma_rxe ib_uverbs rdma_ucm veth crc32_generic sch_netem sch_ingr
 
 # kernel_dir NAME prints the directory of the kernel NAME (6.1, 6.12, 7 or the
 # path of an image) and fetches it first when it isn't there, or is of an earlier month: the
-# packages get updates. What can't be fetched again is used as it is.
+# packages get updates. What can't be fetched again is used as it is, and where nothing could be
+# kept, or RDMAXFER_VM_REFRESH is "no", nobody tries.
 kernel_dir() {
   local name=$1 dir
   if [[ $name == */* ]]; then
@@ -32,10 +33,13 @@ kernel_dir() {
   fi
   dir=$(cache_dir)/kernel-$name.$kernel_layout
   if [[ ! -e $dir/release ]]; then
-    with_cache_lock kernel_fetch "$name" >&2
-  elif ! kernel_fresh "$dir" && ! (with_cache_lock kernel_fetch "$name") >&2; then
-    say "going on with kernel $name of an earlier month, $(<"$dir/release"), until tomorrow"
-    touch -- "$dir.tried" || true # a cache that can't be written says so each time
+    with_cache_lock kernel_look "$name" >&2
+  elif [[ ${RDMAXFER_VM_REFRESH:-} != no ]] && ! kernel_fresh "$dir"; then
+    if cache_writable; then
+      (with_cache_lock kernel_look "$name") >&2 || true
+    else
+      note "kernel $name is of an earlier month, and its cache can't be written"
+    fi
   fi
   readlink -f -- "$dir"
 }
@@ -47,6 +51,32 @@ kernel_fresh() {
     [[ -n $(find "$1" -maxdepth 0 -newermt "$(date +%Y-%m-01)") ]] ||
       [[ -e $1.tried && -n $(find "$1.tried" -mmin -1440) ]]
   }
+}
+
+# cache_writable: as baked into an image it may not be; or its lock is another user's.
+cache_writable() {
+  local cache
+  cache=$(cache_dir)
+  [[ -w $cache && (! -e $cache/lock || -w $cache/lock) ]]
+}
+
+# kernel_look NAME: under the lock; does nothing when another run was faster.
+kernel_look() {
+  local link
+  link=$(cache_dir)/kernel-$1.$kernel_layout
+  ! kernel_fresh "$link" || return 0
+  if [[ ! -e $link/release ]]; then
+    kernel_fetch "$1"
+    return
+  fi
+  # Before it is tried: no other run waits for the same, nor for one that was interrupted.
+  touch -- "$link.tried" || return
+  if (kernel_fetch "$1"); then
+    rm -f -- "$link.tried"
+  else
+    say "going on with kernel $1 of an earlier month, $(<"$link/release"), until tomorrow" \
+      "(RDMAXFER_VM_REFRESH=no: for good)"
+  fi
 }
 
 # kernel_suite NAME prints the release that has this kernel. 6.1 and 6.12 are
@@ -106,11 +136,11 @@ archive_uri() {
   printf '%s\n' "$uri"
 }
 
-# kernel_fetch NAME: under the lock; does nothing when another run was faster.
+# kernel_fetch NAME fetches it, whether there is one or not: under the lock.
 kernel_fetch() {
-  local name=$1 cache suite tmp kernel
+  local name=$1 cache suite tmp kernel refresh=''
   cache=$(cache_dir)
-  ! kernel_fresh "$cache/kernel-$name.$kernel_layout" || return 0
+  [[ ! -e $cache/kernel-$name.$kernel_layout/release ]] || refresh=1
   suite=$(kernel_suite "$name") || exit
   need apt-get apt
   need dpkg-deb dpkg
@@ -122,7 +152,7 @@ kernel_fetch() {
   tmp=$(mktemp -d "$cache/tmp.XXXXXX") || die 2 "can't write in $cache"
   say "fetching kernel $name ($suite) through apt, once a month; it is kept in $cache"
   # What dies in there has said why in the log.
-  if ! (kernel_unpack "$name" "$suite" "$tmp") >"$tmp/log" 2>&1; then
+  if ! (kernel_unpack "$suite" "$tmp" "$refresh") >"$tmp/log" 2>&1; then
     tail -n 15 "$tmp/log" >&2
     rm -rf -- "$tmp"
     die 2 "kernel $name could not be fetched (above: what was said)" \
@@ -163,15 +193,23 @@ enough_space() {
     "mend: make room there, or set RDMAXFER_CACHE to a directory that has it"
 }
 
-# kernel_unpack NAME SUITE TMP leaves TMP/kernel. The 7.x packages are split
+# kernel_unpack SUITE TMP REFRESH leaves TMP/kernel. The 7.x packages are split
 # (binary, modules, base), older ones are not: whatever linux-image-ARCH leads
-# to is taken.
+# to is taken. REFRESH is empty, or there is a kernel that will do: somebody waits for
+# a machine meanwhile, and a firewall that drops packets must not cost them minutes.
 kernel_unpack() {
-  local suite=$2 tmp=$3 deb apt packages
+  local suite=$1 tmp=$2 refresh=$3 deb apt packages update=() download=()
   apt=(-c "$tmp/apt/apt.conf" -q)
+  if [[ -n $refresh ]]; then
+    apt+=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
+    # As a whole, too: each address of the archive may take its time-out. In the foreground,
+    # so that an interrupt from the terminal reaches them.
+    update=(timeout --foreground --verbose -k 5 30)
+    download=(timeout --foreground --verbose -k 5 300)
+  fi
   # Each step says "|| return": errexit is off in whatever a condition calls.
   apt_private "$tmp/apt" "$suite" || return
-  apt-get "${apt[@]}" update || return
+  "${update[@]}" apt-get "${apt[@]}" update || return
   mapfile -t packages < <(apt-cache "${apt[@]}" depends --recurse --no-recommends \
     --no-suggests --no-enhances --no-conflicts --no-breaks --no-replaces \
     "linux-image-$(dpkg --print-architecture)" |
@@ -180,7 +218,7 @@ kernel_unpack() {
     echo "no linux-image package in $suite"
     return 1
   fi
-  (cd "$tmp/apt/deb" && apt-get "${apt[@]}" download "${packages[@]}") || return
+  (cd "$tmp/apt/deb" && "${download[@]}" apt-get "${apt[@]}" download "${packages[@]}") || return
   mkdir -p "$tmp/kernel/tree/usr/lib" || return
   # Older packages have lib/, newer ones usr/lib/; depmod -b wants lib/.
   ln -s usr/lib "$tmp/kernel/tree/lib" || return

@@ -58,7 +58,7 @@ module_files() {
 
 # intervals: the ranks are those of the binomial distribution's tables.
 intervals() {
-  local samples bounds
+  local samples bounds table
   while read -r samples bounds; do
     # shellcheck disable=SC2016 # perl's own
     check "median of $samples: its bounds" equals "$bounds" \
@@ -82,6 +82,18 @@ BOUNDS
   check 'tcp: a table' contains "$(runs 7 'rdmaxfer-auto file' 'socat file' | table tcp-table 84000000000)" \
     '| socat | file | 21.00 (12.00 to 84.00) | 0.05 | 1.00 (1.00 to 1.00) |'
   check 'tcp: of few rounds' contains "$(runs 5 'socat file' | table tcp-table 84)" '| GB/s, median (least to most) |'
+  # Seven of one cell and five of another: what stands for both are the bounds of five.
+  broken_off() { runs 5 "$@" && runs 2 "${*:$#}"; }
+  check 'files: one cell has fewer rounds' equals "$(broken_off '0 rsync' '0 fast' 2>&1 | table files-table 84 2>&1)" \
+    $'files-table: some have only 5 runs: the first 5 of each\n| | files/s (least to most) | seconds | CPU µs a file |\n|---|---|---|---|
+| fast | 28 (17 to 84) | 3.00 | 35714 |\n| rsync | 28 (17 to 84) | 3.00 | 35714 |\nfast is 1.00 times as fast as rsync (least to most 1.00 to 1.00)'
+  check 'tcp: one cell has fewer rounds' contains "$(broken_off 'rdmaxfer-auto file' 'socat file' | table tcp-table 84000000000 2>&1)" \
+    '| socat | file | 28.00 (16.80 to 84.00) | 0.04 | 1.00 (1.00 to 1.00) |'
+  for table in files-table tcp-table; do
+    capture table "$table" 84 </dev/null
+    check "$table: no round" contains "$output $errors" " $table: no runs to make a table of"
+    check '... is an error' differs "$status" 0
+  done
   methods() { runs 3 'rdmaxfer-mmap-copy file times 1 0 0 0 0 0 0 0' && echo rdmaxfer-mmap-copy file calls 12000; }
   check 'tcp: of methods' contains "$(methods | table tcp-matrix 6000000000)" '| file | mmap | copy | 6.00 (6.00 to 6.00) |'
 }
@@ -99,8 +111,10 @@ kernels_by_month() {
     need() { :; }
     enough_space() { :; }
     kernel_unpack() {
-      [[ -n $release ]] && mkdir "$3/kernel" && echo "$release" >"$3/kernel/release"
+      ! kernel_fresh "$cache/kernel-7.$kernel_layout" || touch "$scratch/in-nobodys-way"
+      [[ -n $release ]] && mkdir "$2/kernel" && echo "$release" >"$2/kernel/release"
     }
+    "${@:2}"
     kernel_dir 7
   ); }
   capture archive ''
@@ -109,11 +123,13 @@ kernels_by_month() {
   capture archive ''
   check 'a kernel of an earlier month, and no archive' equals "$status $output" "0 $cache/kernels/7.1.0"
   check '... says so' contains "$errors" 'going on with kernel 7 of an earlier month, 7.1.0, until tomorrow'
+  check '... is in the way of no other run' test -e "$scratch/in-nobodys-way"
   capture archive 7.2.0
   check '... is not looked up again on that day' equals "$status $output $errors" "0 $cache/kernels/7.1.0 "
   touch -d '2 days ago' "$cache/$name.tried" "$cache/kernels/7.1.0"
   capture archive 7.2.0
   check '... but later' equals "$status $output" "0 $cache/kernels/7.2.0.$kernel_layout"
+  check '... and then it is no longer in vain' fails test -e "$cache/$name.tried"
   touch -h -d '40 days ago' "$cache/$name"
   capture archive 7.2.0
   check 'what it replaces is kept for those that run' test -e "$cache/kernels/7.1.0/release"
@@ -121,11 +137,75 @@ kernels_by_month() {
   touch -d '2 days ago' "$cache/kernels/7.1.0"
   capture archive 7.3.0
   check '... for a day' equals "$(cd "$cache/kernels" && echo *)" "7.2.0.$kernel_layout 7.3.0.$kernel_layout"
+  touch -h -d '40 days ago' "$cache/$name"
+  RDMAXFER_VM_REFRESH=no capture archive 7.4.0
+  check 'a kernel of an earlier month that will do' equals "$status $output $errors" "0 $cache/kernels/7.3.0.$kernel_layout "
+  # As whoever waited for the lock while another run tried.
+  touch "$cache/$name.tried"
+  capture archive 7.4.0 kernel_look 7
+  check 'what another run tried meanwhile' equals "$status $output $errors" "0 $cache/kernels/7.3.0.$kernel_layout "
+  rm -f "$cache/$name.tried"
+  bounded
+  unwritable
   # shellcheck disable=SC2317 # archive_uri calls it
   apt-get() { :; }
   RDMAXFER_VM_ARCHIVE='' capture kernel_dir 6.1
   unset -f apt-get
   check 'no archive that apt knows: the mend' contains "$status $errors" 'set RDMAXFER_VM_ARCHIVE=URI'
+}
+
+# bounded: where a kernel will do, what its successor may cost is bounded; the first may take
+# what it takes. Of kernels_by_month, whose variables these are.
+bounded() {
+  mkdir apt
+  cat >apt/apt-get <<'STUB'
+#!/bin/sh
+read -r parent <"/proc/$PPID/comm"
+echo "$parent $*" | sed 's/ -c .* -q//' >>"${0%/*}/calls"
+[ "${*#* update}" != "$*" ]
+STUB
+  printf '#!/bin/sh\necho linux-image-7.4.0\n' >apt/apt-cache
+  chmod +x apt/apt-get apt/apt-cache
+  # shellcheck disable=SC2317 # capture calls it
+  looked() { (
+    need() { :; }
+    enough_space() { :; }
+    PATH=$scratch/apt:$PATH RDMAXFER_VM_ARCHIVE=http://127.0.0.1:9/ kernel_dir "$1"
+  ); }
+  local short='-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15'
+  capture looked 7
+  check 'a newer kernel: how long apt may take' equals "$status $(<apt/calls)" \
+    "0 timeout $short update"$'\n'"timeout $short download linux-image-7.4.0"
+  rm -f apt/calls "$cache/$name.tried"
+  capture looked 6.12
+  check 'a first kernel: as long as it takes' equals "$status $(<apt/calls)" $'2 bash update\nbash download linux-image-7.4.0'
+}
+
+# unwritable: from a cache that can't be written comes what is there, without a word.
+unwritable() {
+  local as=()
+  ((EUID != 0)) || as=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+  mkdir reader
+  cp -- "$testbed"/lib/{common,kernel}.sh reader/
+  cat >reader/run <<'RUN'
+set -euo pipefail
+cd -- "$(dirname -- "$0")"
+source ./common.sh
+source ./kernel.sh
+kernel_dir 7
+RUN
+  chmod 755 . # for others to get here
+  chmod -R a+rX reader months
+  chmod a-w "$cache"
+  capture "${as[@]}" bash reader/run
+  check 'an old kernel in a cache that is not ours' equals "$status $output $errors" "0 $cache/kernels/7.3.0.$kernel_layout "
+  chmod 755 "$cache"
+  touch "$cache/lock"
+  chmod 444 "$cache/lock"
+  ((EUID != 0)) || chown 65534 "$cache"
+  capture "${as[@]}" bash reader/run
+  check '... whose lock is not' equals "$status $output $errors" "0 $cache/kernels/7.3.0.$kernel_layout "
+  chmod 644 "$cache/lock"
 }
 
 # dependencies: where Debian's names of packages mean nothing, building goes on without them.
