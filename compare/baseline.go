@@ -15,7 +15,7 @@ type Change struct {
 	Ratio       float64 // of the medians, now ÷ before
 	Word        string  // better, same or worse; unknown where there were too few rounds
 	// Lost says that a method which was measured then, and was asked for now, was not measured,
-	// or not to the end, and why: that is worse than any figure.
+	// or not to the end as it was then, and why: that is worse than any figure.
 	Lost string
 }
 
@@ -49,8 +49,10 @@ func (o *Options) Against(before *Report) error {
 
 // Since compares with an earlier report, cell by cell. A figure is better or worse where
 // the intervals have nothing in common and the medians are a tenth apart. A method that could
-// not be measured now is worse. Other cells that one of the reports lacks are counted.
-func (r *Report) Since(before *Report) (changes []Change, lacking int) {
+// not be measured now, at one of the sizes (bytes) that were asked for, is worse; where it broke
+// off in the earlier report too, it is so with fewer rounds than it had there. Other cells that
+// one of the reports lacks are counted.
+func (r *Report) Since(before *Report, sizes []int) (changes []Change, lacking int) {
 	now := make(map[cellKey]*Cell)
 	for i := range r.Cells {
 		c := &r.Cells[i]
@@ -62,6 +64,12 @@ func (r *Report) Since(before *Report) (changes []Change, lacking int) {
 		c := now[key]
 		delete(now, key)
 		lost := r.reason(key)
+		if !slices.Contains(sizes, b.Size) { // what is skipped at every size is so at those
+			lost = ""
+		}
+		if before.reason(key) != "" && c != nil && c.Rounds >= b.Rounds {
+			lost = ""
+		}
 		switch {
 		case lost != "":
 			when := ""

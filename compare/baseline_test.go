@@ -30,7 +30,7 @@ func TestVanishedIsWorse(t *testing.T) {
 	of := func(r *Report) (worse, lacking int, words string) {
 		t.Helper()
 		var b bytes.Buffer
-		changes, lacking := r.Since(before)
+		changes, lacking := r.Since(before, o.Sizes)
 		worse, err := WriteChanges(&b, changes, lacking)
 		if err != nil {
 			t.Fatal(err)
@@ -72,6 +72,38 @@ func TestVanishedIsWorse(t *testing.T) {
 	o.Methods = o.Methods[2:]
 	if worse, lacking, words := of(measure(o, func(transfer.Load, int) error { return nil })); worse != 0 || lacking != 4 {
 		t.Errorf("%d worse, %d lacking: %s", worse, lacking, words)
+	}
+}
+
+// What broke off in the baseline too is lost where it has fewer rounds now; a size that nobody
+// asked for is not lost, even where the method failed at all that were.
+func TestNoMoreLostThanBefore(t *testing.T) {
+	broken := func(rounds int) *Report {
+		return &Report{Rounds: 9, Cells: []Cell{cellOf("rdma read", 4096, rounds, 1)}, Skipped: []Skipped{{Method: "rdma read", Reason: "the lane broke"}}}
+	}
+	whole := &Report{Rounds: 9, Cells: []Cell{cellOf("rdma read", 4096, 9, 1), cellOf("rdma read", 65536, 9, 1)}}
+	none := &Report{Rounds: 9, Cells: []Cell{}, Skipped: broken(1).Skipped}
+	both := []int{4096, 65536}
+	for name, c := range map[string]struct {
+		before, now  *Report
+		sizes        []int
+		worse, lacks int
+	}{
+		"broken off later":       {broken(5), broken(8), both[:1], 0, 0},
+		"after as many":          {broken(5), broken(5), both[:1], 0, 0},
+		"earlier":                {broken(5), broken(4), both[:1], 1, 0},
+		"at once":                {broken(5), none, both[:1], 1, 0},
+		"whole before":           {whole, broken(8), both[:1], 1, 1},
+		"failed where asked for": {whole, none, both[:1], 1, 1},
+		"failed at both":         {whole, none, both, 2, 0},
+		"asked for another":      {broken(5), none, both[1:], 0, 1},
+	} {
+		var words bytes.Buffer
+		changes, lacking := c.now.Since(c.before, c.sizes)
+		worse, err := WriteChanges(&words, changes, lacking)
+		if err != nil || worse != c.worse || lacking != c.lacks {
+			t.Errorf("%s: %d worse, %d lacking, %v: %s", name, worse, lacking, err, words.String())
+		}
 	}
 }
 

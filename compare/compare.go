@@ -119,6 +119,9 @@ func Run(ctx context.Context, m meter, o Options) (*Report, error) {
 			report.Rounds++
 		}
 	}
+	if err == nil {
+		r.skipUntimed()
+	}
 	r.finish(report, err)
 	return report, err
 }

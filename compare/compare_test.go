@@ -130,7 +130,7 @@ func TestDatagramsStandByThemselves(t *testing.T) {
 	if want := "udp datagram at 64K: 18 of 18000 datagrams did not come in time (0.1 %)"; !strings.Contains(text.String(), want) || strings.Contains(text.String(), "datagram at 4K: ") {
 		t.Errorf("%s\nwant %s", text.String(), want)
 	}
-	if !strings.Contains(csv.String(), ",18000,288\n") || !strings.Contains(csv.String(), "rxe_a,,\n") {
+	if !strings.Contains(csv.String(), ",18000,288,6\n") || !strings.Contains(csv.String(), "rxe_a,,,6\n") {
 		t.Errorf("%s", csv.String())
 	}
 
@@ -242,12 +242,12 @@ func TestBenchHasItsPeers(t *testing.T) {
 	write := Method{Transport: "rdma", Name: "write"}
 	for depth, want := range map[int][2]bool{16: {true, false}, 1: {false, true}} {
 		s, err := Bench(t.Context(), m, write, 4096, depth, time.Second, fakePeers(4e9, time.Millisecond))
-		if err != nil || len(s.Peers) != 1 || (s.Peers[0].Rate != nil) != want[0] || (s.Peers[0].Trip != nil) != want[1] {
+		if err != nil || len(s.Peers) != 1 || (s.Peers[0].Rate != nil) != want[0] || (s.Peers[0].Trip != nil) != want[1] || len(s.Skipped) != 0 {
 			t.Errorf("%d in flight: %+v, %v", depth, s, err)
 		}
 	}
 	s, err := Bench(t.Context(), &truth{rates: map[string]float64{"read": 1e9}, trip: 1}, Method{Transport: "rdma", Name: "read"}, 4096, 16, time.Second, fakePeers(1, 1))
-	if err != nil || len(s.Peers) != 0 {
+	if err != nil || len(s.Peers) != 0 || len(s.Skipped) != 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -346,7 +346,7 @@ func TestSinceABaseline(t *testing.T) {
 		word  string
 		worse int
 	}{{1e9, "same", 0}, {0.95e9, "same", 0}, {0.8e9, "worse", 3}, {1.3e9, "better", 0}, {0, "worse", 3}} {
-		changes, lacking := run(map[string]float64{"read": 1e9, "write": c.write, "copy": 1e9}).Since(before)
+		changes, lacking := run(map[string]float64{"read": 1e9, "write": c.write, "copy": 1e9}).Since(before, options().Sizes)
 		for _, change := range changes {
 			want := "same"
 			if change.Cell.Method == "write" && change.Figure != "round trip" {
@@ -369,11 +369,11 @@ func TestSinceABaseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	var words bytes.Buffer
-	changes, lacking := slow.Since(before)
+	changes, lacking := slow.Since(before, options().Sizes)
 	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 9 || !strings.Contains(words.String(), "worse: rdma read at 4K, round trip 0.002 µs instead of 0.001 µs (2.00 times)\n") {
 		t.Errorf("%d worse, %v: %s", worse, err, words.String())
 	}
-	if changes, _ = before.Since(slow); changes[0].Word != "same" || changes[1].Word != "better" {
+	if changes, _ = before.Since(slow, options().Sizes); changes[0].Word != "same" || changes[1].Word != "better" {
 		t.Errorf("%+v", changes[:2])
 	}
 	o := options()
@@ -383,7 +383,7 @@ func TestSinceABaseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	words.Reset()
-	changes, lacking = few.Since(before)
+	changes, lacking = few.Since(before, options().Sizes)
 	if worse, err := WriteChanges(&words, changes, lacking); err != nil || worse != 0 || !strings.HasPrefix(words.String(), "18 can't be told from chance: that takes 4 rounds") {
 		t.Errorf("%d worse, %v: %s", worse, err, words.String())
 	}

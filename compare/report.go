@@ -175,15 +175,25 @@ func soft(details string) bool {
 // errUntimed is why there is no cell where nothing failed.
 var errUntimed = errors.New("so slow that no round trip was over in the time of a measurement")
 
+// skipUntimed leaves out, with that reason, what was measured in every round and has no round
+// trip: of a comparison, for [Bench] measures bandwidth without them.
+func (run *run) skipUntimed() {
+	for _, size := range run.o.Sizes {
+		for _, m := range run.o.Methods {
+			key := cellKey{m.String(), size}
+			if s := run.all[key]; !run.skips(key.method, size) && (s == nil || len(s.trips) == 0) {
+				run.skipped[key] = errUntimed
+			}
+		}
+	}
+}
+
 // finish makes cells of samples.
 func (run *run) finish(r *Report, err error) {
 	for _, size := range run.o.Sizes {
 		for _, m := range run.o.Methods {
 			s := run.all[cellKey{m.String(), size}]
 			if s == nil || len(s.rates) == 0 || len(s.trips) == 0 {
-				if err == nil && !run.skips(m.String(), size) {
-					run.skipped[cellKey{m.String(), size}] = errUntimed
-				}
 				continue
 			}
 			c := Cell{Transport: m.Transport, Method: m.Name, Size: size, Here: s.local, There: s.remote, Rounds: min(len(s.rates), len(s.trips)), Rates: s.rates,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,6 +109,15 @@ func TestBrokenOffMidway(t *testing.T) {
 	}
 	if !slices.Equal(r.Skipped, []Skipped{{Method: "rdma read", Reason: "the lane broke"}}) || r.best("rdma", 4096).Method != "write" {
 		t.Errorf("%+v, the best is %s", r.Skipped, r.best("rdma", 4096).Method)
+	}
+	var csv bytes.Buffer
+	if err := r.WriteCSV(&csv); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{",rounds", ",3", ",9", ",9"} { // as the table has a mark
+		if lines := strings.Split(csv.String(), "\n"); !strings.HasSuffix(lines[i], want) {
+			t.Errorf("%q does not end with %q", lines[i], want)
+		}
 	}
 }
 

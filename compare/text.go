@@ -240,12 +240,13 @@ func (c *PeerCell) columns() []string {
 	return cols
 }
 
-// WriteCSV writes a line a cell, the peers' last.
+// WriteCSV writes a line a cell, the peers' last. The last column is how many rounds it has
+// figures of: fewer than others have where it broke off.
 func (r *Report) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.Write([]string{"transport", "method", "size_bytes", "bytes_per_second", "bytes_per_second_low", "bytes_per_second_high", "messages_per_second",
 		"round_trip_seconds", "round_trip_p99_seconds", "here_user_cpu_seconds_per_gb", "here_system_cpu_seconds_per_gb", "there_user_cpu_seconds_per_gb", "there_system_cpu_seconds_per_gb", "here", "there",
-		"datagrams_asked", "datagrams_lost"})
+		"datagrams_asked", "datagrams_lost", "rounds"})
 	number := func(v float64) string {
 		if math.IsNaN(v) {
 			return ""
@@ -259,7 +260,7 @@ func (r *Report) WriteCSV(w io.Writer) error {
 			asked, lost = strconv.FormatInt(c.Datagrams.Asked, 10), strconv.FormatInt(c.Datagrams.Lost, 10)
 		}
 		out.Write([]string{c.Transport, c.Method, strconv.Itoa(c.Size), number(c.Rate.Median), number(c.Rate.Low), number(c.Rate.High), number(c.Messages),
-			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There, asked, lost})
+			number(c.Trip.Median), number(c.Alone.at(99)), number(c.CPU.Here.User), number(c.CPU.Here.System), number(c.CPU.There.User), number(c.CPU.There.System), c.Here, c.There, asked, lost, strconv.Itoa(c.Rounds)})
 	}
 	for i := range r.Peers {
 		c := &r.Peers[i]
@@ -271,7 +272,7 @@ func (r *Report) WriteCSV(w io.Writer) error {
 			p99 = c.Alone.at(99)
 		}
 		out.Write([]string{"peer", c.Program, strconv.Itoa(c.Size), number(rate.Median), number(rate.Low), number(rate.High), number(rate.Median / float64(c.Size)),
-			number(trip), number(p99), number(cpu.Here.User), number(cpu.Here.System), number(cpu.There.User), number(cpu.There.System), c.Version, c.Version, "", ""})
+			number(trip), number(p99), number(cpu.Here.User), number(cpu.Here.System), number(cpu.There.User), number(cpu.There.System), c.Version, c.Version, "", "", strconv.Itoa(c.Rounds)})
 	}
 	out.Flush()
 	return out.Error()

@@ -120,7 +120,7 @@ func runCompare(c *cli.Context) error {
 		err = nothing(report)
 	}
 	if err == nil && baseline != nil {
-		err = sinceBaseline(c, report, baseline)
+		err = sinceBaseline(c, report, baseline, opt.Sizes)
 	}
 	return errors.Join(err, werr)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/compare"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
@@ -22,10 +23,11 @@ var reportFlags = []string{"json", "csv", "html"}
 
 // reportFile is what a report is written to. It is there before anything is measured, for
 // what stands in its way had better be known then; but not by its name, so that an earlier
-// report stays until this one is whole.
+// report stays until this one is whole. Where nothing can be made beside that, it is the file
+// itself.
 type reportFile struct {
 	*os.File
-	name string // that it gets; empty where it has that, of a device or a pipe
+	name string // that it gets; empty where it has that
 }
 
 // openReports opens the files that the flags name. They must be discarded in the end, written
@@ -80,20 +82,61 @@ func openReport(path string) (*reportFile, error) {
 }
 
 // createReport makes a file beside the one that path names, with the mode of that, if it is
-// there; but opens what is no regular file.
+// there; but opens what is no regular file, and what can be written where its directory can't.
 func createReport(path string) (*reportFile, error) {
 	st, err := os.Stat(path)
 	switch {
 	case err == nil && !st.Mode().IsRegular():
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		return &reportFile{File: f}, err
+		return openInPlace(path)
 	case err == nil:
 		if path, err = filepath.EvalSymlinks(path); err != nil { // a link stays one
 			return nil, err
 		}
+	case errors.Is(err, fs.ErrNotExist):
+		path = danglingTo(path)
+	default:
+		return nil, err
 	}
+	r, err := createBeside(path, st)
+	if st != nil && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
+		if in, inErr := openInPlace(path); inErr == nil {
+			return in, nil
+		}
+	}
+	return r, err
+}
+
+func openInPlace(path string) (*reportFile, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &reportFile{File: f}, nil
+}
+
+// danglingTo is what the links that path may be lead to, where nothing is there yet.
+func danglingTo(path string) string {
+	for range 40 { // as many as the kernel follows
+		to, err := os.Readlink(path)
+		if err != nil { // no link
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = directory(path) + to
+		}
+		path = to
+	}
+	return path
+}
+
+// directory is that of a path, with the slash at its end. (To clean it as filepath.Dir does
+// would make another of it where .. comes after a link.)
+func directory(path string) string { return path[:strings.LastIndexByte(path, '/')+1] }
+
+// createBeside makes a file with the mode of an earlier one, if there is that.
+func createBeside(path string, earlier fs.FileInfo) (*reportFile, error) {
 	for {
-		name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".rdmaxfer-report-%08x", rand.Uint32()))
+		name := directory(path) + fmt.Sprintf(".rdmaxfer-report-%08x", rand.Uint32())
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -102,8 +145,8 @@ func createReport(path string) (*reportFile, error) {
 			return nil, err
 		}
 		r := &reportFile{f, path}
-		if st != nil {
-			if err := f.Chmod(st.Mode().Perm()); err != nil {
+		if earlier != nil {
+			if err := f.Chmod(earlier.Mode().Perm()); err != nil {
 				r.discard()
 				return nil, err
 			}
@@ -112,17 +155,37 @@ func createReport(path string) (*reportFile, error) {
 	}
 }
 
-// write has f write the whole report, which then gets its name.
+// write has f write the whole report, which then gets its name. What can't get that, such as
+// a file that is a mount of its own, is overwritten; and where that fails too the report stays
+// beside it, for it took long to measure.
 func (r *reportFile) write(f func(io.Writer) error) error {
-	err := errors.Join(f(r.File), r.Close())
-	if err == nil && r.name != "" {
-		err = os.Rename(r.Name(), r.name)
+	var err error
+	if st, statErr := r.Stat(); statErr == nil && r.name == "" && st.Mode().IsRegular() {
+		err = r.Truncate(0)
 	}
+	err = errors.Join(err, f(r.File), r.Close())
+	if err == nil && r.name != "" {
+		if renameErr := os.Rename(r.Name(), r.name); renameErr == nil {
+			return nil
+		} else if err := overwrite(r.name, f); err != nil {
+			r.name = "" // so that it is not discarded
+			return localIO("the report is in "+r.Name(), errors.Join(renameErr, err))
+		}
+	}
+	r.discard()
 	if err != nil {
-		r.discard()
 		return localIO("writing the report", err)
 	}
 	return nil
+}
+
+// overwrite has f write what a file that is there shall have instead of what it has.
+func overwrite(path string, f func(io.Writer) error) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(file), file.Close())
 }
 
 // discard leaves nothing of it but what has its name.
@@ -210,11 +273,11 @@ func readBaseline(path string) (*compare.Report, error) {
 	return r, nil
 }
 
-func sinceBaseline(c *cli.Context, r, before *compare.Report) error {
+func sinceBaseline(c *cli.Context, r, before *compare.Report, sizes []int) error {
 	for _, line := range r.Unlike(before) {
 		fmt.Fprintln(os.Stderr, "against the baseline:", line)
 	}
-	changes, lacking := r.Since(before)
+	changes, lacking := r.Since(before, sizes)
 	worse, _ := compare.WriteChanges(os.Stderr, changes, lacking) // the exit status tells it, too
 	if worse > 0 {
 		return &transfer.Error{Code: transfer.CodeWorse, Err: fmt.Errorf("%d of %d are worse than in %s", worse, len(changes), c.String("baseline"))}

@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,6 +97,94 @@ func TestReportIsReplacedWhole(t *testing.T) {
 	}
 	if !strings.Contains(c.plain.String(), "transport,method,size_bytes") {
 		t.Errorf("no CSV: %s", c.plain.String())
+	}
+}
+
+// TestReportWhereNothingIsRenamed: a file that is a mount of its own, and one in a directory
+// where nothing can be made, have the report all the same; nothing else is left there.
+func TestReportWhereNothingIsRenamed(t *testing.T) {
+	mounts, powerless := []string{"unshare", "--mount"}, []string(nil)
+	if os.Geteuid() != 0 {
+		mounts = append(mounts, "--map-root-user")
+	} else {
+		powerless = []string{"setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"}
+	}
+	mounts = append(mounts, "sh", "-ec")
+	for name, wrap := range map[string][]string{
+		"a mount":                append(slices.Clone(mounts), `mount --bind old old; exec "$0" "$@"`),
+		"in one of no writing":   append(slices.Clone(mounts), `mount --bind . .; cd "$PWD"; mount --bind old old; mount -o remount,bind,ro .; exec "$0" "$@"`),
+		"in one of someone else": append(slices.Clone(powerless), "sh", "-ec", `chmod 555 .; exec "$0" "$@"`),
+	} {
+		tt := newTransfer(t)
+		old := filepath.Join(tt.into, "old")
+		if err := os.WriteFile(old, []byte(strings.Repeat("precious", 10_000)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(tt.into, 0o755) }) // or nobody but root can remove what is in it
+		r := tt.recv("--discard")
+		wrap = append([]string{"env", "-C", tt.into}, wrap...)
+		twoHosts[1].startWith(t, wrap, "compare", "--key-file", tt.key, "--methods", "copy", "--sizes", "4K", "--rounds", "1", "--duration", "50ms", "--json", old, tt.addr).want(transfer.CodeOK)
+		r.want(transfer.CodeOK)
+		b, err := os.ReadFile(old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := compare.ReadJSON(b); err != nil || len(r.Cells) != 1 || !slices.Equal(names(t, tt.into), []string{"old"}) {
+			t.Errorf("%s: %+v, %v; %v", name, r, err, names(t, tt.into))
+		}
+	}
+}
+
+// TestReportThatCantGetItsName stays beside it, and the error says where.
+func TestReportThatCantGetItsName(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "report")
+	r, err := createReport(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o755); err != nil { // while it is measured
+		t.Fatal(err)
+	}
+	err = r.write(func(w io.Writer) error { _, err := io.WriteString(w, "long measured"); return err })
+	r.discard()
+	if err == nil || !strings.Contains(err.Error(), "the report is in "+r.Name()+": ") {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(r.Name()); err != nil || string(b) != "long measured" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestReportByALink that leads to nothing yet makes what it leads to, as it does where that is
+// there: through other links, and from the directory that they are in.
+func TestReportByALink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"first": "dir/../second", "a/second": "third", "a/third": filepath.Join(dir, "report"), "dir": "a/b", "loop": "loop"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{"first time", "again"} {
+		r, err := createReport(filepath.Join(dir, "first"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.write(func(w io.Writer) error { _, err := io.WriteString(w, text); return err }); err != nil {
+			t.Error(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "report")); err != nil || string(b) != text {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	if r, err := createReport(filepath.Join(dir, "loop")); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("%v, %v", r, err)
+	}
+	if got := names(t, dir); !slices.Equal(got, []string{"a", "dir", "first", "loop", "report"}) {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -68,6 +68,10 @@ const aside = 30 * time.Second
 // [wire.MaxToolTime], whatever it does.
 const MaxDuration = wire.MaxToolTime - aside
 
+// longest is how long what perftest is told should take, at the most: it is told messages, and
+// may be half as fast as what they were counted by.
+const longest = MaxDuration / 2
+
 // limit is how long a tool may take: many times as long as it should.
 func limit(d time.Duration) time.Duration {
 	return min(wire.MaxToolTime, aside+10*d)
@@ -89,13 +93,13 @@ func queues(l compare.PeerLoad) int {
 func each(n, queues int) int { return (n + queues - 1) / queues }
 
 // iterations is how many messages each queue pair sends: as many as were asked for, or as
-// take about as long as a load should.
+// take about as long as a load should, up to the longest.
 func iterations(l compare.PeerLoad, alone int) int {
 	var whole int
 	if l.As != nil && l.As.Iterations > 0 {
 		whole = each(l.As.Iterations, queues(l))
 	} else {
-		n := math.Ceil(l.Expect * l.Duration.Seconds() / float64(queues(l)))
+		n := math.Ceil(l.Expect * min(l.Duration, longest).Seconds() / float64(queues(l)))
 		whole = int(min(float64(most[alone]), max(float64(fewest[alone]), n, float64(2*l.Depth))))
 	}
 	if l.As != nil && l.As.Chain > 1 { // perftest posts whole lists alone

@@ -140,6 +140,16 @@ func TestPerftestPostsWholeLists(t *testing.T) {
 	}
 }
 
+// What perftest is told takes no longer than the limit where it is half as fast as ours was.
+func TestPerftestEndsInTime(t *testing.T) {
+	for d, want := range map[time.Duration]int{time.Second: 1000, 75 * time.Second: 75_000, 80 * time.Second: 75_000, MaxDuration: 75_000} {
+		n := iterations(compare.PeerLoad{Depth: 16, Duration: d, Expect: 1000}, 0)
+		if slow := time.Duration(n) * time.Second / 500; n != want || aside+slow > limit(d) {
+			t.Errorf("of %v: %d messages, which take %v, want %d", d, n, slow, want)
+		}
+	}
+}
+
 // serve runs qperf's listening end until the test wants no more.
 func serve(t *testing.T, ctx context.Context, done <-chan struct{}) (port uint16, ended <-chan error) {
 	t.Helper()
