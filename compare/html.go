@@ -58,18 +58,18 @@ func (r *Report) Cards() (list []Card) {
 			continue
 		}
 		cpu := func(c *Cell) string {
-			return fmt.Sprintf("%.2f s/GB", c.CPU.Here.process()+c.CPU.There.process())
+			return fmt.Sprintf("%.2f", c.CPU.Here.process()+c.CPU.There.process())
 		}
 		at := " at " + Size(size)
 		list = []Card{
 			{"bandwidth" + at, rate(a.Rate.Median), rate(b.Rate.Median)},
 			{"round trip" + at, seconds(a.Trip.Median), seconds(b.Trip.Median)},
-			{"CPU of both processes" + at, cpu(a), cpu(b)},
+			{"CPU of both processes" + at + ", s/GB", cpu(a), cpu(b)},
 		}
 		if a.CPU.measured() && b.CPU.measured() {
 			// Not their sum: the two may be one machine.
-			hosts := func(c *Cell) string { return fmt.Sprintf("%.2f, %.2f s/GB", c.CPU.Here.Host, c.CPU.There.Host) }
-			list = append(list, Card{"CPU of the whole host, here and there" + at, hosts(a), hosts(b)})
+			hosts := func(c *Cell) string { return fmt.Sprintf("%.2f, %.2f", c.CPU.Here.Host, c.CPU.There.Host) }
+			list = append(list, Card{"CPU of each whole host" + at + ", s/GB", hosts(a), hosts(b)})
 		}
 		return list
 	}
