@@ -64,11 +64,10 @@ func (s *stream) pump(tell func(size int64, end bool) error) error {
 		if buf == nil {
 			return errOver
 		}
-		n, err := io.ReadFull(s.in, buf)
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		n, end, err := readFull(s.in, buf)
 		switch {
-		case err != nil && !end:
-			return errorf(CodeLocalIO, "reading the stream at %d: %w", s.size(), err)
+		case err != nil:
+			return errorf(CodeLocalIO, "reading the stream at %d: %w", s.size()+int64(n), err)
 		case end:
 			if s.in != io.ReadCloser(os.Stdin) { // whose number something else would get
 				s.in.Close()
@@ -81,6 +80,21 @@ func (s *stream) pump(tell func(size int64, end bool) error) error {
 			return err
 		}
 	}
+}
+
+// readFull reads until b is full or in ends. Only io.EOF itself is an end: what a reader calls
+// an unexpected one, as of an HTTP body that broke off, or wraps, is an error (unlike
+// [io.ReadFull], which gives the reader's own for its own).
+func readFull(in io.Reader, b []byte) (n int, end bool, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = in.Read(b[n:])
+		n += k
+	}
+	if err == io.EOF {
+		return n, true, nil
+	}
+	return n, false, err
 }
 
 // keep takes what was read, and gives how much that is by now.

@@ -2,10 +2,13 @@ package transfer
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 // TestHeldExtentStays where it is, though it is forgotten, until its lane is done with it.
@@ -108,5 +111,47 @@ func TestStandardInputStaysOpen(t *testing.T) {
 	}
 	if _, err := r.Stat(); err != nil {
 		t.Errorf("it is closed: %v", err)
+	}
+}
+
+// TestBrokenInputIsNoEnd, whatever its reader calls it: half of it would land, verified.
+func TestBrokenInputIsNoEnd(t *testing.T) {
+	for _, broken := range []error{io.ErrUnexpectedEOF, fmt.Errorf("the store: %w", io.EOF), errors.New("reset")} {
+		in, out := io.Pipe()
+		go func() {
+			io.WriteString(out, "some of it")
+			out.CloseWithError(broken)
+		}()
+		s := newStream(in, 16)
+		err := s.pump(func(size int64, end bool) error {
+			t.Errorf("%v: told of %d bytes, end: %t", broken, size, end)
+			return nil
+		})
+		if CodeOf(err) != CodeLocalIO || !errors.Is(err, broken) || !strings.Contains(err.Error(), "at 10:") {
+			t.Errorf("%v: %v", broken, err)
+		}
+	}
+}
+
+// TestInputEnds with the bytes that come with its end, or with none.
+func TestInputEnds(t *testing.T) {
+	const extent = 16
+	for _, n := range []int{0, 1, extent - 1, extent, extent + 1, 2 * extent} {
+		for _, in := range []io.Reader{strings.NewReader(random(n)), iotest.DataErrReader(strings.NewReader(random(n))), iotest.OneByteReader(strings.NewReader(random(n)))} {
+			s := newStream(io.NopCloser(in), extent)
+			ended := int64(-1)
+			err := s.pump(func(size int64, end bool) error {
+				if ended >= 0 || !end && size%extent != 0 {
+					t.Errorf("%T of %d bytes: told of %d, end: %t", in, n, size, end)
+				}
+				if end {
+					ended = size
+				}
+				return nil
+			})
+			if err != nil || ended != int64(n) {
+				t.Errorf("%T of %d bytes: %v, and ended at %d", in, n, err, ended)
+			}
+		}
 	}
 }
