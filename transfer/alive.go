@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,54 @@ func (r *aliveReader) Read(p []byte) (n int, err error) {
 			return n, nil
 		}
 	}
+}
+
+// patience gives a write more time as long as the peer is heard of, like [aliveReader], and
+// while nobody reads: who does may be the one who writes.
+type patience struct {
+	conn   net.Conn
+	heard  func() uint32
+	enough *atomic.Bool
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	writing bool
+	looks   int // since the write began
+	last    uint32
+}
+
+// begin is called before a write, end after it.
+func (p *patience) begin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writing, p.looks = true, 0
+	if p.timer == nil {
+		p.timer = time.AfterFunc(silence/4, p.look)
+	} else {
+		p.timer.Reset(silence / 4)
+	}
+	return p.conn.SetWriteDeadline(time.Now().Add(silence))
+}
+
+func (p *patience) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writing = false
+	p.timer.Stop()
+}
+
+func (p *patience) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.writing {
+		return
+	}
+	was := p.last
+	p.last = p.heard()
+	if p.looks++; p.looks > 1 && p.last != was && !p.enough.Load() {
+		_ = p.conn.SetWriteDeadline(time.Now().Add(silence)) // what is closed waits for nothing
+	}
+	p.timer.Reset(silence / 4)
 }
 
 // segments counts the packets with data that a connection has received, in order or not

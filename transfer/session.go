@@ -41,12 +41,13 @@ type Session struct {
 	peer   string // as errors name it
 	broken bool   // Receive has met the connection's end; the reading goroutine's
 
-	mu      sync.Mutex // of writing
-	out     []byte     // frames that were queued
-	closed  chan struct{}
-	once    sync.Once
-	aborted atomic.Bool // by the peer
-	enough  atomic.Bool // this end ends: see hurry
+	mu       sync.Mutex // of writing
+	out      []byte     // frames that were queued
+	patience patience
+	closed   chan struct{}
+	once     sync.Once
+	aborted  atomic.Bool // by the peer
+	enough   atomic.Bool // this end ends: see hurry
 }
 
 // hurry has writes wait no longer than for the dead from now on.
@@ -236,7 +237,9 @@ func silentSession(conn *tls.Conn, peer string) *Session {
 		peer:   peer,
 		closed: make(chan struct{}),
 	}
-	s.reader = bufio.NewReaderSize(&aliveReader{conn: conn, heard: func() uint32 { return segments(conn) }, last: segments(conn), enough: &s.enough}, 64<<10)
+	heard := func() uint32 { return segments(conn) }
+	s.patience = patience{conn: conn, heard: heard, enough: &s.enough}
+	s.reader = bufio.NewReaderSize(&aliveReader{conn: conn, heard: heard, last: heard(), enough: &s.enough}, 64<<10)
 	return s
 }
 
@@ -294,10 +297,11 @@ func (s *Session) flush() error {
 	if len(s.out) == 0 {
 		return nil
 	}
-	if err := s.conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
-		return s.lost(err)
+	err := s.patience.begin()
+	if err == nil {
+		_, err = s.conn.Write(s.out)
 	}
-	_, err := s.conn.Write(s.out)
+	s.patience.end()
 	s.out = s.out[:0]
 	if err != nil {
 		return s.lost(err)

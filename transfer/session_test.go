@@ -199,6 +199,35 @@ func TestWhatTheKernelHearsIsNoSilence(t *testing.T) {
 	})
 }
 
+// TestWriteWaitsForWhoIsHeardOf, though nobody at this end reads: it is the reader who writes.
+func TestWriteWaitsForWhoIsHeardOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		heard time.Duration // how long
+		reads time.Duration // when the peer reads at last
+		lost  time.Duration // the latest that this is noticed; 0: the message arrives
+	}{
+		"slow": {time.Hour, time.Minute, 0},
+		"dead": {time.Minute, time.Hour, time.Minute + silence*5/4},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d, l := proven(t)
+			s := silentSession(l, "send")
+			began := time.Now()
+			s.patience.heard = func() uint32 { return uint32(min(time.Since(began), c.heard) / time.Second) }
+			time.AfterFunc(c.reads, func() { io.Copy(io.Discard, d) })
+			err := s.Send(&wire.LaneDown{Reason: "a word"})
+			switch took := time.Since(began); {
+			case c.lost == 0 && (err != nil || took < c.reads):
+				t.Errorf("%s: %v after %v", name, err, took)
+			case c.lost > 0 && (err == nil || took < c.heard || took > c.lost): // by the bubble's clock
+				t.Errorf("%s: %v after %v, want an error by %v", name, err, took, c.lost)
+			}
+			s.Close()
+			d.NetConn().Close()
+		})
+	}
+}
+
 // TestSegmentsAreCounted where there is TCP.
 func TestSegmentsAreCounted(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
