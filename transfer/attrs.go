@@ -17,9 +17,9 @@ import (
 
 // Owners, extended attributes and access control lists: what is sent by option.
 
-// attributes adds to an entry what the user wants kept of it: of a root, which may be a link
-// to it. dir is a directory that is open; nil for anything else.
-func (w *walker) attributes(f *found, l *looks, root bool, dir *os.File) (err error) {
+// attributes adds to an entry what the user wants kept of it. dir is a directory that is open;
+// nil for anything else.
+func (w *walker) attributes(f *found, l *looks, at place, dir *os.File) (err error) {
 	switch f.entry.Kind {
 	case wire.File, wire.Dir:
 	default:
@@ -29,7 +29,7 @@ func (w *walker) attributes(f *found, l *looks, root bool, dir *os.File) (err er
 		f.entry.Owner = &wire.Owner{UID: l.uid, GID: l.gid, User: w.who.user(l.uid), Group: w.who.group(l.gid)}
 	}
 	if w.opt.XAttrs || w.opt.ACLs {
-		f.entry.Attrs, err = readAttrs(f.path, root, dir, w.wants)
+		f.entry.Attrs, err = readAttrs(at, dir, w.wants)
 	}
 	return err
 }
@@ -42,29 +42,30 @@ func (w *walker) wants(attr string) bool {
 }
 
 // readAttrs gives those of a file's extended attributes that wants answers true for
-// (listxattr(2), getxattr(2)): of open, or, if that is nil, of what has the path, or is where a
-// link of that path leads. A file system that has none is as good as a file that has none.
-func readAttrs(path string, follow bool, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
-	fail := func(op string, err error) error {
-		return errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: op, Path: path, Err: err})
+// (listxattr(2), getxattr(2)): of open, or, if that is nil, of what is at the place. A file
+// system that has none is as good as a file that has none.
+func readAttrs(at place, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
+	path := at.path
+	switch {
+	case open != nil:
+		path = descriptorPath(int(open.Fd()))
+	case at.in != nil: // whoever may rename a directory on the way leads nowhere else
+		dir, name, flags := at.at()
+		fd, err := unix.Openat(dir, name, unix.O_PATH|flags, 0) // which no call for attributes takes
+		if err != nil {
+			return nil, at.fail("open", err)
+		}
+		defer unix.Close(fd)
+		path = descriptorPath(fd)
 	}
-	listxattr := func(b []byte) (int, error) { return unix.Llistxattr(path, b) }
-	getxattr := func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) }
-	if follow {
-		listxattr = func(b []byte) (int, error) { return unix.Listxattr(path, b) }
-		getxattr = func(name string, b []byte) (int, error) { return unix.Getxattr(path, name, b) }
-	}
-	if open != nil {
-		fd := int(open.Fd())
-		listxattr = func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }
-		getxattr = func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) }
-	}
+	listxattr := func(b []byte) (int, error) { return unix.Listxattr(path, b) }
+	getxattr := func(name string, b []byte) (int, error) { return unix.Getxattr(path, name, b) }
 	list, err := grow(listxattr)
 	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 && err == nil {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fail("listxattr", err)
+		return nil, at.fail("listxattr", err)
 	}
 	left := wire.MaxAttrs
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
@@ -76,10 +77,10 @@ func readAttrs(path string, follow bool, open *os.File, wants func(name string) 
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, fail("getxattr "+name, err)
+			return nil, at.fail("getxattr "+Printable(name), err)
 		}
 		if left -= len(name) + len(value); left < 0 {
-			return nil, errorf(CodeUsage, "source %s has more than %d bytes of extended attributes: send it without --xattrs", Printable(path), wire.MaxAttrs)
+			return nil, errorf(CodeUsage, "source %s has more than %d bytes of extended attributes: send it without --xattrs", Printable(at.path), wire.MaxAttrs)
 		}
 		attrs = append(attrs, wire.Attr{Name: name, Value: value})
 	}
@@ -118,7 +119,7 @@ func setAttrs(fd int, attrs []wire.Attr, lists bool) error {
 			continue
 		}
 		if err := unix.Fsetxattr(fd, a.Name, a.Value, 0); err != nil {
-			return &fs.PathError{Op: "setxattr", Path: a.Name, Err: err}
+			return &fs.PathError{Op: "setxattr", Path: Printable(a.Name), Err: err}
 		}
 	}
 	return nil

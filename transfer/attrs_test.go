@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,7 +88,7 @@ func TestAttributes(t *testing.T) {
 					if got := st.Mode & 0o777; got != 0o770 {
 						t.Errorf("%s has mode %o", path, got)
 					}
-					attrs, err := readAttrs(path, false, nil, func(string) bool { return true })
+					attrs, err := readAttrs(place{path: path}, nil, func(string) bool { return true })
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -193,11 +195,11 @@ func TestAttributesAreRead(t *testing.T) {
 	if err := unix.Setxattr(path, "user.a", []byte(strings.Repeat("x", 2000)), 0); err != nil {
 		t.Fatal(err)
 	}
-	attrs, err := readAttrs(path, false, nil, func(string) bool { return true })
+	attrs, err := readAttrs(place{path: path}, nil, func(string) bool { return true })
 	if err != nil || len(attrs) != 1 || len(attrs[0].Value) != 2000 {
 		t.Errorf("%v, %v", attrs, err)
 	}
-	if _, err := readAttrs(path+"-", false, nil, func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
+	if _, err := readAttrs(place{path: path + "-"}, nil, func(string) bool { return true }); CodeOf(err) != CodeLocalIO {
 		t.Errorf("%v", err)
 	}
 }
@@ -221,5 +223,57 @@ func TestAttributesOfARootThatIsALink(t *testing.T) {
 	defer src.Close()
 	if e, err := src.Next(); err != nil || len(e.Attrs) != 1 || e.Attrs[0].Name != "user.a" {
 		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// TestAttributesOfAName are those of what has it in the directory that is open: whoever renames
+// the directory, and puts a link in its place, has nobody else's sent.
+func TestAttributesOfAName(t *testing.T) {
+	dir := t.TempDir()
+	for name, value := range map[string]string{"tree/f": "mine", "private/f": "another's"} {
+		path := filepath.Join(dir, name)
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, "x")
+		if err := unix.Setxattr(path, "user.a", []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := os.Open(filepath.Join(dir, "tree"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if err := errors.Join(os.Rename(tree.Name(), filepath.Join(dir, "moved")), os.Symlink("private", tree.Name()), os.Symlink("../private/f", filepath.Join(dir, "moved/link"))); err != nil {
+		t.Fatal(err)
+	}
+	all := func(string) bool { return true }
+	attrs, err := readAttrs(place{filepath.Join(tree.Name(), "f"), tree}, nil, all)
+	if err != nil || len(attrs) != 1 || string(attrs[0].Value) != "mine" {
+		t.Errorf("%q, %v", attrs, err)
+	}
+	if attrs, err := readAttrs(place{filepath.Join(tree.Name(), "link"), tree}, nil, all); err != nil || len(attrs) != 0 {
+		t.Errorf("of a link: %q, %v", attrs, err)
+	}
+}
+
+// TestPeersWordsArePrintable in errors, too.
+func TestPeersWordsArePrintable(t *testing.T) {
+	const clears = "\x1b[2J"
+	path := filepath.Join(t.TempDir(), "f")
+	write(t, path, "x")
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, err := range []error{
+		setAttrs(int(f.Fd()), []wire.Attr{{Name: "user." + clears, Value: make([]byte, wire.MaxAttrs+1)}}, false),
+		sourceError("open", clears, &fs.PathError{Op: "open", Path: clears, Err: unix.EACCES}),
+	} {
+		if err == nil || strings.Contains(err.Error(), clears) {
+			t.Errorf("%q", err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,19 @@ func looksOf(st *unix.Stat_t) looks {
 
 func looksIn(st *unix.Statx_t) looks {
 	return looks{stampIn(st), uint32(st.Mode), st.Nlink, st.Uid, st.Gid, int64(st.Blocks)}
+}
+
+// nanoseconds is a time since 1970 in what fits into 64 bits, as it is named in an entry: what is
+// before 1678 or after 2262 is at the end of that.
+func nanoseconds(t unix.Timespec) int64 {
+	const most = math.MaxInt64 / int64(time.Second) // seconds
+	switch sec := int64(t.Sec); {
+	case sec >= most:
+		return math.MaxInt64
+	case sec <= -most:
+		return math.MinInt64
+	}
+	return t.Nano()
 }
 
 func (l *looks) kind() uint32 { return l.mode & unix.S_IFMT }

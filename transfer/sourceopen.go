@@ -2,10 +2,11 @@ package transfer
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,19 @@ func (p place) at() (dir int, name string, flags int) {
 }
 
 func (p place) fail(op string, err error) error {
-	return errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: op, Path: p.path, Err: err})
+	return sourceError(op, p.path, err)
+}
+
+// descriptorPath is where /proc (proc_pid_fd(5)) has what a descriptor is of.
+func descriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// sourceError is what became of an operation on a source.
+func sourceError(op, path string, err error) error {
+	var named *fs.PathError
+	if errors.As(err, &named) {
+		err = named.Err // its path is not fit to be printed
+	}
+	return errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: op, Path: Printable(path), Err: err})
 }
 
 // open opens what is there to be read, without waiting for the writer of a pipe. A regular
@@ -54,7 +67,7 @@ func (p place) open() (fd int, err error) {
 		return 0, cmp.Or(err, error(unix.EWOULDBLOCK))
 	}
 	err = uninterrupted(func() (err error) {
-		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err = unix.Open(descriptorPath(file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		return err
 	})
 	return fd, err

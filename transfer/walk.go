@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,7 +38,8 @@ type SourceOptions struct {
 	// KeepCache leaves the page cache as it was found: what was not in it before it was
 	// read is dropped from it again.
 	KeepCache bool
-	// Stdin is what "-" reads; nil for the process's.
+	// Stdin is what "-" reads, to its io.EOF; nil for the process's. A Send that fails may have
+	// left a Read of it under way, which takes of what comes next.
 	Stdin io.Reader
 	// StdinName is what "-" lands as; empty for "stdin".
 	StdinName string
@@ -182,7 +182,7 @@ func (w *walker) next() (*found, error) {
 				d.file.Close()
 				w.stack = w.stack[:len(w.stack)-1]
 				if d.err != nil && !errors.Is(d.err, io.EOF) {
-					return &found{path: d.path, err: errorf(CodeLocalIO, "source: %w", d.err)}, nil
+					return &found{path: d.path, err: sourceError("reading", d.path, d.err)}, nil
 				}
 				continue
 			}
@@ -190,7 +190,7 @@ func (w *walker) next() (*found, error) {
 		name, l, err := d.next()
 		path, rel := filepath.Join(d.path, name), d.rel+"/"+name
 		if err != nil {
-			return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
+			return &found{path: path, err: sourceError("stat", path, err)}, nil
 		}
 		if w.opt.Skip != nil && w.opt.Skip(rel, l.kind() == unix.S_IFDIR) {
 			continue
@@ -207,7 +207,7 @@ func (w *walker) next() (*found, error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return &found{path: path, err: errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "stat", Path: path, Err: err})}, nil
+		return &found{path: path, err: sourceError("stat", path, err)}, nil
 	}
 	l := looksOf(&st)
 	return w.found(place{path: path}, rel, &l), nil
@@ -235,9 +235,9 @@ func (w *walker) found(at place, rel string, l *looks) *found {
 		f.skip = "neither a regular file nor a directory"
 	}
 	f.stamp, f.linked = l.stamp, l.links > 1
-	f.entry.Mode, f.entry.MTimeNS = l.mode&0o777, l.mtime.Nano()
+	f.entry.Mode, f.entry.MTimeNS = l.mode&0o777, nanoseconds(l.mtime)
 	if f.err == nil && f.skip == "" {
-		f.err = cmp.Or(w.attributes(f, l, at.in == nil, dir), sendable(at.path, f.entry.Check()))
+		f.err = cmp.Or(w.attributes(f, l, at, dir), sendable(at.path, f.entry.Check()))
 	}
 	switch {
 	case f.err != nil && dir != nil: // what is in it would have no place to land
@@ -293,7 +293,7 @@ func (w *walker) open(f *found, at place, l *looks) {
 	case err == unix.ESPIPE:
 		f.skip = "a file that is read once (pipe it in: rdmaxfer send - HOST)"
 	case err != nil:
-		f.err = errorf(CodeLocalIO, "source: %w", &fs.PathError{Op: "read", Path: at.path, Err: err})
+		f.err = sourceError("read", at.path, err)
 	case n > 0 && l.empty():
 		f.entry.Kind = wire.Stream
 		w.once = file

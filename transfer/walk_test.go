@@ -3,6 +3,7 @@ package transfer
 import (
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,15 @@ func walkOf(t *testing.T, dir string, names ...string) *Source {
 		}
 	}
 	return src
+}
+
+// TestTimesBeyondAnEntry are at its end.
+func TestTimesBeyondAnEntry(t *testing.T) {
+	for sec, want := range map[int64]int64{0: 5, -1: 5 - 1e9, 1 << 33: 1<<33*1e9 + 5, 1 << 34: math.MaxInt64, -1 << 34: math.MinInt64} {
+		if got := nanoseconds(unix.Timespec{Sec: sec, Nsec: 5}); got != want {
+			t.Errorf("%d s: %d, want %d", sec, got, want)
+		}
+	}
 }
 
 // TestGlanceGrowsOld: a file is described as it is when its turn comes.

@@ -142,6 +142,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"file", &Entry{Path: "f", File: MaxEntries - 1}, &Entry{Path: "f", File: MaxEntries}},
 		{"first", &Entry{Path: "f", File: 2, Kind: HardLink, Link: "g", First: 1}, &Entry{Path: "f", File: 2, Kind: HardLink, Link: "g", First: 2}},
 		{"first of a file", &Entry{Path: "f", File: 2}, &Entry{Path: "f", File: 2, First: 1}},
+		{"link", &Entry{Path: "f", Kind: Symlink, Link: "g"}, &Entry{Path: "f", Kind: Symlink, Link: "g\x00"}},
 		{"name of another", &Entry{Path: "f", File: 2, Kind: HardLink, Link: "g"}, &Entry{Path: "f", File: 2, Kind: HardLink, Link: "../g"}},
 		{"owner", &Entry{Path: "f", Owner: &Owner{User: "a"}}, &Entry{Path: "f", Owner: &Owner{User: "\x1b"}}},
 		{"attribute", &Entry{Path: "f", Attrs: []Attr{{Name: "user.a", Value: make([]byte, MaxAttrs-6)}}}, &Entry{Path: "f", Attrs: []Attr{{Name: "user.a", Value: make([]byte, MaxAttrs-5)}}}},

@@ -107,8 +107,8 @@ func (m *Entry) check() error {
 	} else if m.First != 0 {
 		return malformed("an entry of kind %d with another name", m.Kind)
 	}
-	if !utf8.ValidString(m.Link) { // which CBOR's text is
-		return malformed("a link to %+q: not UTF-8", m.Link)
+	if !utf8.ValidString(m.Link) || strings.ContainsRune(m.Link, 0) { // CBOR's text is that, and no link has NUL
+		return malformed("a link to %+q: not UTF-8, or with NUL", m.Link)
 	}
 	if m.Owner != nil {
 		if err := texts(m.Owner.User, m.Owner.Group); err != nil {
