@@ -264,6 +264,34 @@ func TestDeadLedgerEndsALargeFile(t *testing.T) {
 	})
 }
 
+// TestLeftPartIsClosed when its blocks are written down, and not at the transfer's end: there may
+// be thousands.
+func TestLeftPartIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // with no checkpoint but the test's own
+		d, _ := into(t, OverwriteNever)
+		s := stage(t, d)
+		e := wire.Entry{Path: "f", Size: 2 * blockSize, Mode: 0o600, MTimeNS: 5, Version: 1}
+		l := create(t, s, e)
+		if err := l.(*part).file.Truncate(blockSize); err != nil {
+			t.Fatal(err)
+		}
+		l.Verified(0, Digest{1})
+		l.Leave()
+		s.checkpoint()
+		if p := l.(*part); p.file != nil || len(s.left) > 0 {
+			t.Errorf("it is open: %v, with %d others", p.file, len(s.left))
+		}
+		if again, blocks, err := s.Resume(&e); again == nil || len(blocks) != 1 || err != nil {
+			t.Errorf("%v, %v, %v", again, blocks, err)
+		} else {
+			again.Leave()
+		}
+		if err := s.Close(true); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestFailedCommitIsGoneOnWith, where it was this host's fault: a part that can't be
 // synced, and one whose directory is missing.
 func TestFailedCommitIsGoneOnWith(t *testing.T) {

@@ -29,10 +29,11 @@ func reserved(path string) bool {
 	return false
 }
 
-// begins notes the time where the file system takes names for one that differ ("Makefile",
+// begins begins a batch. It notes the time where the file system takes names for one that differ ("Makefile",
 // "makefile"): one file of a tree would replace another, so what came into being since is not
 // there to be replaced.
 func (s *staging) begins() {
+	s.at.close() // there may be another directory of that name by now
 	s.mu.Lock()
 	s.began, s.mine = 0, nil
 	s.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -373,11 +374,32 @@ func (p *part) Abort() {
 	p.over()
 }
 
-// Leave keeps the part. What has landed is written down when the transfer ends.
+// Leave keeps the part. It is closed when what has landed of it was written down.
 func (p *part) Leave() {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	p.s.left = append(p.s.left, p)
+}
+
+// endLeft ends the parts that were left and of which nothing is to be written down any more.
+func (s *staging) endLeft() {
+	var ended []*part
+	s.mu.Lock()
+	s.left = slices.DeleteFunc(s.left, func(p *part) bool {
+		_, owed := s.pending[p]
+		if !owed {
+			ended = append(ended, p)
+		}
+		return !owed
+	})
+	s.mu.Unlock()
+	for _, p := range ended {
+		if p.known.Load() {
+			p.over()
+		} else {
+			p.Abort() // nobody could go on from it
+		}
+	}
 }
 
 // giveUp ends a part that gets no name. From a large one another try may go on, when there

@@ -316,6 +316,7 @@ func (s *staging) checkpoints() {
 
 // checkpoint syncs parts, then writes down which of their blocks are there.
 func (s *staging) checkpoint() {
+	defer s.endLeft()
 	s.mu.Lock()
 	pending := s.pending
 	s.pending = make(map[*part][]Block)

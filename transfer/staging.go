@@ -71,13 +71,7 @@ func (s *staging) Close(keep bool) error {
 	defer s.release()
 	close(s.stop)
 	s.checking.Wait()
-	for _, p := range s.left {
-		if p.known.Load() {
-			p.over()
-		} else {
-			p.Abort() // nobody could go on from it
-		}
-	}
+	s.endLeft()
 	end := s.ledger.Remove
 	if parts, finished := s.ledger.Len(); keep && parts+finished > 0 {
 		end = s.ledger.Close
@@ -203,7 +197,11 @@ func (s *staging) Symlink(e *wire.Entry) error {
 	name := partName(e, ".link")
 	_ = s.root.Remove(name) // of an interrupted transfer
 	if err := s.root.Symlink(e.Link, name); err != nil {
-		return errorf(CodeLocalIO, "making a symbolic link: %w", err)
+		var named *os.LinkError
+		if errors.As(err, &named) {
+			err = named.Err // what it would print is the peer's
+		}
+		return errorf(CodeLocalIO, "making %s a symbolic link to %s: %w", s.path(e.Path), Printable(e.Link), err)
 	}
 	err := s.setLinkTime(int(s.dir.Fd()), name, e)
 	if err == nil {
