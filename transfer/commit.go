@@ -211,8 +211,8 @@ func (p *pull) giveUp(f *inbound, err error, tellSender bool) {
 	p.sched.drop(f.entry.File)
 	switch {
 	case f.landing == nil:
-	case tellSender && CodeOf(err) == CodeLocalIO && f.here >= blockExtents: // a disk that is full may get room
-		f.landing.Leave()
+	case tellSender && f.here >= blockExtents && (CodeOf(err) == CodeLocalIO || CodeOf(err) == CodeConnect):
+		f.landing.Leave() // a disk that is full may get room, a sender whose storage hangs may find its words
 	default:
 		f.landing.Abort()
 	}

@@ -172,6 +172,40 @@ func TestFileThatIsNeverVouchedFor(t *testing.T) {
 	})
 }
 
+// TestLargeFileThatIsNeverVouchedFor stays for another try: a sender whose storage hangs for
+// half a minute is no reason to send all of it again.
+func TestLargeFileThatIsNeverVouchedFor(t *testing.T) {
+	content := random(blockSize + mib)
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstReceiver(t, t.Context(), VerifyNone, nil)
+		bad.say(entry(0, "f", int64(len(content))), &wire.ManifestEnd{Files: 1})
+		for range len(content) / mib {
+			r := <-bad.lane.requests
+			bad.lane.answers <- memAnswer{r: r, ok: true, p: []byte(content[r.Offset:][:r.Length])}
+		}
+		await[*wire.Done](bad.hostile)
+		wantCode(t, bad.finish().err, CodeConnect, "has not said")
+		if parts, err := filepath.Glob(filepath.Join(bad.dir, ".rdmaxfer*", "*"+partSuffix)); len(parts) != 1 || err != nil {
+			t.Errorf("%q stay, %v", parts, err)
+		}
+	})
+}
+
+// TestVoucherForAStranger ends the session, and what it vouches for besides lands.
+func TestVoucherForAStranger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := againstReceiver(t, t.Context(), VerifyNone, nil)
+		bad.say(entry(0, "f", 5), entry(1, "empty", 0), &wire.ManifestEnd{Files: 2})
+		bad.serve(1, "hello")
+		synctest.Wait() // it has landed
+		bad.say(&wire.Vouch{Files: []uint32{0, 99}})
+		wantCode(t, bad.finish().err, CodeOther, "99")
+		if got, err := os.ReadFile(filepath.Join(bad.dir, "f")); string(got) != "hello" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
 // TestRefusalsAreCountedFromTheFirst: new ones give the sender no more time to say
 // why.
 func TestRefusalsAreCountedFromTheFirst(t *testing.T) {

@@ -315,6 +315,7 @@ func (p *pull) digests(m *wire.Digests) error {
 // vouched lets files have their names, or asks again for what came without a digest.
 func (p *pull) vouched(m *wire.Vouch) error {
 	var ready []commit
+	defer func() { p.commits.add(ready...) }() // what was settled ends there, whatever else the message says
 	for i, file := range m.Files {
 		f, err := p.known(file)
 		switch {
@@ -343,7 +344,6 @@ func (p *pull) vouched(m *wire.Vouch) error {
 			}
 		}
 	}
-	p.commits.add(ready...)
 	return nil
 }
 
