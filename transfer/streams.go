@@ -20,6 +20,7 @@ const (
 	streamsLeast  = 16
 	streamsMore   = 4
 	streamsLead   = 1.15
+	streamsIdle   = 8 // times what an extent takes, without one, are a pause and no measurement
 )
 
 // streamsRounds are the times that this is tried: at once, shortly, since a transfer may be over
@@ -39,6 +40,8 @@ type streams struct {
 	fewer   int       // lanes that were measured before these
 	rate    float64   // of those, bytes a second; 0 when none were in this round
 	waited  bool      // until the first lane was up to speed
+	last    int64     // extents that had landed when it was looked last
+	moved   time.Time // when that was less
 }
 
 // look is told how much has landed, and of how many lanes, which were as many when it was
@@ -49,9 +52,15 @@ func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typ
 		return lanes, 0
 	}
 	span := streamsRounds[s.round].span
+	if extents != s.last || s.moved.IsZero() {
+		s.last, s.moved = extents, now
+	}
 	switch {
 	case typical == 0:
 		return lanes, span
+	case now.Sub(s.moved) > max(span, streamsIdle*typical): // there is nothing to move
+		s.since = time.Time{}
+		return lanes, streamsRounds[len(streamsRounds)-1].span
 	case !s.waited && 8*typical > streamsAfter:
 		s.waited = true
 		return lanes, 8*typical - streamsAfter

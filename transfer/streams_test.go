@@ -207,6 +207,8 @@ func TestStreamsLook(t *testing.T) {
 		"never a gain": slices.Concat(begin, round(0, 2000, 4, 2200, 1, streamsRounds[1].after),
 			[]look{again(1, 1)}, round(1, 2000, 4, 2200, 1, streamsRounds[2].after),
 			[]look{again(2, 1)}, round(2, 2000, 4, 2200, 1, 0), []look{{time.Hour, 900, 1, 0}}),
+		"a pause is no measurement": slices.Concat(begin, []look{{9 * second, 0, 1, 500 * time.Millisecond}, {time.Hour, 0, 1, 500 * time.Millisecond},
+			{second / 2, 2000, 1, streamsRounds[0].span}}, round(0, 2000, 4, 7000, 8, 4*second)),
 		"too little to go by": {
 			{streamsAfter, 300, 1, 8*second - streamsAfter}, {8*second - streamsAfter, 300, 1, streamsRounds[0].span},
 			{streamsRounds[0].span, 300, 1, streamsRounds[0].span}, {streamsRounds[0].span, 300, 4, 4 * second},
