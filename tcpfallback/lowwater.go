@@ -33,7 +33,7 @@ func (l *lowWater) expect(n int) error {
 	if err != nil {
 		return err
 	}
-	if cerr := raw.Control(func(fd uintptr) { err = l.set(int(fd), bulk) }); cerr != nil {
+	if cerr := raw.Control(func(fd uintptr) { err = l.raise(int(fd), bulk) }); cerr != nil {
 		return cerr
 	}
 	if err != nil { // a network stack without it: the lane is woken more often
@@ -53,9 +53,13 @@ func (l *lowWater) disable(raw syscall.RawConn) {
 	}
 }
 
-func (l *lowWater) set(fd, n int) error {
+func (l *lowWater) raise(fd, n int) error {
 	l.least = n
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n))
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
+	if l.off.Load() { // disable came in between, and is not called again
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
+	}
+	return os.NewSyscallError("setsockopt", err)
 }
 
 // read is rawRead, and waits for no more than is missing. Whoever reads in another way may wait
@@ -64,11 +68,8 @@ func (l *lowWater) read(n int, call func(fd, done int) (int, error)) error {
 	return rawRead(l.TCPConn, n, func(fd, done int) (int, error) {
 		k, err := call(fd, done)
 		if err == unix.EAGAIN && l.least > n-done && !l.off.Load() {
-			if err := l.set(fd, n-done); err != nil {
+			if err := l.raise(fd, n-done); err != nil {
 				return 0, err
-			}
-			if l.off.Load() { // disable came in between, and is not called again
-				_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)
 			}
 			k, err = call(fd, done) // it may have come in between
 		}

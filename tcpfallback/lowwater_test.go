@@ -63,6 +63,26 @@ func TestLowWater(t *testing.T) {
 }
 
 // TestRequestsGoByTheQuarter: each write of some wakes the sender.
+// TestMarkStaysDown once it was disabled, though somebody was about to raise it.
+func TestMarkStaysDown(t *testing.T) {
+	conn, _ := pair(t)
+	l := &lowWater{TCPConn: conn}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.disable(raw)
+	var got int
+	cerr := raw.Control(func(fd uintptr) {
+		if err = l.raise(int(fd), bulk); err == nil {
+			got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+		}
+	})
+	if cerr != nil || err != nil || got != 1 {
+		t.Errorf("wakes for %d bytes; %v, %v", got, cerr, err)
+	}
+}
+
 func TestRequestsGoByTheQuarter(t *testing.T) {
 	mine, theirs := pair(t)
 	p := params(theirs)
