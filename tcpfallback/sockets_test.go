@@ -109,7 +109,7 @@ func TestOptionsReachLanes(t *testing.T) {
 				theirs = k
 			} else {
 				mine = k
-				mine.Bind = net.IPv4(127, 0, 0, 9)
+				mine.Bind = netip.AddrFrom4([4]byte{127, 0, 0, 9})
 			}
 			h := newHostsOf(t, theirs)
 			h.sockets = mine

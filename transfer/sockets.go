@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 )
 
@@ -13,8 +14,8 @@ type Control = func(network, address string, c syscall.RawConn) error
 // Sockets says how TCP connections are made, of sessions and lanes alike. Its zero value
 // leaves everything to the system.
 type Sockets struct {
-	Network string // tcp4 or tcp6; empty for either
-	Bind    net.IP // where a sender's connections come from; nil for any
+	Network string     // tcp4 or tcp6; empty for either
+	Bind    netip.Addr // where a sender's connections come from; the zero value for any
 	// Control is for each socket. Its error is what the user is told, if it is an [*Error].
 	Control Control
 }
@@ -40,8 +41,8 @@ func (k Sockets) dial(ctx context.Context, addr string, then Control) (*net.TCPC
 		}
 		return nil
 	}}
-	if k.Bind != nil {
-		d.LocalAddr = &net.TCPAddr{IP: k.Bind}
+	if k.Bind.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(k.Bind, 0))
 	}
 	d.SetMultipathTCP(false)
 	conn, err := d.DialContext(ctx, k.network(), addr)
@@ -55,7 +56,7 @@ func (k Sockets) dial(ctx context.Context, addr string, then Control) (*net.TCPC
 func (k Sockets) blameBind(err error) error {
 	var kind *net.AddrError
 	switch {
-	case k.Bind == nil:
+	case !k.Bind.IsValid():
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return errorf(CodeUsage, "--bind %v: it is no address of this host (ip address shows them)", k.Bind)
 	case errors.As(err, &kind):

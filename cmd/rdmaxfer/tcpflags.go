@@ -1,7 +1,7 @@
 package main
 
 import (
-	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -94,9 +94,14 @@ func sockets(c *cli.Context) (transfer.Sockets, error) {
 		k.Network = "tcp6"
 	}
 	if b := c.String("bind"); b != "" {
-		if k.Bind = net.ParseIP(b); k.Bind == nil {
+		addr, err := netip.ParseAddr(b)
+		switch {
+		case err != nil:
 			return k, usagef("--bind %s: an IP address of this host (ip address shows them)", b)
+		case addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "":
+			return k, usagef("--bind %s: a link-local address wants its interface, as in %s%%eth0", b, b)
 		}
+		k.Bind = addr.Unmap()
 	}
 	for flag, to := range map[string]*int{"send-buffer": &o.SendBuffer, "recv-buffer": &o.ReceiveBuffer, "notsent-lowat": &o.NotSentLowat} {
 		if !c.IsSet(flag) {
