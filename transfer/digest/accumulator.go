@@ -113,34 +113,6 @@ func (a *Accumulator) covered(at place) bool {
 	return false
 }
 
-// BlockNode gives the node of a block that Add did not give: the file's last, where
-// that is shorter. It covers what has come of it without a hole from its start; the
-// caller, who knows how long it must be, compares that with Len.
-func (a *Accumulator) BlockNode(block int64) (Node, bool) {
-	if n, ok := a.nodes[place{a.block, block}]; ok {
-		return n, true
-	}
-	// The pieces of an unfinished block, from its start, get smaller and smaller.
-	var pieces [64]Node
-	count, pos := 0, block
-	for level := a.block - 1; level >= 0; level-- {
-		pos <<= 1
-		if n, ok := a.nodes[place{level, pos}]; ok {
-			pieces[count] = n
-			count++
-			pos++
-		}
-	}
-	if count == 0 {
-		return Node{}, false
-	}
-	n := pieces[count-1]
-	for i := count - 2; i >= 0; i-- {
-		n = a.kind.merge(&pieces[i], &n, block == 0 && i == 0)
-	}
-	return n, true
-}
-
 // Sum is the digest of the file of size bytes that the extents make. It fails unless
 // they are all there, once each. It changes nothing.
 func (a *Accumulator) Sum(size int64) (Sum, error) {
