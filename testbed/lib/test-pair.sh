@@ -211,6 +211,18 @@ chmod +x "$testbed/../bin/rdmaxfer"
 made=$(world && "$softroce" status)
 capture "$testbed/demo" "$testbed/demo"
 check "demo: a pair of the user's own is left as it is" equals "$(world && "$softroce" status)" "$made"
+# On a device of the machine's own, whose first address may be one that nobody can connect to
+# by itself.
+cat >"$testbed/../bin/rdmaxfer" <<'FAKE'
+#!/bin/sh
+case $1 in
+  devices) echo 'rxe_a 1 ACTIVE 4096 10 v_a 0 RoCE fe80::1 yes' ;;
+  recv) echo listening ;;
+  send) echo "$@" >/tmp/sent && exit 1 ;;
+esac
+FAKE
+capture "$testbed/demo" "$testbed/demo"
+check 'demo: a device of its own is found by any address' contains "$(cat /tmp/sent)" ' 127.0.0.1'
 capture "$softroce" pair --rails 4
 check 'four rails' equals "$(devices)" 'rxe_a rxe_a2 rxe_a3 rxe_a4 rxe_b rxe_b2 rxe_b3 rxe_b4'
 capture "$softroce" exec a -- busybox ping -c 1 -W 5 10.0.3.2
