@@ -20,7 +20,11 @@ machine_needs() {
 choose_accel() {
   [[ $accel == auto ]] || return 0
   accel=tcg
-  [[ -r /dev/kvm && -w /dev/kvm ]] || return 0
+  [[ -r /dev/kvm && -w /dev/kvm ]] || {
+    [[ ! -e /dev/kvm ]] ||
+      say "/dev/kvm is there, and not for this user: emulating, which is many times slower (mend: sudo usermod -aG kvm ${USER:-NAME}, and log in anew)"
+    return 0
+  }
   local answer
   answer=$(cache_dir)/kvm-$({
     uname -rm
