@@ -1,11 +1,11 @@
-# The contract: build, demo, test, lint. Each installs what it needs through
-# "deps"; see the README for what that is.
+# The contract: build, demo, test, lint. Each installs what it needs by .ci/deps, which says
+# what: building the first list, all else both.
 
 GO ?= go
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# Debian's and Ubuntu's names of what building, the testbed and the tests use.
-PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core \
+# Debian's and Ubuntu's names of what building, and the testbed and the tests, use.
+TO_BUILD := gcc libc6-dev libibverbs-dev
+PACKAGES := $(TO_BUILD) libibverbs1 ibverbs-providers rdma-core \
 	ibverbs-utils rdmacm-utils perftest qperf iperf3 fio socat ncat rsync iproute2 \
 	kmod dmsetup e2fsprogs iputils-ping qemu-system-x86 busybox-static cpio \
 	util-linux procps time strace xz-utils zstd debian-archive-keyring b3sum xxhash shellcheck shfmt
@@ -13,14 +13,18 @@ PACKAGES := gcc libc6-dev libibverbs-dev libibverbs1 ibverbs-providers rdma-core
 # VM runs a command in a machine with soft-RoCE and its two hosts.
 VM := testbed/vm --pair
 
+# Each wants the machine for itself, and apt is had by one at a time.
+.NOTPARALLEL:
+
 .PHONY: build demo test test-unit test-rxe test-testbed test-long faults testbed-table lint deps \
 	bench-send bench-rails bench-verbs bench-tcp bench-files bench-requests compare hw-report clean
 
-build: deps
+build:
+	@.ci/deps $(TO_BUILD)
 	CGO_ENABLED=1 $(GO) build -trimpath -o bin/rdmaxfer ./cmd/rdmaxfer
 
 # One real file from host b to host a, over RDMA and over TCP. FILE=... chooses it.
-demo: build
+demo: deps build
 	testbed/demo $(if $(FILE),"$(FILE)")
 
 test: deps
@@ -68,29 +72,29 @@ lint: deps
 
 # The judged figures of one file: thirteen rounds of rdmaxfer by each op, perftest's
 # program of that name and rcopy in turn, in the testbed. LANES=... of both.
-bench-send: build
+bench-send: deps build
 	$(VM) --idle-poll --env LANES --timeout 3600 -- testbed/bench-send 13
 
 # Two rails beside one, each as slow as the other.
-bench-rails: build
+bench-rails: deps build
 	$(VM) --timeout 900 -- testbed/bench-rails 7
 
 # bench beside perftest, in turn: bandwidth, latency, and waiting on events, counted.
-bench-verbs: build
+bench-verbs: deps build
 	$(VM) --idle-poll --timeout 3400 -- testbed/bench-verbs $(or $(ROUNDS),25)
 	$(VM) --deterministic --timeout 900 -- testbed/bench-verbs 3 events
 
 # TCP natively, over loopback and between two namespaces (as root): beside socat, ncat, an
 # rsync daemon, iperf3 and scp, in turn, and each method out with each landing in:
 # ROUNDS=... of MIB=... each.
-bench-tcp: build
+bench-tcp: deps build
 	for what in peers matrix; do for link in loopback veth; do \
 		timeout --foreground 3600 testbed/bench-tcp $(or $(ROUNDS),9) $(or $(MIB),1024) $$what $$link || exit; \
 	done; done
 
 # Many small files beside rsync's daemon, as root: natively over TCP, and in the testbed over
 # RDMA. ROUNDS=... of FILES=... each, ONLY=... of them; DIR=... is a directory on ext4 for the first.
-bench-files: build
+bench-files: deps build
 	testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),20000) native $(DIR)
 	$(VM) --env ONLY --timeout 3600 -- testbed/bench-files $(or $(ROUNDS),9) $(or $(FILES),1000) pair
 
@@ -101,14 +105,14 @@ bench-requests: deps
 
 # The report that README shows, of the testbed: out/compare.html. Where RDMA is emulated it
 # says how that does, and shows what the report of real hosts looks like.
-compare: build
+compare: deps build
 	mkdir -p out
 	$(VM) --timeout 1800 --out out -- testbed/compare --rounds 9 --duration 500ms
 
 # For whoever has RDMA hardware: one report to send back, out/hw-report.json, of this host
 # and HOST, on which "bin/rdmaxfer recv --discard --allow-peers --key-file KEY" runs.
 # DISK=... is a directory whose disk is measured too.
-hw-report: build
+hw-report: deps build
 	@[ -n "$(HOST)" ] && [ -n "$(KEY)" ] || { echo "usage: make hw-report HOST=ADDR KEY=FILE [DISK=DIR]"; exit 2; }
 	mkdir -p out
 	bin/rdmaxfer compare --key-file "$(KEY)" --peers --hardware $(if $(DISK),--fio "$(DISK)") --sizes 4K,64K,1M --rounds 9 --duration 2s \
