@@ -25,6 +25,7 @@ type Method struct {
 	Serve     transfer.ServeTransport // of what goes over sockets: that moves by it
 }
 
+// String is the transport and the name, as reports have them: "rdma write".
 func (m Method) String() string { return m.Transport + " " + m.Name }
 
 // Options are what is measured.

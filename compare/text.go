@@ -190,6 +190,7 @@ func (r *Report) Losses() (lines []string) {
 	return lines
 }
 
+// String says how many datagrams were lost.
 func (d *Datagrams) String() string {
 	if d.Lost == 0 {
 		return fmt.Sprintf("none of %d datagrams was lost", d.Asked)

@@ -173,7 +173,7 @@ func (s WCStatus) Class() Class {
 // WCError is a completion that failed.
 type WCError struct {
 	Status    WCStatus
-	Opcode    WCOpcode // meaningful to the program that posted it, not to the device
+	Opcode    WCOpcode // undefined, as of each completion that failed: WC.ID says what it was
 	VendorErr uint32
 	QPN       uint32
 }

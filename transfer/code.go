@@ -18,10 +18,10 @@ const (
 	CodeConnect   Code = 4  // no connection, a time-out, or the peer is gone
 	CodePartial   Code = 5  // some files arrived, others did not
 	CodeIntegrity Code = 6  // what landed is not what was sent
-	CodeLocalIO   Code = 7  // reading or writing files, disk full among it
+	CodeLocalIO   Code = 7  // reading or writing files: disk full, a source that changed
 	CodeExists    Code = 8  // the destination exists
 	CodeNoRDMA    Code = 9  // RDMA was required and is not there, or was lost
-	CodeWorse     Code = 10 // slower than the baseline
+	CodeWorse     Code = 10 // worse than the baseline, or not measured any more
 )
 
 // Error is a failure with its code.

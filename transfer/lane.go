@@ -74,6 +74,8 @@ type Server interface {
 	Serve(ctx context.Context, src *Source) error
 	// Describe names this host's side of the lane.
 	Describe() string
+	// Close ends the lane: the receiver's end sees an end, and nothing of this host's memory is
+	// in the peer's reach any more.
 	Close() error
 }
 
@@ -135,6 +137,7 @@ type PendingPuller interface {
 
 // ServeTransport makes the sending ends of lanes of one kind.
 type ServeTransport interface {
+	// Name is what the lane is called in messages and reports.
 	Name() string
 	// Offer says where this host can be reached, in the first message.
 	Offer(hello *wire.Hello)

@@ -51,6 +51,9 @@ type gidInfo struct {
 }
 
 func devices(c *cli.Context) error {
+	if c.Args().Present() {
+		return usagef("devices takes no arguments, and got %q", c.Args().First())
+	}
 	host, err := rdma.Inventory()
 	if err != nil {
 		return &transfer.Error{Code: transfer.CodeNoRDMA, Err: err}

@@ -93,9 +93,11 @@ func newApp() *cli.App {
 	}
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print which rdmaxfer this is, and the protocol's version, in which both hosts must agree", DisableDefaultText: true}
 	return &cli.App{
-		Name:            "rdmaxfer",
-		HelpName:        "rdmaxfer",
-		Usage:           "move files between hosts over RDMA, verified; over TCP where there is none",
+		Name:     "rdmaxfer",
+		HelpName: "rdmaxfer",
+		Usage:    "move files between hosts over RDMA, verified; over TCP where there is none",
+		Description: "Exit status: 0 ok, 1 other, 2 usage, 3 the keys differ, 4 no connection or the peer is gone, 5 some files did not arrive, " +
+			"6 damaged, 7 local I/O or a source that changed, 8 exists, 9 RDMA required and not to be had, 10 worse than the baseline, 130 and 143 signals.",
 		Version:         version(),
 		HideHelpCommand: true,
 		Commands:        commands,

@@ -33,7 +33,7 @@ func recvCommand() *cli.Command {
 			&cli.BoolFlag{Name: "discard", Usage: "keep nothing: for measuring"},
 			&cli.BoolFlag{Name: "allow-peers", Usage: "run perftest, qperf and iperf3 for compare --peers: those programs alone, while they are measured; each listens for anybody then"},
 			keyFileFlag(),
-			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status; a session that measures is one with --discard alone"},
+			&cli.BoolFlag{Name: "once", Usage: "end after one transfer, with its exit status; dry runs, doctor and, but with --discard, what measures are none"},
 			transportFlag(),
 			&cli.StringFlag{Name: "overwrite", Value: string(transfer.OverwriteNever), Usage: "what exists: never, newer (replace what is older than the source) or always"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "leave it to the kernel when files reach the disk: faster, but a power cut may lose what has landed, and nothing is kept to go on from"},

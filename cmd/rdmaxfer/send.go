@@ -17,7 +17,7 @@ func sendCommand() *cli.Command {
 	rules := new(filter.Rules)
 	return &cli.Command{
 		Name:      "send",
-		Usage:     "send files, trees and streams to a host that runs rdmaxfer recv",
+		Usage:     "send files, trees and streams (-: standard input) to a host that runs rdmaxfer recv",
 		ArgsUsage: "PATH... HOST[:PORT]",
 		Flags: append([]cli.Flag{
 			keyFileFlag(),

@@ -269,6 +269,7 @@ func TestUsage(t *testing.T) {
 		{"recv --encrypt --transport rdma", 2, "payload over RDMA is clear"},
 		{"send --ipv4 -6 a b", 2, "only one"},
 		{"send --bind nowhere a b", 2, "ip address"},
+		{"devices rxe_a", 2, "takes no arguments"},
 		{"send --bind fe80::1 a b", 2, "fe80::1%eth0"},
 		{"send --key-file " + key + " --bind fe80::1%lo /etc/hostname 127.0.0.1:1", 2, "of the other kind"},
 		{"send --dscp 64 a b", 2, "af43"},

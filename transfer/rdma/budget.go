@@ -16,7 +16,7 @@ import (
 )
 
 // DefaultMemory is how much is registered at the most unless told otherwise, bytes:
-// twice the windows of one lane at their largest.
+// half of it is for windows, which is room for one lane's three at their largest (192 MiB).
 const DefaultMemory = 512 << 20
 
 // LeastMemory is what one lane wants, bytes.
