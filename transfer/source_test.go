@@ -274,18 +274,6 @@ func TestUnverifiedExtentsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestDigestThatCameIsNotExpected again, of an extent that a slow lane was asked for as well.
-func TestDigestThatCameIsNotExpected(t *testing.T) {
-	f := source(t, string(make([]byte, 2*kib))).files[0]
-	f.expect(0)
-	f.hashed(0, Digest{}, false)
-	f.expect(0)
-	f.expect(1)
-	if _, waits := f.unhashed[1]; len(f.unhashed) != 1 || !waits {
-		t.Errorf("the digests of %v are waited for, want that of 1", f.unhashed)
-	}
-}
-
 // TestVouchWaitsForDigestsOnTheirWay, for a while: who meddles with a lane must not
 // hold it up.
 func TestVouchWaitsForDigestsOnTheirWay(t *testing.T) {
@@ -303,7 +291,6 @@ func TestVouchWaitsForDigestsOnTheirWay(t *testing.T) {
 		if have, ok := s.vouch(s.files[0]); !ok || len(have) != 1 {
 			t.Errorf("%v, %v", have, ok)
 		}
-		s = source(t, "hello")
 		s.Read(r, buf)
 		if have, ok := s.vouch(s.files[0]); !ok || len(have) != 0 {
 			t.Errorf("never sent: %v, %v", have, ok)

@@ -29,7 +29,6 @@ type sourceFile struct {
 	err      error            // set: the file is given up
 	have     map[int]Digest   // digests that were not sent yet
 	unhashed map[int]struct{} // extents that were read, and their digests not taken
-	digested bitmap           // extents whose digests were taken
 	allHere  sync.Cond        // on mu: unhashed shrank, or err was set
 	landed   int              // how often the receiver said so; its converse's alone
 }
@@ -174,14 +173,10 @@ func (f *sourceFile) readError(err error, end int64) error {
 	return errorf(CodeLocalIO, "reading source %s before %d: %w", f.path, end, err)
 }
 
-// expect notes that an extent's digest is to come, if it is none that came before: what two lanes
-// are asked for the slower may be long about, and nobody is to wait for that.
+// expect notes that an extent's digest is to come.
 func (f *sourceFile) expect(extent int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.digested.has(extent) {
-		return
-	}
 	if f.unhashed == nil {
 		f.unhashed = make(map[int]struct{})
 	}
@@ -204,7 +199,6 @@ func (f *sourceFile) hashed(extent int, d Digest, prompt bool) map[int]Digest {
 		f.unhashed = make(map[int]struct{})
 	}
 	f.have[extent] = d
-	f.digested.set(extent)
 	if len(f.have) < digestsAtOnce && f.stream == nil && !prompt {
 		delete(f.unhashed, extent)
 		f.allHere.Broadcast()
