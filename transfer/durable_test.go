@@ -292,6 +292,53 @@ func TestLeftPartIsClosed(t *testing.T) {
 	})
 }
 
+// TestLeftPartIsReplaced by one of the same file, in the same session: what ends the first leaves
+// the second alone, and nothing of the first is written down any more.
+func TestLeftPartIsReplaced(t *testing.T) {
+	for _, landed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			d, dir := into(t, OverwriteNever)
+			s := stage(t, d)
+			e := wire.Entry{Path: "f", Size: 2 * blockSize, Mode: 0o600, MTimeNS: 5, Version: 1}
+			first := create(t, s, e)
+			if landed {
+				first.Verified(0, Digest{1})
+			}
+			first.Leave()
+			second := create(t, s, e)
+			s.checkpoint()
+			if first.(*part).file != nil {
+				t.Error("the first is open")
+			}
+			content := random(2 * blockSize)
+			if _, err := second.WriteAt([]byte(content), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := commitOne(t, s, second); err != nil {
+				t.Fatal(err)
+			}
+			wantFiles(t, dir, map[string]string{"f": content})
+		})
+	}
+}
+
+// TestBehindOpensNothingOnceItIsOver, though a write was under way.
+func TestBehindOpensNothingOnceItIsOver(t *testing.T) {
+	d, _ := into(t, OverwriteNever)
+	d.KeepCache = true
+	s := stage(t, d)
+	l := create(t, s, wire.Entry{Path: "f", Size: 2 * blockSize, Mode: 0o600, MTimeNS: 5, Version: 1})
+	p := l.(*part)
+	p.over()
+	if err := p.wrote(0, 1); err != nil || p.behind.file != nil {
+		t.Errorf("%v, %v", p.behind.file, err)
+	}
+	p.Abort()
+	if err := s.Close(false); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestFailedCommitIsGoneOnWith, where it was this host's fault: a part that can't be
 // synced, and one whose directory is missing.
 func TestFailedCommitIsGoneOnWith(t *testing.T) {

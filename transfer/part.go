@@ -58,9 +58,7 @@ func (s *staging) Create(e *wire.Entry) (Landing, error) {
 	name := partName(e, partSuffix)
 	f, err := s.createPart(name)
 	if errors.Is(err, fs.ErrExist) {
-		if err = s.root.Remove(name); err == nil {
-			f, err = s.createPart(name)
-		}
+		f, err = s.replacePart(name)
 	}
 	if err != nil {
 		return nil, errorf(CodeLocalIO, "part file: %w (is %s writable?)", err, s.path("."))
@@ -356,6 +354,9 @@ func (p *part) over() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done = true
+	p.behind.mu.Lock()
+	p.behind.over = true
+	p.behind.mu.Unlock()
 	_ = p.closeFile()
 }
 
@@ -381,8 +382,35 @@ func (p *part) Leave() {
 	p.s.left = append(p.s.left, p)
 }
 
+// replacePart is createPart where there is one, which may have been left in this very session.
+func (s *staging) replacePart(name string) (*os.File, error) {
+	s.ending.Lock() // who removes that one has done so, or does it never
+	defer s.ending.Unlock()
+	s.mu.Lock()
+	var was []*part
+	s.left = slices.DeleteFunc(s.left, func(p *part) bool {
+		if p.name != name {
+			return false
+		}
+		was = append(was, p)
+		delete(s.pending, p)
+		p.recorded = true
+		return true
+	})
+	s.mu.Unlock()
+	for _, p := range was {
+		p.over()
+	}
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return s.createPart(name)
+}
+
 // endLeft ends the parts that were left and of which nothing is to be written down any more.
 func (s *staging) endLeft() {
+	s.ending.Lock()
+	defer s.ending.Unlock()
 	var ended []*part
 	s.mu.Lock()
 	s.left = slices.DeleteFunc(s.left, func(p *part) bool {

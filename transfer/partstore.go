@@ -95,6 +95,7 @@ type behind struct {
 	// file is a descriptor of its own: a failed write is told to each descriptor once, and
 	// it is the ledger's sync that must hear of it.
 	file *os.File
+	over bool // the part is: no descriptor is opened any more, for a write that was under way
 }
 
 // wrote notes bytes that went through the page cache.
@@ -106,6 +107,9 @@ func (p *part) wrote(off, n int64) error {
 	at := off / dropEvery * dropEvery
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.over {
+		return nil
+	}
 	if b.file == nil {
 		var err error
 		if b.file, err = p.again(os.O_RDWR); err != nil {

@@ -33,6 +33,7 @@ type staging struct {
 	ledger   *ledger.Ledger
 	checking sync.WaitGroup
 	stop     chan struct{} // ends it
+	ending   sync.Mutex    // held while parts that were left are ended, or replaced
 	mu       sync.Mutex
 	pending  map[*part][]Block // that landed, and are not in the ledger
 	left     []*part           // that shall be kept
