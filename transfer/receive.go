@@ -371,13 +371,15 @@ func (p *pull) batchOver() {
 		Resumed:     p.result.Resumed - p.told.Resumed,
 	}
 	p.told = p.result
-	clear(p.manifest.paths)
-	clear(p.manifest.lost)
-	p.manifest.paused = false
 	p.mu.Unlock()
 	if d, ok := p.dest.(batched); ok {
 		d.begins() // the next may replace what this one has brought
 	}
+	p.mu.Lock()
+	clear(p.manifest.paths)
+	clear(p.manifest.lost)
+	p.manifest.paused = false
+	p.mu.Unlock()
 	if err := p.s.Send(m); err != nil {
 		p.cancel(err)
 	}
