@@ -46,10 +46,7 @@ func (w *walker) wants(attr string) bool {
 // system that has none is as good as a file that has none.
 func readAttrs(at place, open *os.File, wants func(name string) bool) (attrs []wire.Attr, err error) {
 	path := at.path
-	switch {
-	case open != nil:
-		path = descriptorPath(int(open.Fd()))
-	case at.in != nil: // whoever may rename a directory on the way leads nowhere else
+	if open == nil && at.in != nil { // whoever may rename a directory on the way leads nowhere else
 		dir, name, flags := at.at()
 		fd, err := unix.Openat(dir, name, unix.O_PATH|flags, 0) // which no call for attributes takes
 		if err != nil {
@@ -60,6 +57,11 @@ func readAttrs(at place, open *os.File, wants func(name string) bool) (attrs []w
 	}
 	listxattr := func(b []byte) (int, error) { return unix.Listxattr(path, b) }
 	getxattr := func(name string, b []byte) (int, error) { return unix.Getxattr(path, name, b) }
+	if open != nil {
+		fd := int(open.Fd())
+		listxattr = func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }
+		getxattr = func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) }
+	}
 	list, err := grow(listxattr)
 	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 && err == nil {
 		return nil, nil
