@@ -59,6 +59,8 @@ func (k Sockets) blameBind(err error) error {
 	case !k.Bind.IsValid():
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return errorf(CodeUsage, "--bind %v: it is no address of this host (ip address shows them)", k.Bind)
+	case k.Bind.Zone() != "" && (errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENODEV)):
+		return errorf(CodeUsage, "--bind %v: there is no interface %q (ip link shows them)", k.Bind, k.Bind.Zone())
 	case errors.As(err, &kind):
 		return errorf(CodeUsage, "--bind %v: the receiver's address is of the other kind (IPv4, IPv6): bind one of its kind", k.Bind)
 	}

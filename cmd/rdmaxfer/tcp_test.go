@@ -271,6 +271,8 @@ func TestUsage(t *testing.T) {
 		{"send --bind nowhere a b", 2, "ip address"},
 		{"devices rxe_a", 2, "takes no arguments"},
 		{"send --bind fe80::1 a b", 2, "fe80::1%eth0"},
+		{"send --key-file " + key + " --bind ::ffff:169.254.1.1 /etc/hostname 127.0.0.1:1", 2, "no address of this host"},
+		{"send --key-file " + key + " --bind fe80::1%nowhere /etc/hostname [::1]:1", 2, "no interface \"nowhere\""},
 		{"send --key-file " + key + " --bind fe80::1%lo /etc/hostname 127.0.0.1:1", 2, "of the other kind"},
 		{"send --dscp 64 a b", 2, "af43"},
 		{"send --pacing fast a b", 2, "160Mbit/s"},

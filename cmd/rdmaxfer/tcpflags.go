@@ -95,13 +95,13 @@ func sockets(c *cli.Context) (transfer.Sockets, error) {
 	}
 	if b := c.String("bind"); b != "" {
 		addr, err := netip.ParseAddr(b)
+		k.Bind = addr.Unmap()
 		switch {
 		case err != nil:
 			return k, usagef("--bind %s: an IP address of this host (ip address shows them)", b)
-		case addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "":
+		case k.Bind.Is6() && k.Bind.IsLinkLocalUnicast() && k.Bind.Zone() == "":
 			return k, usagef("--bind %s: a link-local address wants its interface, as in %s%%eth0", b, b)
 		}
-		k.Bind = addr.Unmap()
 	}
 	for flag, to := range map[string]*int{"send-buffer": &o.SendBuffer, "recv-buffer": &o.ReceiveBuffer, "notsent-lowat": &o.NotSentLowat} {
 		if !c.IsSet(flag) {
