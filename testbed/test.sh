@@ -48,7 +48,11 @@ machines() { pgrep -f "^qemu-system-x86_64 .*$scratch${1:-}" || true; }
 export TMPDIR=$scratch # the machines' own files, by which they are known
 
 # The first boot of all fetches a kernel and probes, and says so: not in a test.
-first_boot() { "$vm" -- true </dev/null; }
+first_boot() {
+  "$vm" -- true </dev/null
+  # That KVM is not for this user was said now.
+  [[ ! -e /dev/kvm || (-r /dev/kvm && -w /dev/kvm) ]] || export RDMAXFER_VM_ACCEL=tcg
+}
 
 one_boot() {
   mkdir out
