@@ -62,7 +62,6 @@ func TestLowWater(t *testing.T) {
 	}
 }
 
-// TestRequestsGoByTheQuarter: each write of some wakes the sender.
 // TestMarkStaysDown once it was disabled, though somebody was about to raise it.
 func TestMarkStaysDown(t *testing.T) {
 	conn, _ := pair(t)
@@ -83,6 +82,7 @@ func TestMarkStaysDown(t *testing.T) {
 	}
 }
 
+// TestRequestsGoByTheQuarter: each write of some wakes the sender.
 func TestRequestsGoByTheQuarter(t *testing.T) {
 	mine, theirs := pair(t)
 	p := params(theirs)
