@@ -123,8 +123,8 @@ func TestOpsPathCut(t *testing.T) {
 		tt := newTransfer(t)
 		src := tt.file("src", 96*mib)
 		r := tt.recv()
-		s := tt.sendOp(op, "--verify", "none", src)
-		tt.awaitBytes(4 * mib)
+		s := tt.sendOp(op, "--verify", "none", "--limit", "8MB/s", src) // it takes longer than a fault takes to come
+		tt.awaitBytes(32 * mib)
 		fault(t, "cut-rdma", "heal")
 		s.want(transfer.CodeNoRDMA, "lost")
 		r.want(transfer.CodeNoRDMA, "lost")
