@@ -1,5 +1,5 @@
 # The contract: build, demo, test, lint. Each installs what it needs by .ci/deps, which says
-# what: building the first list, all else both.
+# what: building the first list, hw-report what it measures with, all else both lists.
 
 GO ?= go
 
@@ -112,8 +112,9 @@ compare: deps build
 # For whoever has RDMA hardware: one report to send back, out/hw-report.json, of this host
 # and HOST, on which "bin/rdmaxfer recv --discard --allow-peers --key-file KEY" runs.
 # DISK=... is a directory whose disk is measured too.
-hw-report: deps build
+hw-report: build
 	@[ -n "$(HOST)" ] && [ -n "$(KEY)" ] || { echo "usage: make hw-report HOST=ADDR KEY=FILE [DISK=DIR]"; exit 2; }
+	@.ci/deps perftest qperf iperf3 $(if $(DISK),fio)
 	mkdir -p out
 	bin/rdmaxfer compare --key-file "$(KEY)" --peers --hardware $(if $(DISK),--fio "$(DISK)") --sizes 4K,64K,1M --rounds 9 --duration 2s \
 		--json out/hw-report.json --html out/hw-report.html "$(HOST)"

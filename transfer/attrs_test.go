@@ -268,7 +268,11 @@ func TestPeersWordsArePrintable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	d, _ := into(t, OverwriteNever)
+	s := stage(t, d)
+	defer s.Close(false)
 	for _, err := range []error{
+		s.Symlink(&wire.Entry{Path: "l", Kind: wire.Symlink, Link: clears + strings.Repeat("x", wire.MaxPath)}),
 		setAttrs(int(f.Fd()), []wire.Attr{{Name: "user." + clears, Value: make([]byte, wire.MaxAttrs+1)}}, false),
 		sourceError("open", clears, &fs.PathError{Op: "open", Path: clears, Err: unix.EACCES}),
 	} {
