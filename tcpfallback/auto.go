@@ -14,7 +14,9 @@ import (
 
 // How auto finds the fastest method: what is sent anyway goes by each in turn for a while.
 // A connection has found its speed, and the receiver its own, when beforeTrials bytes
-// have gone by the first of them: less than that is no transfer to measure at. A trial is trialSize
+// have gone by the first of them: less than that is no transfer to measure at. Nor is what is over in
+// trialsAfter, since trials of what is slower cost a fast transfer some 20 ms; and before that a receiver finds
+// out how many lanes pay, which would take for a gain of theirs that a slow method's trial has ended. A trial is trialSize
 // bytes, of which the first trialSettles don't count: what the method before it sent is
 // still under way. Each method has trialRounds, in turn, and the second of its rates counts,
 // from the quickest on: whatever else the hosts do makes a method slow, and may do so in
@@ -22,6 +24,7 @@ import (
 // is out, from the second round on, when its quickest is clearly less than another's second.
 const (
 	beforeTrials = 32 << 20
+	trialsAfter  = 2 * time.Second
 	trialSize    = 12 << 20
 	trialSettles = 6 << 20
 	trialRounds  = 5
@@ -52,7 +55,9 @@ type Choice struct {
 	mu        sync.Mutex
 	begun     bool      // something was sent
 	first     string    // method of what is sent before trials; empty when nothing was yet
+	began     time.Time // when the first bytes had gone
 	ready     int64     // bytes before the first trial
+	trying    bool      // trials have begun
 	out       []string  // methods that have no more trials
 	round     int       // of trials, each method in turn
 	turn      int       // whose it is, among those that are not out
@@ -77,7 +82,7 @@ func (c *Choice) next(verifying bool) string {
 	switch {
 	case c.chosen != "":
 		return c.chosen
-	case c.ready < beforeTrials || c.untried:
+	case !c.trying:
 		return c.first
 	}
 	return c.racing()[c.turn]
@@ -95,8 +100,12 @@ func (c *Choice) moved(method string, n int, now time.Time) {
 	switch {
 	case c.chosen != "":
 		return
-	case c.ready < beforeTrials || c.untried:
+	case !c.trying:
+		if c.began.IsZero() {
+			c.began = now
+		}
 		c.ready += int64(n)
+		c.trying = c.ready >= beforeTrials && now.Sub(c.began) >= trialsAfter && !c.untried
 		return
 	case method != c.racing()[c.turn]:
 		return // another lane was on its way with it when the trial began
@@ -170,7 +179,7 @@ func (c *Choice) disturb() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.begun = true
-	if c.chosen != "" || c.ready < beforeTrials || c.untried {
+	if c.chosen != "" || !c.trying {
 		return
 	}
 	c.again()
@@ -186,7 +195,7 @@ func (c *Choice) String() string {
 	switch {
 	case c.chosen == "" && c.ready == 0 && c.begun:
 		return "copy"
-	case c.chosen == "" && c.ready > 0 && (c.ready < beforeTrials || c.untried):
+	case c.chosen == "" && c.ready > 0 && !c.trying:
 		return c.first
 	case c.chosen == "":
 		return "auto"

@@ -28,6 +28,16 @@ func sends(c *Choice, now *time.Time, n int, rate map[string]float64) map[string
 	return by
 }
 
+// uptoTrials sends all that goes before the first trial, and gives how many went by each method.
+func uptoTrials(c *Choice, now *time.Time, rate map[string]float64) map[string]int {
+	by := sends(c, now, 1, rate)
+	*now = now.Add(trialsAfter)
+	for m, n := range sends(c, now, toTry-1, rate) {
+		by[m] += n
+	}
+	return by
+}
+
 const toTry, tried = beforeTrials / extent, trialRounds * 3 * trialSize / extent
 
 func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
@@ -46,7 +56,7 @@ func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
 		{false, 1e9, 1e9, 1e9, "splice (auto: 1.0 GB/s against copy 1.0, mmap 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
 		{false, 1.09e9, 1e9, 1e9, "splice (auto: 1.0 GB/s against copy 1.1, mmap 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 5}},
 		{false, 2e9, 2.1e9, 1e9, "mmap (auto: 2.1 GB/s against copy 2.0, splice 1.0)", map[string]int{"copy": 5, "mmap": 5, "splice": 2}},
-		{false, 1e9, 1e9, 5e9, "splice (auto: 5.0 GB/s against copy 1.0, mmap 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
+		{false, 2e9, 1e9, 5e9, "splice (auto: 5.0 GB/s against copy 2.0, mmap 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
 		{true, 3e9, 1e9, 1e9, "copy (auto: 3.0 GB/s against mmap 1.0, splice 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
 		{true, 14.3e6, 1e6, 1e6, "copy (auto: 14.3 MB/s against mmap 1.0, splice 1.0)", map[string]int{"copy": 2, "mmap": 2, "splice": 2}},
 	} {
@@ -57,7 +67,7 @@ func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
 			t.Errorf("before anything was sent: %s", got)
 		}
 		choice.next(c.verifying)
-		if by := sends(choice, &now, toTry, rate); by[before] != toTry || choice.String() != "auto" {
+		if by := uptoTrials(choice, &now, rate); by[before] != toTry || choice.String() != "auto" {
 			t.Errorf("before the trials: %v, %s", by, choice)
 		}
 		by := make(map[string]int)
@@ -81,13 +91,15 @@ func TestAutoChoosesWhatIsClearlyFaster(t *testing.T) {
 	}
 }
 
-// TestAutoTriesNothingSmall: what is over before a connection is up to speed.
+// TestAutoTriesNothingSmall: what is over before a connection is up to speed, or lanes were tried.
 func TestAutoTriesNothingSmall(t *testing.T) {
-	choice, now := new(Choice), time.Unix(1, 0)
-	if by := sends(choice, &now, toTry-1, map[string]float64{"splice": 1e9}); by["splice"] != toTry-1 || choice.String() != "splice" {
-		t.Errorf("%v, %s", by, choice)
+	for n, rate := range map[int]float64{toTry - 1: 1e6, int(10 * trialsAfter.Seconds() * 1e9 / extent): 10e9} {
+		choice, now := new(Choice), time.Unix(1, 0)
+		if by := sends(choice, &now, n, map[string]float64{"splice": rate}); by["splice"] != n || choice.String() != "splice" {
+			t.Errorf("%v, %s", by, choice)
+		}
 	}
-	choice = new(Choice)
+	choice := new(Choice)
 	choice.disturb() // a stream, say
 	if choice.String() != "copy" {
 		t.Errorf("what went by copy alone: %s", choice)
@@ -104,7 +116,7 @@ func TestAutoTriesNothingAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		choice, now := m.(*autoOut).choice, time.Unix(1, 0)
-		sends(choice, &now, toTry, map[string]float64{"splice": 1e9})
+		uptoTrials(choice, &now, map[string]float64{"splice": 1e9})
 		if by := sends(choice, &now, tried, map[string]float64{"splice": 1e9, "copy": 9e9, "mmap": 1e9}); (by["splice"] == tried) != untried || (choice.String() == "splice") != untried {
 			t.Errorf("%d requests in flight: %v, %s", depth, by, choice)
 		}
@@ -117,7 +129,8 @@ func TestAutoForgivesOddTrials(t *testing.T) {
 	choice, now := new(Choice), time.Unix(1, 0)
 	const round = tried / trialRounds
 	rate := map[string]float64{"copy": 1e9, "mmap": 0.1e9, "splice": 9e9}
-	sends(choice, &now, toTry+round, rate)
+	uptoTrials(choice, &now, rate)
+	sends(choice, &now, round, rate)
 	rate["splice"] = 1e9
 	for _, mmap := range []float64{2e9, 0.1e9, 0.1e9, 2e9} {
 		rate["mmap"] = mmap
@@ -133,7 +146,8 @@ func TestAutoForgivesOddTrials(t *testing.T) {
 func TestAutoIsNotDisturbedForEver(t *testing.T) {
 	rate := map[string]float64{"copy": 1e9, "mmap": 2e9, "splice": 1e9}
 	choice, now := new(Choice), time.Unix(1, 0)
-	sends(choice, &now, toTry+1, rate)
+	uptoTrials(choice, &now, rate)
+	sends(choice, &now, 1, rate)
 	now = now.Add(time.Hour) // of packs
 	choice.disturb()
 	sends(choice, &now, tried, rate)
@@ -141,7 +155,7 @@ func TestAutoIsNotDisturbedForEver(t *testing.T) {
 		t.Errorf("%s", choice)
 	}
 	choice = new(Choice)
-	sends(choice, &now, toTry, rate)
+	uptoTrials(choice, &now, rate)
 	for range maxDisturbed + 1 {
 		sends(choice, &now, 10, rate)
 		choice.disturb()
@@ -163,7 +177,7 @@ func TestAutoCountsWhatMoves(t *testing.T) {
 		if settled {
 			src.Close()
 		}
-		choice := &Choice{first: "copy", ready: beforeTrials, turn: slices.Index(trials(), "mmap")}
+		choice := &Choice{first: "copy", trying: true, turn: slices.Index(trials(), "mmap")}
 		mine, theirs := pair(t)
 		go io.Copy(io.Discard, mine)
 		moved, err := newAutoOut(newCopyOut(compress.None, extent), choice).answer(theirs, src, wire.Request{Length: extent})
@@ -177,7 +191,7 @@ func TestAutoCountsWhatMoves(t *testing.T) {
 func TestAutoKeepsNothingOfAMethod(t *testing.T) {
 	path, _ := file(t, extent)
 	src := open(t, path)
-	choice := &Choice{first: "copy", ready: beforeTrials, turn: slices.Index(trials(), "mmap")}
+	choice := &Choice{first: "copy", trying: true, turn: slices.Index(trials(), "mmap")}
 	mine, theirs := pair(t)
 	go io.Copy(io.Discard, mine)
 	out := newAutoOut(newCopyOut(compress.None, extent), choice)

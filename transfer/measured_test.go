@@ -79,9 +79,9 @@ func TestOpenLoopCountsFromWhenItWasDue(t *testing.T) {
 }
 
 func TestUsageIsReadAsTheKernelWritesIt(t *testing.T) {
-	busy, soft := busyTicks([]byte("cpu  100 20 3 4000 500 6 7 8 9 10"))
-	if busy != 1360*time.Millisecond || soft != 70*time.Millisecond {
-		t.Errorf("busy %v, softirq %v", busy, soft)
+	busy, soft, idle := hostTicks([]byte("cpu  100 20 3 4000 500 6 7 8 9 10"))
+	if busy != 1360*time.Millisecond || soft != 70*time.Millisecond || idle != 45*time.Second {
+		t.Errorf("busy %v, softirq %v, idle %v", busy, soft, idle)
 	}
 	m := memoryOf([]byte("Name:\tx\nVmPin:\t     512 kB\nVmHWM:\t   10240 kB\nVmRSS:\t    9000 kB\nRssAnon:\t    2048 kB\nRssFile:\t 1 kB\n"))
 	if m != (Memory{2 << 20, 512 << 10, 10 << 20}) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -280,11 +281,14 @@ func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) 
 	tcp := newMemory(TransportTCP, meddle)
 	return &engine{
 		Sender:   Sender{Source: source, Transport: TransportAuto, Op: "auto", Verify: VerifyBLAKE3, RDMA: lane, TCP: tcp},
-		Receiver: Receiver{Sink: sink, Transport: TransportAuto, RDMA: lane, TCP: tcp, Listener: &Listener{tickets: make(map[ticketName]*ticket)}, Progress: new(Progress), cpus: 1},
+		Receiver: Receiver{Sink: sink, Transport: TransportAuto, RDMA: lane, TCP: tcp, Listener: &Listener{tickets: make(map[ticketName]*ticket)}, Progress: new(Progress), cpus: 1, spares: oneIdle},
 		dir:      dir,
 		lane:     lane,
 	}
 }
+
+// oneIdle is as if a processor never had anything to do.
+func oneIdle() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 // treeEngine sends a directory, and what is in it.
 func treeEngine(t *testing.T, root string, opt SourceOptions) *engine {

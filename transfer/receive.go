@@ -44,7 +44,8 @@ type Receiver struct {
 	Observer  Observer
 	Progress  *Progress
 
-	cpus int // that lanes over RDMA may take, where nobody says how many; 0: all
+	cpus   int                  // that lanes over RDMA may take, where nobody says how many; 0: all
+	spares func() time.Duration // how long processors had nothing to do, together; nil: as the host says
 }
 
 // pull is one transfer at the receiver.

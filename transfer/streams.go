@@ -12,7 +12,9 @@ import (
 // streamsSettle, or four times what an extent takes, to get up to speed. They stay where
 // they land streamsLead times as much, and are multiplied again, up to AutoLanes; else the new ones
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
-// spare; where each lane is held up by those, or by its CPU, more move more. Over RDMA it is the
+// spare; where each lane is held up by those, or by its CPU, more move more. So there is nothing to
+// try while half a processor is not idle at this end: more lanes would only be in each other's way, and a
+// short look may be deceived. Over RDMA it is the
 // CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.
 const (
 	streamsAfter  = 20 * time.Millisecond
@@ -34,20 +36,22 @@ var streamsRounds = []struct{ after, span time.Duration }{ // what was found bef
 // streams is how far that has come. Its zero value has measured nothing.
 type streams struct {
 	round   int
-	since   time.Time // of the measurement; zero while lanes get up to speed
-	extents int64     // that had landed then
-	bytes   int64     // the same
-	fewer   int       // lanes that were measured before these
-	rate    float64   // of those, bytes a second; 0 when none were in this round
-	waited  bool      // until the first lane was up to speed
-	last    int64     // extents that had landed when it was looked last
-	moved   time.Time // when that was less
+	since   time.Time     // of the measurement; zero while lanes get up to speed
+	extents int64         // that had landed then
+	bytes   int64         // the same
+	idle    time.Duration // of this host's processors, then
+	fewer   int           // lanes that were measured before these
+	rate    float64       // of those, bytes a second; 0 when none were in this round
+	waited  bool          // until the first lane was up to speed
+	last    int64         // extents that had landed when it was looked last
+	moved   time.Time     // when that was less
 }
 
 // look is told how much has landed, and of how many lanes, which were as many when it was
 // asked last, and of how many there may be; typical is how long an extent takes, 0 when none has
-// come. It gives how many there shall be, and when it wants to look again; 0 is never.
-func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typical time.Duration) (want int, again time.Duration) {
+// come; idle how long the processors had nothing to do, together. It gives how many there shall be, and when
+// it wants to look again; 0 is never.
+func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typical, idle time.Duration) (want int, again time.Duration) {
 	if s.over() {
 		return lanes, 0
 	}
@@ -65,26 +69,34 @@ func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typ
 		s.waited = true
 		return lanes, 8*typical - streamsAfter
 	case s.since.IsZero():
-		s.since, s.extents, s.bytes = now, extents, bytes
+		s.since, s.extents, s.bytes, s.idle = now, extents, bytes, idle
 		return lanes, span
 	case extents-s.extents < streamsLeast:
 		return lanes, span
 	}
-	rate := float64(bytes-s.bytes) / now.Sub(s.since).Seconds()
+	took := now.Sub(s.since)
+	rate := float64(bytes-s.bytes) / took.Seconds()
 	s.since = time.Time{}
 	switch {
 	case s.trying() && rate < streamsLead*s.rate:
-		s.rate = 0
-		if s.round++; s.over() {
-			return s.fewer, 0
-		}
-		return s.fewer, streamsRounds[s.round].after
+		return s.fewer, s.next()
 	case lanes >= most:
 		s.end()
 		return lanes, 0
+	case idle-s.idle < took/2:
+		return lanes, s.next()
 	}
 	s.fewer, s.rate = lanes, rate
 	return min(streamsMore*lanes, most), max(streamsSettle, 4*typical)
+}
+
+// next ends a round, and gives how long it is to the next one; 0 if there is none.
+func (s *streams) next() time.Duration {
+	s.rate = 0
+	if s.round++; s.over() {
+		return 0
+	}
+	return streamsRounds[s.round].after
 }
 
 // trying reports whether there are lanes that may go again.
@@ -128,7 +140,7 @@ func (k *keeper) stream() {
 	if len(g.up) != g.looked { // a rail has come, or a lane has come back
 		g.streams.since = time.Time{}
 	}
-	want, again := g.streams.look(time.Now(), len(g.up), g.more, k.l.landed.Load(), k.l.bytes(), g.up[0].usual())
+	want, again := g.streams.look(time.Now(), len(g.up), g.more, k.l.landed.Load(), k.l.bytes(), g.up[0].usual(), k.l.p.spare())
 	if r, ok := g.PullTransport.(roomy); ok && want > len(g.up) && !r.Room(want-len(g.up)) {
 		g.streams.end()
 		want, again = len(g.up), 0
@@ -157,4 +169,12 @@ func (l *lanes) bytes() (n int64) {
 		n += f.bytes.Load()
 	}
 	return n
+}
+
+// spare is how long this host's processors had nothing to do so far, together.
+func (r *Receiver) spare() time.Duration {
+	if r.spares != nil {
+		return r.spares()
+	}
+	return hostIdle()
 }

@@ -49,19 +49,36 @@ func cpuOf(c wire.CPU) CPU {
 	return CPU{time.Duration(c.User), time.Duration(c.System), time.Duration(c.Host), time.Duration(c.SoftIRQ)}
 }
 
-// hostBusy adds up what the host's processors did but idle and wait (proc_stat(5): user,
-// nice, system, idle, iowait, irq, softirq, steal; in ticks, which are 10 ms for every
-// program). 0 where there is no such file.
+// hostBusy adds up what the host's processors did but idle and wait. 0 where the kernel does not say.
 func hostBusy() (busy, soft time.Duration) {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, 0
-	}
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	return busyTicks(line)
+	busy, soft, _ = hostTicks(hostLine())
+	return busy, soft
 }
 
-func busyTicks(line []byte) (busy, soft time.Duration) {
+// hostIdle adds up how long the host's processors had nothing to do; as if one never had where
+// the kernel does not say.
+func hostIdle() time.Duration {
+	line := hostLine()
+	if line == nil {
+		return time.Duration(time.Now().UnixNano())
+	}
+	_, _, idle := hostTicks(line)
+	return idle
+}
+
+// hostLine is the first line of /proc/stat, of all processors; nil where there is none.
+func hostLine() []byte {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return nil
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
+}
+
+// hostTicks reads that line (proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; in
+// ticks, which are 10 ms for every program).
+func hostTicks(line []byte) (busy, soft, idle time.Duration) {
 	const tick = 10 * time.Millisecond
 	for i, word := range bytes.Fields(line) {
 		n, err := strconv.ParseInt(string(word), 10, 64)
@@ -71,11 +88,14 @@ func busyTicks(line []byte) (busy, soft time.Duration) {
 		if i >= 1 && i <= 3 || i == 6 || i == 7 {
 			busy += time.Duration(n) * tick
 		}
+		if i == 4 || i == 5 {
+			idle += time.Duration(n) * tick
+		}
 		if i == 7 {
 			soft = time.Duration(n) * tick
 		}
 	}
-	return busy, soft
+	return busy, soft, idle
 }
 
 // memoryUsed is what this process has now; zeroes where the kernel does not say.

@@ -319,13 +319,13 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestSeveralStreams: both summaries tell the lanes, and what each carried.
+// TestSeveralStreams: both summaries tell the lanes, and what each carried. Methods are tried in what lasts.
 func TestSeveralStreams(t *testing.T) {
 	tt := newTransfer(t)
 	const size = 1 << 30
 	src := tt.sparse("src", size)
 	r := tt.recv("--discard")
-	s := tt.send("--transport", "tcp", "--lanes", "3", src)
+	s := tt.send("--transport", "tcp", "--lanes", "3", "--limit", "256MiB", src)
 	for _, p := range []*proc{s, r} {
 		sum := p.want(transfer.CodeOK)
 		var bytes float64
