@@ -281,7 +281,7 @@ func TestEncryptedLanesEnd(t *testing.T) {
 		p := params(theirs)
 		p.Secret = []byte("secret")
 		ctx, cancel := context.WithCancel(t.Context())
-		server, err := Transport{}.Answer(ctx, p, nil, new(wire.LaneAnswer))
+		server, err := Transport{}.Answer(ctx, p, opening(), new(wire.LaneAnswer))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +312,7 @@ func TestPagesAreNotEncrypted(t *testing.T) {
 	for _, method := range []string{"mmap", "sendfile", "splice"} {
 		p := params(nil)
 		p.Secret = []byte("secret")
-		if _, err := (Transport{Method: method}).Answer(t.Context(), p, nil, new(wire.LaneAnswer)); err == nil {
+		if _, err := (Transport{Method: method}).Answer(t.Context(), p, opening(), new(wire.LaneAnswer)); err == nil {
 			t.Errorf("%s encrypts", method)
 		}
 	}

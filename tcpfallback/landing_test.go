@@ -56,7 +56,7 @@ func newFiles(extents ...transfer.Extent) *files {
 func pulledInto(t *testing.T, ctx context.Context, landing string, f transfer.Feed, sender func(conn *net.TCPConn)) error {
 	t.Helper()
 	mine, theirs := pair(t)
-	pending, err := Transport{Landing: landing}.Prepare(ctx, nil, params(theirs), nil)
+	pending, err := Transport{Landing: landing}.Prepare(ctx, nil, params(theirs), opening())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,9 @@ func params(conn *net.TCPConn) transfer.LaneParams {
 	return transfer.LaneParams{ID: 1, Depth: 4, ExtentSize: extent, Conn: func(context.Context, transfer.Control) (*net.TCPConn, error) { return conn, nil }}
 }
 
+// opening is a receiver's wish for a lane, of another kernel.
+func opening() *wire.OpenLane { return &wire.OpenLane{TCP: new(wire.TCPLane)} }
+
 // file makes a source of random bytes.
 func file(t *testing.T, size int) (path string, content []byte) {
 	t.Helper()
@@ -83,7 +86,7 @@ func startServing(t *testing.T, method string, src *transfer.Source) *served {
 	t.Helper()
 	mine, theirs := pair(t)
 	var answer wire.LaneAnswer
-	server, err := Transport{Method: method}.Answer(t.Context(), params(theirs), nil, &answer)
+	server, err := Transport{Method: method}.Answer(t.Context(), params(theirs), opening(), &answer)
 	if err != nil || answer.Method == "" {
 		t.Fatal(answer.Method, err)
 	}
@@ -262,7 +265,7 @@ func TestServerEndsWithItsContext(t *testing.T) {
 		for _, requests := range []int64{0, 64} {
 			mine, theirs := pair(t)
 			ctx, cancel := context.WithCancel(t.Context())
-			server, err := Transport{Method: method}.Answer(ctx, params(theirs), nil, new(wire.LaneAnswer))
+			server, err := Transport{Method: method}.Answer(ctx, params(theirs), opening(), new(wire.LaneAnswer))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -283,11 +286,11 @@ func TestServerEndsWithItsContext(t *testing.T) {
 }
 
 func TestUnknownMethods(t *testing.T) {
-	if _, err := (Transport{Method: "smoke"}).Answer(t.Context(), params(nil), nil, new(wire.LaneAnswer)); err == nil {
+	if _, err := (Transport{Method: "smoke"}).Answer(t.Context(), params(nil), opening(), new(wire.LaneAnswer)); err == nil {
 		t.Error("the sender takes any method")
 	}
 	for _, method := range []string{"", "smoke", "\x1b[2J"} {
-		pending, err := Transport{}.Prepare(t.Context(), nil, params(nil), nil)
+		pending, err := Transport{}.Prepare(t.Context(), nil, params(nil), opening())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -87,7 +87,7 @@ func TestRequestsGoByTheQuarter(t *testing.T) {
 	mine, theirs := pair(t)
 	p := params(theirs)
 	p.Depth = 8
-	pending, err := Transport{}.Prepare(t.Context(), nil, p, nil)
+	pending, err := Transport{}.Prepare(t.Context(), nil, p, opening())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,7 @@ package tcpfallback
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -125,43 +122,6 @@ func setCongestion(fd int, name string) error {
 		return err
 	}
 	return fmt.Errorf("%w; there are: %s", err, strings.Join(strings.Fields(string(b)), ", "))
-}
-
-// withinHost takes congestion control off a connection of this host with itself: there is
-// no path to find out about, and BBR paces all the same, which costs more than half of the
-// rate of a lane (docs/performance.md). reno every kernel has, and every user may choose. A
-// socket that BBR had when it connected goes on pacing under any other, so this is a
-// [transfer.Control].
-func withinHost(network, address string, c syscall.RawConn) error {
-	if to, err := netip.ParseAddrPort(address); err != nil || !ofThisHost(to.Addr()) {
-		return nil
-	}
-	_ = SocketOptions{Congestion: "reno"}.Control(network, address, c) // what can't be set stays as it was
-	return nil
-}
-
-// ofThisHost reports whether an address is surely one of this host's. A link's own addresses
-// mean something there alone: another link may have the same one.
-func ofThisHost(a netip.Addr) bool {
-	a = a.Unmap()
-	if a.IsLoopback() {
-		return true
-	}
-	var own []net.Addr
-	if !a.IsLinkLocalUnicast() {
-		own, _ = net.InterfaceAddrs()
-	} else if link, err := net.InterfaceByName(a.Zone()); err == nil {
-		own, _ = link.Addrs()
-	}
-	a = a.WithZone("")
-	return slices.ContainsFunc(own, func(n net.Addr) bool {
-		p, ok := n.(*net.IPNet)
-		if !ok {
-			return false
-		}
-		mine, _ := netip.AddrFromSlice(p.IP)
-		return mine.Unmap() == a
-	})
 }
 
 // fastOpens is how many connections that came with data may wait for their handshakes.

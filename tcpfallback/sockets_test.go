@@ -283,7 +283,7 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 			}
 			return conn.(*net.TCPConn), nil
 		}
-		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, nil, new(wire.LaneAnswer))
+		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, opening(), new(wire.LaneAnswer))
 		if err != nil {
 			t.Fatal(err)
 		}

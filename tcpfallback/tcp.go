@@ -50,19 +50,24 @@ func (Transport) Paths(context.Context, transfer.PathQuery) ([]string, *wire.Pat
 	return []string{""}, nil, nil
 }
 
-// Prepare has nothing to make: the engine filled in the ticket.
-func (t Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, _ *wire.OpenLane) (transfer.PendingPuller, error) {
+// Prepare says which kernel this is. The engine filled in the ticket.
+func (t Transport) Prepare(_ context.Context, _ *wire.Hello, p transfer.LaneParams, open *wire.OpenLane) (transfer.PendingPuller, error) {
+	open.TCP.Kernel = kernel(bootID, open.TCP.Ticket)
 	return pending{p, cmp.Or(t.Landing, Landings[0])}, nil
 }
 
 // Answer connects to the receiver.
-func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, _ *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
+func (t Transport) Answer(ctx context.Context, p transfer.LaneParams, open *wire.OpenLane, answer *wire.LaneAnswer) (transfer.Server, error) {
 	method, err := t.newMethod(p)
 	if err != nil {
 		return nil, err
 	}
 	var control transfer.Control
-	if t.Congestion == "" {
+	switch {
+	case t.Congestion != "":
+	case sameKernel(bootID, open.TCP):
+		control = unpaced
+	default:
 		control = withinHost
 	}
 	conn, err := p.Conn(ctx, control)

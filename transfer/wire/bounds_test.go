@@ -124,7 +124,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"no depth", &OpenLane{Depth: 1, TCP: &TCPLane{}}, &OpenLane{TCP: &TCPLane{}}},
 		{"no transport", &OpenLane{Depth: 1, TCP: &TCPLane{}}, &OpenLane{Depth: 1}},
 		{"both transports", lane(func(*RDMALane) {}), &OpenLane{Depth: 1, TCP: &TCPLane{}, RDMA: &RDMALane{QP: QueuePair{MTU: 1}}}},
-		{"method", &OpenLane{Depth: 1, TCP: &TCPLane{Method: "copy"}}, &OpenLane{Depth: 1, TCP: &TCPLane{Method: text(MaxText + 1)}}},
+		{"kernel", &OpenLane{Depth: 1, TCP: &TCPLane{Kernel: text(MaxText)}}, &OpenLane{Depth: 1, TCP: &TCPLane{Kernel: text(MaxText + 1)}}},
 		{"queue pair", lane(func(l *RDMALane) { l.QP.QPN = 0xffffff }), lane(func(l *RDMALane) { l.QP.QPN = 0x1000000 })},
 		{"packet", lane(func(l *RDMALane) { l.QP.PSN = 0xffffff }), lane(func(l *RDMALane) { l.QP.PSN = 0x1000000 })},
 		{"MTU", lane(func(l *RDMALane) { l.QP.MTU = 5 }), lane(func(l *RDMALane) { l.QP.MTU = 6 })},

@@ -58,7 +58,7 @@ func (m *OpenLane) check() error {
 		return malformed("a lane of depth %d", m.Depth)
 	}
 	if m.TCP != nil {
-		return texts(m.TCP.Method)
+		return texts(m.TCP.Kernel)
 	}
 	return m.RDMA.check()
 }

@@ -195,7 +195,9 @@ type RDMALane struct {
 // TCPLane is the ticket of a TCP lane: the secret that its proofs are made from.
 type TCPLane struct {
 	Ticket [32]byte `cbor:"1,keyasint"`
-	Method string   `cbor:"2,keyasint"` // of no use, and always empty: it goes with the next version
+	// Kernel is which kernel the receiver runs on, as nobody can read who has neither the ticket
+	// nor that kernel; empty where it is not told. What it is made of is the transport's.
+	Kernel string `cbor:"2,keyasint"`
 }
 
 // OpenLane is the receiver's wish for one more lane. Exactly one of RDMA, TCP and UDP

@@ -95,7 +95,7 @@ func hardware() *Hardware {
 func TestEveryMessageComesBackAsItWas(t *testing.T) {
 	seen := make(map[Kind]bool)
 	var stream bytes.Buffer
-	all := append(examples(), &OpenLane{ID: 2, Depth: 1, TCP: &TCPLane{Ticket: [32]byte{31: 1}, Method: "auto"}},
+	all := append(examples(), &OpenLane{ID: 2, Depth: 1, TCP: &TCPLane{Ticket: [32]byte{31: 1}, Kernel: "f00d"}},
 		&Digests{}, &Digests{Extents: []uint32{}, Sums: []byte{}}, &Hello{Lanes: 1}, &LaneAnswer{})
 	for _, m := range all {
 		frame, err := Encode(m)

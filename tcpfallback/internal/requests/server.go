@@ -117,7 +117,7 @@ func serveLanes(l net.Listener, src *transfer.Source, method string) error {
 			return err
 		}
 		p := transfer.LaneParams{ExtentSize: extentSize, Depth: 1, Conn: func(context.Context, transfer.Control) (*net.TCPConn, error) { return conn.(*net.TCPConn), nil }}
-		server, err := t.Answer(ctx, p, nil, new(wire.LaneAnswer))
+		server, err := t.Answer(ctx, p, &wire.OpenLane{TCP: new(wire.TCPLane)}, new(wire.LaneAnswer))
 		if err != nil {
 			return err
 		}
