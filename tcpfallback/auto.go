@@ -16,7 +16,7 @@ import (
 // A connection has found its speed, and the receiver its own, when beforeTrials bytes
 // have gone by the first of them: less than that is no transfer to measure at. Nor is what is over in
 // trialsAfter, since trials of what is slower cost a fast transfer some 20 ms; and before that a receiver finds
-// out how many lanes pay, which would take for a gain of theirs that a slow method's trial has ended. A trial is trialSize
+// out how many lanes of a fast path pay, which would take for a gain of theirs that a slow method's trial has ended. A trial is trialSize
 // bytes, of which the first trialSettles don't count: what the method before it sent is
 // still under way. Each method has trialRounds, in turn, and the second of its rates counts,
 // from the quickest on: whatever else the hosts do makes a method slow, and may do so in

@@ -8,13 +8,16 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
 
-// bootID is where a kernel says which it is, since when it booted (random(4)): the same in all
-// of its containers.
+// bootID is where a kernel says which it is, since when it booted (random(4)): the same in
+// its containers, but for those that were given one of their own.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
 // kernel is which kernel this is, for whoever has the lane's ticket; empty where it does not say.
@@ -29,20 +32,24 @@ func kernel(path string, ticket [32]byte) string {
 }
 
 // sameKernel reports whether both ends of a lane are processes of one kernel, be it in several
-// containers: their packets meet no network. A machine that was started from another's
+// containers: their packets meet no network, unless somebody leads them there. A machine that was started from another's
 // snapshot has that one's ID, and is taken for it.
 func sameKernel(path string, l *wire.TCPLane) bool {
 	own := kernel(path, l.Ticket)
 	return own != "" && hmac.Equal([]byte(own), []byte(l.Kernel))
 }
 
-// unpaced takes congestion control off a connection of this host with itself: there is
+// unpaced takes BBR off a connection of this host with itself: there is
 // no path to find out about, and BBR paces all the same, which costs more than half of the
 // rate of a lane (docs/performance.md). reno every kernel has, and every user may choose. A
 // socket that BBR had when it connected goes on pacing under any other, so this is a
 // [transfer.Control].
 func unpaced(network, address string, c syscall.RawConn) error {
-	_ = SocketOptions{Congestion: "reno"}.Control(network, address, c) // what can't be set stays as it was
+	var name string
+	_ = c.Control(func(fd uintptr) { name, _ = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION) })
+	if strings.HasPrefix(name, "bbr") {
+		_ = SocketOptions{Congestion: "reno"}.Control(network, address, c) // what can't be set stays as it was
+	}
 	return nil
 }
 

@@ -272,7 +272,7 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 	defer l.Close()
 	for _, c := range []struct {
 		chosen, want string
-	}{{"", "reno"}, {usual, usual}} {
+	}{{"", unpacedOf(usual)}, {usual, usual}} {
 		var conn net.Conn
 		p := params(nil)
 		// Only what is set before it connects ends BBR's pacing.
@@ -283,7 +283,11 @@ func TestNothingPacesWithinOneHost(t *testing.T) {
 			}
 			return conn.(*net.TCPConn), nil
 		}
-		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, opening(), new(wire.LaneAnswer))
+		open := opening()
+		if _, err := (Transport{}).Prepare(t.Context(), nil, p, open); err != nil {
+			t.Fatal(err)
+		}
+		server, err := Transport{Congestion: c.chosen}.Answer(t.Context(), p, open, new(wire.LaneAnswer))
 		if err != nil {
 			t.Fatal(err)
 		}

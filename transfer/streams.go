@@ -14,7 +14,7 @@ import (
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
 // spare; where each lane is held up by those, or by its CPU, more move more. So there is nothing to
 // try while half a processor is not idle at this end: more lanes would only be in each other's way, and a
-// short look may be deceived. Over RDMA it is the
+// short look may be deceived; it is looked again, for as long as that is so. Over RDMA it is the
 // CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.
 const (
 	streamsAfter  = 20 * time.Millisecond
@@ -84,7 +84,8 @@ func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typ
 		s.end()
 		return lanes, 0
 	case idle-s.idle < took/2:
-		return lanes, s.next()
+		s.rate, s.round = 0, min(s.round+1, len(streamsRounds)-1)
+		return lanes, streamsRounds[s.round].after
 	}
 	s.fewer, s.rate = lanes, rate
 	return min(streamsMore*lanes, most), max(streamsSettle, 4*typical)

@@ -191,8 +191,8 @@ func TestStreamsLook(t *testing.T) {
 		want  int
 		again time.Duration
 	}
-	// From which look on less than half a processor is idle, where that comes.
-	busy := map[string]int{"no CPU to spare": 0, "a gain that takes all CPU": 3}
+	// Looks at which less than half a processor is idle: it is a little more at all others.
+	busy := map[string][2]int{"no CPU to spare": {0, 8}, "a gain that takes all CPU": {4, 99}}
 	// A round for each of streamsRounds: the fewer are measured, and then the more, once they had
 	// four times as long as an extent takes.
 	round := func(i int, rate float64, more int, moreRate float64, left int, again time.Duration) []look {
@@ -212,7 +212,8 @@ func TestStreamsLook(t *testing.T) {
 		"a pause is no measurement": slices.Concat(begin, []look{{9 * second, 0, 1, 500 * time.Millisecond}, {time.Hour, 0, 1, 500 * time.Millisecond},
 			{second / 2, 2000, 1, streamsRounds[0].span}}, round(0, 2000, 4, 7000, 8, 4*second)),
 		"no CPU to spare": slices.Concat(begin, []look{{streamsRounds[0].span, 2000, 1, streamsRounds[1].after}, again(1, 1),
-			{streamsRounds[1].span, 2000, 1, streamsRounds[2].after}, again(2, 1), {streamsRounds[2].span, 2000, 1, 0}, {time.Hour, 900, 1, 0}}),
+			{streamsRounds[1].span, 2000, 1, streamsRounds[2].after}, again(2, 1), {streamsRounds[2].span, 2000, 1, streamsRounds[2].after}},
+			[]look{again(2, 1)}, round(2, 2000, 4, 7000, 8, 4*second)),
 		"a gain that takes all CPU": slices.Concat(begin, round(0, 2000, 4, 7000, 4, streamsRounds[1].after), []look{again(1, 4)},
 			[]look{{streamsRounds[1].span, 7000, 4, streamsRounds[2].after}}),
 		"too little to go by": {
@@ -222,18 +223,16 @@ func TestStreamsLook(t *testing.T) {
 	} {
 		var s streams
 		now, lanes, landed, idle := time.Unix(1, 0), 1, 0.0, time.Duration(0)
-		spared, ok := busy[name]
-		if !ok {
-			spared = len(looks)
-		}
 		if want, again := s.look(now, 1, AutoLanes, 0, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
 			t.Errorf("%s: %d lanes, again in %v, before anything has come", name, want, again)
 		}
 		for i, l := range looks {
 			now = now.Add(l.after)
 			landed += l.rate * l.after.Seconds()
-			if idle += 4 * l.after / 10; i < spared {
-				idle += 6 * l.after / 10
+			if b := busy[name]; i >= b[0] && i < b[1] {
+				idle += 45 * l.after / 100
+			} else {
+				idle += 55 * l.after / 100
 			}
 			want, again := s.look(now, lanes, AutoLanes, int64(landed), int64(landed)*mib, second, idle)
 			if want != l.want || again != l.again {

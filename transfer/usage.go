@@ -58,11 +58,10 @@ func hostBusy() (busy, soft time.Duration) {
 // hostIdle adds up how long the host's processors had nothing to do; as if one never had where
 // the kernel does not say.
 func hostIdle() time.Duration {
-	line := hostLine()
-	if line == nil {
+	_, _, idle := hostTicks(hostLine())
+	if idle == 0 {
 		return time.Duration(time.Now().UnixNano())
 	}
-	_, _, idle := hostTicks(line)
 	return idle
 }
 

@@ -69,7 +69,7 @@ func socketFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "ipv6", Aliases: []string{"6"}, Usage: "use IPv6 alone"},
 		&cli.StringFlag{Name: "send-buffer", Usage: "of each TCP socket, `SIZE` (default: the kernel's, which grows as needed)"},
 		&cli.StringFlag{Name: "recv-buffer", Usage: "of each TCP socket, `SIZE` (default: the kernel's, which grows as needed)"},
-		&cli.StringFlag{Name: "congestion", Usage: "TCP's congestion control, such as bbr: `NAME` (default: the kernel's)"},
+		&cli.StringFlag{Name: "congestion", Usage: "TCP's congestion control, such as bbr: `NAME` (default: the kernel's, but within a host reno for BBR)"},
 		&cli.IntFlag{Name: "mss", Usage: "TCP segments of `N` bytes at the most", DefaultText: "what the path has room for"},
 		&cli.StringFlag{Name: "dscp", Usage: "mark TCP packets with `CLASS`: cs0 to cs7, af11 to af43, ef, le, or 0 to 63"},
 		&cli.StringFlag{Name: "pacing", Usage: "have the kernel spread each TCP socket's packets over time, at `RATE` (as in send --limit, which is for all lanes)"},
