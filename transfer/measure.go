@@ -99,7 +99,7 @@ func OpenMeter(ctx context.Context, addr string, key Key, rdma ServeTransport) (
 			guide:   new(guide),
 		},
 		file:   file,
-		events: make(chan wire.Message, 1),
+		events: make(chan wire.Message, 2), // Measuring and Measured may come in one breath
 		loads:  make(chan Load, 1),
 		cancel: cancel,
 	}
