@@ -55,7 +55,7 @@ type Choice struct {
 	mu        sync.Mutex
 	begun     bool      // something was sent
 	first     string    // method of what is sent before trials; empty when nothing was yet
-	began     time.Time // when the first bytes had gone
+	start     time.Time // when the first bytes had gone
 	ready     int64     // bytes before the first trial
 	trying    bool      // trials have begun
 	out       []string  // methods that have no more trials
@@ -101,11 +101,11 @@ func (c *Choice) moved(method string, n int, now time.Time) {
 	case c.chosen != "":
 		return
 	case !c.trying:
-		if c.began.IsZero() {
-			c.began = now
+		if c.start.IsZero() {
+			c.start = now
 		}
 		c.ready += int64(n)
-		c.trying = c.ready >= beforeTrials && now.Sub(c.began) >= trialsAfter && !c.untried
+		c.trying = c.ready >= beforeTrials && now.Sub(c.start) >= trialsAfter && !c.untried
 		return
 	case method != c.racing()[c.turn]:
 		return // another lane was on its way with it when the trial began

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -286,9 +285,6 @@ func newEngine(t *testing.T, meddle func(*memAnswer) error, files ...[2]string) 
 		lane:     lane,
 	}
 }
-
-// oneIdle is as if a processor never had anything to do.
-func oneIdle() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 // treeEngine sends a directory, and what is in it.
 func treeEngine(t *testing.T, root string, opt SourceOptions) *engine {

@@ -179,7 +179,7 @@ func (r *Receiver) spare() time.Duration {
 		return r.spares()
 	}
 	if _, ok := r.Sink.(Discard); ok {
-		return time.Duration(time.Now().UnixNano())
+		return oneIdle()
 	}
 	return hostIdle()
 }

@@ -60,10 +60,13 @@ func hostBusy() (busy, soft time.Duration) {
 func hostIdle() time.Duration {
 	_, _, idle := hostTicks(hostLine())
 	if idle == 0 {
-		return time.Duration(time.Now().UnixNano())
+		return oneIdle()
 	}
 	return idle
 }
+
+// oneIdle is what hostIdle is of a host of which one processor never has anything to do.
+func oneIdle() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 // hostLine is the first line of /proc/stat, of all processors; nil where there is none.
 func hostLine() []byte {
