@@ -8,7 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/tyler-smith/go-bip39"
+	"github.com/ebellocchia/go-bip39" // which has one language and makes nothing of it before it is asked
 )
 
 // Key is the secret that both hosts share: 128 bits of chance. Its text form is
@@ -25,17 +25,17 @@ func NewKey() Key {
 
 // Words is the key's text form.
 func (k Key) Words() string {
-	words, err := bip39.NewMnemonic(k[:])
+	mnemonic, err := bip39.MnemonicFromEntropy(k[:])
 	if err != nil {
 		panic(err) // 128 bits is a length that BIP 39 has
 	}
-	return words
+	return mnemonic.Words
 }
 
 // ParseKey reads the text form; case and white space don't matter.
 func ParseKey(text string) (Key, error) {
 	words := strings.Join(strings.Fields(strings.ToLower(text)), " ")
-	raw, err := bip39.EntropyFromMnemonic(words)
+	raw, err := bip39.MnemonicFromString(words).ToEntropy()
 	if err != nil || len(raw) != len(Key{}) {
 		return Key{}, errorf(CodeUsage, "that is not a key: it must be twelve words, as in the file that rdmaxfer keygen makes, or as recv shows them (a misspelt or missing word?)")
 	}

@@ -24,28 +24,14 @@ import (
 // DefaultPort is the one port that a receiver listens on.
 const DefaultPort = "18700"
 
-// collectAfter is how many bytes more may become garbage before it is collected than what
-// Go allows by itself, as many as are in use: a program that uses 5 MiB would collect each
-// time that 5 MiB more are used up, which of small files took a twentieth of the time.
-const collectAfter = 24 << 20
-
-// leastAtOnce is how much Go code may run at a time, where the machine has fewer processors and
-// nobody set GOMAXPROCS: who is in a system call counts until the runtime's monitor looks, and
-// a receiver of small files is in little else.
-const leastAtOnce = 4
-
 func main() {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastAtOnce {
-		runtime.GOMAXPROCS(leastAtOnce)
-	}
+	collectLate()
 	// A reader of standard output or error that has ended is an error of the write, and not
 	// this program's end. (Ignored, it would be for the programs that this one runs, too.)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	inUse := make([]byte, collectAfter) // as the collector sees it: nobody touches it, so it takes no memory
 	ctx, stop := untilSignal()
 	err := newApp().RunContext(ctx, os.Args)
 	stop()
-	runtime.KeepAlive(inUse)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 			err = cause

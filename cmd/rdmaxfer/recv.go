@@ -62,6 +62,7 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	runMore()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	r.results = &late{ctx: ctx, out: os.Stdout}
