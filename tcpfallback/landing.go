@@ -73,12 +73,13 @@ func (p *puller) wayIn(f transfer.Feed) (landing, error) {
 // place lands the payload of e in a file.
 func (p *puller) place(f transfer.FileFeed, e transfer.Extent, file *os.File) error {
 	b := p.buf[:e.Len]
+	p.low.poured = 0
 	got, err := p.way.into(&p.low, file, e.Off, e.Len, b)
 	var bad fileError
 	switch {
 	case err == nil:
 		p.answered()
-		return f.Placed(e, b)
+		return f.Placed(e, b, p.low.poured)
 	case errors.Is(err, errUnfit):
 		p.way.close()
 		p.way = nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ type files struct {
 	displaced map[transfer.Extent]error
 	verifying bool
 	onPlace   func()
+	writing   time.Duration
 }
 
 func (f *files) Verifying() bool { return f.verifying }
@@ -36,7 +38,8 @@ func (f *files) Place(e transfer.Extent) *os.File {
 	return f.places[e.File]
 }
 
-func (f *files) Placed(e transfer.Extent, b []byte) error {
+func (f *files) Placed(e transfer.Extent, b []byte, writing time.Duration) error {
+	f.writing += writing
 	f.placed = append(f.placed, e)
 	if len(b) != e.Len {
 		return errors.New("no room for the extent")
@@ -130,6 +133,9 @@ func TestLandsInFiles(t *testing.T) {
 		f.places[1], f.places[3] = scratch(t), scratch(t)
 		if err := pulledInto(t, t.Context(), landing, f, serveAll); err != nil {
 			t.Fatal(err)
+		}
+		if turns := f.writing > 0; turns != (landing == "splice") { // which alone has the kernel's lock of the file while it copies
+			t.Errorf("lanes are said to take turns for %v", f.writing)
 		}
 		for file, want := range map[uint32][]byte{
 			1: append(append(bytes.Repeat([]byte{1}, extent), bytes.Repeat([]byte{0}, extent)...), bytes.Repeat([]byte{3}, 77)...),

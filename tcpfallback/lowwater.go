@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,8 +21,9 @@ const bulk = 512 << 10
 type lowWater struct {
 	*net.TCPConn // nil where a lane is encrypted
 	least        int
-	off          atomic.Bool // for good
-	pouring      atomic.Bool // what has come goes into its file
+	off          atomic.Bool   // for good
+	pouring      atomic.Bool   // what has come goes into its file
+	poured       time.Duration // how long it did, by calls that take turns at the file; of the extent that arrives
 }
 
 // expect says that so many bytes come next. Of much nobody hears before there is some of it.

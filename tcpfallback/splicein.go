@@ -3,6 +3,7 @@ package tcpfallback
 import (
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,8 +40,12 @@ func (s *spliceIn) into(conn *lowWater, file *os.File, off int64, n int, b []byt
 			return k, err
 		}
 		got = done + k
+		began := time.Now()
 		conn.pouring.Store(true)
-		defer conn.pouring.Store(false)
+		defer func() {
+			conn.pouring.Store(false)
+			conn.poured += time.Since(began)
+		}()
 		for written < got {
 			at := off + int64(written)
 			w, err := s.pour(file, &at, got-written)

@@ -27,6 +27,7 @@ type lanes struct {
 	p       *pull
 	running sync.WaitGroup // the lanes, what opens them and what watches over them
 	landed  atomic.Int64   // extents, over all lanes
+	writing atomic.Int64   // ns that lanes wrote those for which Placed says so, or waited for their turn at a file
 
 	mu      sync.Mutex
 	last    uint32 // number of the newest lane

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/wire"
 )
@@ -27,11 +28,13 @@ type memory struct {
 	divert func(*wire.Request) // changes a request on its way
 	// place writes an answer of a path into the extent's file, instead of Land. An error is
 	// the file's; errBroken is the lane's.
-	place  func(ctx context.Context, path string, file *os.File, e Extent, p []byte) error
-	paths  []string
-	lacks  func() error            // says why there are no paths now; nil: there are
-	refuse func(path string) error // says why a lane does not come up now
-	deaf   bool                    // its sending ends don't hear of a receiver's that closed
+	place func(ctx context.Context, path string, file *os.File, e Extent, p []byte) error
+	// writing is how long each of those is said to have taken, of a file of which lanes take turns.
+	writing time.Duration
+	paths   []string
+	lacks   func() error            // says why there are no paths now; nil: there are
+	refuse  func(path string) error // says why a lane does not come up now
+	deaf    bool                    // its sending ends don't hear of a receiver's that closed
 
 	mu            sync.Mutex
 	lanes         map[uint32]*memLane
@@ -165,7 +168,7 @@ func (l *memLane) land(ctx context.Context, f Feed, e Extent, p []byte) error {
 	}
 	switch err := l.m.place(ctx, l.p.Path, file, e, p); err {
 	case nil:
-		return files.Placed(e, make([]byte, e.Len))
+		return files.Placed(e, make([]byte, e.Len), l.m.writing)
 	case errBroken:
 		return err
 	default:

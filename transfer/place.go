@@ -38,7 +38,8 @@ func (f *laneFeed) Place(e Extent) *os.File {
 }
 
 // Placed is [FileFeed].Placed.
-func (f *laneFeed) Placed(e Extent, b []byte) error {
+func (f *laneFeed) Placed(e Extent, b []byte, writing time.Duration) error {
+	f.l.writing.Add(int64(writing))
 	if !f.untake(e) {
 		return nil
 	}

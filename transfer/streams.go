@@ -13,8 +13,9 @@ import (
 // they land streamsLead times as much, and are multiplied again, up to AutoLanes; else the new ones
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
 // spare; where each lane is held up by those, or by its CPU, more move more. So there is nothing to
-// try while half a processor is not idle at this end: more lanes would only be in each other's way, and a
-// short look may be deceived; it is looked again, for as long as that is so. Over RDMA it is the
+// try while half a processor is not idle at this end, for more lanes would only be in each other's way; nor
+// while those that there are write what came for three quarters of the time, for lanes take turns at a
+// file, and a short look may be deceived. It is looked again, for as long as that is so. Over RDMA it is the
 // CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.
 const (
 	streamsAfter  = 20 * time.Millisecond
@@ -35,47 +36,51 @@ var streamsRounds = []struct{ after, span time.Duration }{ // what was found bef
 
 // streams is how far that has come. Its zero value has measured nothing.
 type streams struct {
-	round   int
-	since   time.Time     // of the measurement; zero while lanes get up to speed
-	extents int64         // that had landed then
-	bytes   int64         // the same
-	idle    time.Duration // of this host's processors, then
-	fewer   int           // lanes that were measured before these
-	rate    float64       // of those, bytes a second; 0 when none were in this round
-	waited  bool          // until the first lane was up to speed
-	last    int64         // extents that had landed when it was looked last
-	moved   time.Time     // when that was less
+	round  int
+	since  time.Time // of the measurement; zero while lanes get up to speed
+	then   seen
+	fewer  int       // lanes that were measured before these
+	rate   float64   // of those, bytes a second; 0 when none were in this round
+	waited bool      // until the first lane was up to speed
+	last   int64     // extents that had landed when it was looked last
+	moved  time.Time // when that was less
 }
 
-// look is told how much has landed, and of how many lanes, which were as many when it was
-// asked last, and of how many there may be; typical is how long an extent takes, 0 when none has
-// come; idle how long the processors had nothing to do, together. It gives how many there shall be, and when
-// it wants to look again; 0 is never.
-func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typical, idle time.Duration) (want int, again time.Duration) {
+// seen is what a look sees, since a transfer began.
+type seen struct {
+	extents, bytes int64         // that have landed
+	writing        time.Duration // that lanes wrote those, or waited for their turn at a file, together
+	idle           time.Duration // that this host's processors had nothing to do, together
+}
+
+// look is told what is seen, of how many lanes, which were as many when it was asked last, and how
+// many there may be; typical is how long an extent takes, 0 when none has come. It gives how many there
+// shall be, and when it wants to look again; 0 is never.
+func (s *streams) look(at time.Time, lanes, most int, now seen, typical time.Duration) (want int, again time.Duration) {
 	if s.over() {
 		return lanes, 0
 	}
 	span := streamsRounds[s.round].span
-	if extents != s.last || s.moved.IsZero() {
-		s.last, s.moved = extents, now
+	if now.extents != s.last || s.moved.IsZero() {
+		s.last, s.moved = now.extents, at
 	}
 	switch {
 	case typical == 0:
 		return lanes, span
-	case now.Sub(s.moved) > max(span, streamsIdle*typical): // there is nothing to move
+	case at.Sub(s.moved) > max(span, streamsIdle*typical): // there is nothing to move
 		s.since = time.Time{}
 		return lanes, streamsRounds[len(streamsRounds)-1].span
 	case !s.waited && 8*typical > streamsAfter:
 		s.waited = true
 		return lanes, 8*typical - streamsAfter
 	case s.since.IsZero():
-		s.since, s.extents, s.bytes, s.idle = now, extents, bytes, idle
+		s.since, s.then = at, now
 		return lanes, span
-	case extents-s.extents < streamsLeast:
+	case now.extents-s.then.extents < streamsLeast:
 		return lanes, span
 	}
-	took := now.Sub(s.since)
-	rate := float64(bytes-s.bytes) / took.Seconds()
+	took := at.Sub(s.since)
+	rate := float64(now.bytes-s.then.bytes) / took.Seconds()
 	s.since = time.Time{}
 	switch {
 	case s.trying() && rate < streamsLead*s.rate:
@@ -83,7 +88,7 @@ func (s *streams) look(now time.Time, lanes, most int, extents, bytes int64, typ
 	case lanes >= most:
 		s.end()
 		return lanes, 0
-	case idle-s.idle < took/2:
+	case now.idle-s.then.idle < took/2, now.writing-s.then.writing > time.Duration(lanes)*took*3/4:
 		s.rate, s.round = 0, min(s.round+1, len(streamsRounds)-1)
 		return lanes, streamsRounds[s.round].after
 	}
@@ -141,7 +146,8 @@ func (k *keeper) stream() {
 	if len(g.up) != g.looked { // a rail has come, or a lane has come back
 		g.streams.since = time.Time{}
 	}
-	want, again := g.streams.look(time.Now(), len(g.up), g.more, k.l.landed.Load(), k.l.bytes(), g.up[0].usual(), k.l.p.spare())
+	now := seen{extents: k.l.landed.Load(), bytes: k.l.bytes(), writing: time.Duration(k.l.writing.Load()), idle: k.l.p.spare()}
+	want, again := g.streams.look(time.Now(), len(g.up), g.more, now, g.up[0].usual())
 	if r, ok := g.PullTransport.(roomy); ok && want > len(g.up) && !r.Room(want-len(g.up)) {
 		g.streams.end()
 		want, again = len(g.up), 0

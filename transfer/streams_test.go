@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"context"
+	"errors"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -65,6 +67,37 @@ func TestStreamsThatPay(t *testing.T) {
 							t.Errorf("lanes that were tried alone are told of: %+v", p)
 						}
 					}
+				}
+			})
+		})
+	}
+}
+
+// TestStreamsThatTakeTurns: where a lane writes most of the time, others would wait for the file.
+func TestStreamsThatTakeTurns(t *testing.T) {
+	for writing, lanes := range map[time.Duration]int{35 * time.Millisecond: streamsMore, 40 * time.Millisecond: 1} {
+		t.Run(writing.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := streaming(t, slowly, func(string) error { return nil })
+				f, err := os.OpenFile(e.Source.walk.roots[0], os.O_WRONLY, 0)
+				if err == nil {
+					err = errors.Join(Allocate(int(f.Fd()), 0, 320*mib), f.Close()) // what has holes lands by Land
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.Sink, e.dir = into(t, OverwriteNever)
+				tcp := e.Receiver.TCP.(*memory)
+				tcp.writing = writing
+				var placed atomic.Int64
+				tcp.place = func(_ context.Context, _ string, file *os.File, x Extent, p []byte) error {
+					placed.Add(int64(x.Len))
+					_, err := file.WriteAt(p, x.Off)
+					return err
+				}
+				s, r := e.run(t, t.Context(), t.Context())
+				if err := errors.Join(s.err, r.err); err != nil || placed.Load() != 320*mib || r.Plan.Lanes != lanes {
+					t.Errorf("%d bytes by %d lanes, want %d; %v", placed.Load(), r.Plan.Lanes, lanes, err)
 				}
 			})
 		})
@@ -177,7 +210,7 @@ func TestLaneBreaksWhileAnotherIsTried(t *testing.T) {
 func TestStreamsWaitForALaneThatEnded(t *testing.T) {
 	a, b := new(laneFeed), new(laneFeed)
 	k := &keeper{l: new(lanes), tcp: &group{up: []*laneFeed{a, b}, want: 2}, streaming: time.NewTimer(time.Hour)}
-	k.tcp.streams = streams{waited: true, since: time.Now().Add(-time.Second), extents: -2 * streamsLeast, rate: 1e12}
+	k.tcp.streams = streams{waited: true, since: time.Now().Add(-time.Second), then: seen{extents: -2 * streamsLeast}, rate: 1e12}
 	a.gone.Store(true)
 	if k.stream(); b.retired.Load() || len(k.tcp.up) != 2 || k.tcp.streams.over() {
 		t.Errorf("%d lanes, the other one retired: %v", len(k.tcp.up), b.retired.Load())
@@ -193,6 +226,13 @@ func TestStreamsLook(t *testing.T) {
 	}
 	// Looks at which less than half a processor is idle: it is a little more at all others.
 	busy := map[string][2]int{"no CPU to spare": {0, 8}, "a gain that takes all CPU": {4, 99}}
+	writing := map[string][2]int{"no turn at the file to spare": {0, 8}, "a gain that takes the file": {4, 99}}
+	during := func(looks [2]int, i int, percent, otherwise time.Duration) time.Duration {
+		if i >= looks[0] && i < looks[1] {
+			return percent
+		}
+		return otherwise
+	}
 	// A round for each of streamsRounds: the fewer are measured, and then the more, once they had
 	// four times as long as an extent takes.
 	round := func(i int, rate float64, more int, moreRate float64, left int, again time.Duration) []look {
@@ -202,6 +242,11 @@ func TestStreamsLook(t *testing.T) {
 	const second = time.Second
 	begin := []look{{streamsAfter, 2000, 1, 8*second - streamsAfter}, {8*second - streamsAfter, 2000, 1, streamsRounds[0].span}}
 	again := func(i, lanes int) look { return look{streamsRounds[i].after, 2000, lanes, streamsRounds[i].span} }
+	nothingToSpare := slices.Concat(begin, []look{{streamsRounds[0].span, 2000, 1, streamsRounds[1].after}, again(1, 1),
+		{streamsRounds[1].span, 2000, 1, streamsRounds[2].after}, again(2, 1), {streamsRounds[2].span, 2000, 1, streamsRounds[2].after}},
+		[]look{again(2, 1)}, round(2, 2000, 4, 7000, 8, 4*second))
+	takesAll := slices.Concat(begin, round(0, 2000, 4, 7000, 4, streamsRounds[1].after), []look{again(1, 4)},
+		[]look{{streamsRounds[1].span, 7000, 4, streamsRounds[2].after}})
 	for name, looks := range map[string][]look{
 		"a gain, and later another": slices.Concat(begin, round(0, 2000, 4, 7000, 8, 4*second),
 			[]look{{4 * second, 2000, 8, streamsRounds[0].span}, {streamsRounds[0].span, 7500, 4, streamsRounds[1].after}},
@@ -211,30 +256,27 @@ func TestStreamsLook(t *testing.T) {
 			[]look{again(2, 1)}, round(2, 2000, 4, 2200, 1, 0), []look{{time.Hour, 900, 1, 0}}),
 		"a pause is no measurement": slices.Concat(begin, []look{{9 * second, 0, 1, 500 * time.Millisecond}, {time.Hour, 0, 1, 500 * time.Millisecond},
 			{second / 2, 2000, 1, streamsRounds[0].span}}, round(0, 2000, 4, 7000, 8, 4*second)),
-		"no CPU to spare": slices.Concat(begin, []look{{streamsRounds[0].span, 2000, 1, streamsRounds[1].after}, again(1, 1),
-			{streamsRounds[1].span, 2000, 1, streamsRounds[2].after}, again(2, 1), {streamsRounds[2].span, 2000, 1, streamsRounds[2].after}},
-			[]look{again(2, 1)}, round(2, 2000, 4, 7000, 8, 4*second)),
-		"a gain that takes all CPU": slices.Concat(begin, round(0, 2000, 4, 7000, 4, streamsRounds[1].after), []look{again(1, 4)},
-			[]look{{streamsRounds[1].span, 7000, 4, streamsRounds[2].after}}),
+		"no CPU to spare":              nothingToSpare,
+		"no turn at the file to spare": nothingToSpare,
+		"a gain that takes all CPU":    takesAll,
+		"a gain that takes the file":   takesAll,
 		"too little to go by": {
 			{streamsAfter, 300, 1, 8*second - streamsAfter}, {8*second - streamsAfter, 300, 1, streamsRounds[0].span},
 			{streamsRounds[0].span, 300, 1, streamsRounds[0].span}, {streamsRounds[0].span, 300, 4, 4 * second},
 		},
 	} {
 		var s streams
-		now, lanes, landed, idle := time.Unix(1, 0), 1, 0.0, time.Duration(0)
-		if want, again := s.look(now, 1, AutoLanes, 0, 0, 0, 0); want != 1 || again != streamsRounds[0].span {
+		now, lanes, landed, see := time.Unix(1, 0), 1, 0.0, seen{}
+		if want, again := s.look(now, 1, AutoLanes, seen{}, 0); want != 1 || again != streamsRounds[0].span {
 			t.Errorf("%s: %d lanes, again in %v, before anything has come", name, want, again)
 		}
 		for i, l := range looks {
 			now = now.Add(l.after)
 			landed += l.rate * l.after.Seconds()
-			if b := busy[name]; i >= b[0] && i < b[1] {
-				idle += 45 * l.after / 100
-			} else {
-				idle += 55 * l.after / 100
-			}
-			want, again := s.look(now, lanes, AutoLanes, int64(landed), int64(landed)*mib, second, idle)
+			see.extents, see.bytes = int64(landed), int64(landed)*mib
+			see.idle += during(busy[name], i, 45, 55) * l.after / 100
+			see.writing += during(writing[name], i, 76, 74) * l.after * time.Duration(lanes) / 100
+			want, again := s.look(now, lanes, AutoLanes, see, second)
 			if want != l.want || again != l.again {
 				t.Errorf("%s, %d: %d lanes, again in %v; want %+v", name, i, want, again, l)
 			}

@@ -132,7 +132,7 @@ func (m *mapped) land(i int, e transfer.Extent) (bool, error) {
 		return true, err
 	}
 	m.landed.Add(1)
-	return true, m.files.Placed(e, m.room[:e.Len])
+	return true, m.files.Placed(e, m.room[:e.Len], 0) // no lane waits for another
 }
 
 // end takes the region of request i away: from then on nothing lands there.

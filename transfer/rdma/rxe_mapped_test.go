@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/rdmaxfer/rdmaxfer/ibverbs"
@@ -39,7 +40,7 @@ func (f *fileFeed) Place(transfer.Extent) *os.File {
 	return f.file
 }
 
-func (f *fileFeed) Placed(e transfer.Extent, b []byte) error {
+func (f *fileFeed) Placed(e transfer.Extent, b []byte, _ time.Duration) error {
 	ring := f.pl.res.data.Bytes()
 	if at := uintptr(unsafe.Pointer(&b[0])) - uintptr(unsafe.Pointer(&ring[0])); at < uintptr(len(ring)) {
 		f.t.Error("what landed is looked at where the sender can write")
