@@ -6,12 +6,18 @@ import (
 	"html/template"
 	"io"
 	"slices"
+	"sync"
 )
 
 //go:embed report.html
 var page string
 
-var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
+// pageTemplate is parsed by who needs it: each start of the program would take a millisecond for it.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("report").Funcs(pageFuncs).Parse(page))
+})
+
+var pageFuncs = template.FuncMap{
 	"size":    Size,
 	"mib":     func(v float64) string { return fmt.Sprintf("%.1f", v/(1<<20)) },
 	"seconds": seconds,
@@ -21,7 +27,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"process": CPU.process,
 	"host":    CPU.host,
 	"columns": func(c PeerCell) []string { return c.columns() },
-}).Parse(page))
+}
 
 // WriteHTML writes a page that needs nothing else: plots and tables.
 func (r *Report) WriteHTML(w io.Writer) error {
@@ -40,7 +46,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		}
 		data.Plots = append(data.Plots, svg)
 	}
-	return pageTemplate.Execute(w, data)
+	return pageTemplate().Execute(w, data)
 }
 
 // Card is one figure of RDMA's best method and of TCP's.
