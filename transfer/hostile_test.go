@@ -34,7 +34,7 @@ func newHostile(t *testing.T, s *Session) *hostile {
 // say ignores errors: the other end may have had enough.
 func (h *hostile) say(messages ...wire.Message) {
 	for _, m := range messages {
-		if frame, err := wire.Encode(m); err != nil {
+		if frame, err := wire.Append(nil, m); err != nil {
 			h.t.Errorf("%T: %v (%d bytes)", m, err, len(frame))
 		}
 		_ = h.s.Send(m)

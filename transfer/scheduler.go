@@ -22,7 +22,7 @@ type scheduler struct {
 	packs    map[uint32][]packed // that are under way, by their first file
 	below    int64               // nothing of a file at or beyond this offset is handed out
 	ended    bool
-	changed  chan struct{} // closed and renewed when there may be something new
+	changed  chan struct{} // closed when there may be something new; nil while nobody waits for that
 }
 
 // pendingFile is a file, or a stream as far as it has grown.
@@ -51,14 +51,15 @@ func newScheduler(extentSize int) *scheduler {
 		dropped:    make(map[uint32]bool),
 		packs:      make(map[uint32][]packed),
 		below:      math.MaxInt64,
-		changed:    make(chan struct{}),
 	}
 }
 
 // notify wakes every Next. The lock is held.
 func (s *scheduler) notify() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 }
 
 // small reports whether a file of that size travels in a pack.
@@ -244,6 +245,9 @@ func (s *scheduler) next(ctx context.Context) (Extent, error) {
 	for {
 		s.mu.Lock()
 		e, ok := s.take()
+		if !ok && s.changed == nil {
+			s.changed = make(chan struct{})
+		}
 		ended, changed := s.ended, s.changed
 		s.mu.Unlock()
 		switch {

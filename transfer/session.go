@@ -281,14 +281,11 @@ func (s *Session) Flush() error {
 }
 
 func (s *Session) write(m wire.Message, keep int) error {
-	frame, err := wire.Encode(m)
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.out = append(s.out, frame...); len(s.out) < keep {
-		return nil
+	var err error
+	if s.out, err = wire.Append(s.out, m); err != nil || len(s.out) < keep {
+		return err
 	}
 	return s.flush()
 }

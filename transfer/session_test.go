@@ -285,7 +285,7 @@ func TestPeerThatIsSlowToReadLives(t *testing.T) {
 			})
 			var pinging sync.WaitGroup
 			pinging.Go(func() {
-				ping, _ := wire.Encode(new(wire.Ping))
+				ping, _ := wire.Append(nil, new(wire.Ping))
 				for time.Since(began) < c.pings {
 					time.Sleep(beat)
 					if _, err := d.Write(ping); err != nil {

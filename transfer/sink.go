@@ -3,6 +3,7 @@ package transfer
 import (
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
@@ -195,6 +196,10 @@ func (o Overwrite) replaces(old, new time.Time) bool {
 // Printable makes a peer's text safe to show: what a terminal would obey, or
 // would not show, is escaped.
 func Printable(s string) string {
+	special := func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }
+	if !strings.ContainsFunc(s, special) { // most names, and nothing is made of them
+		return s
+	}
 	q := strconv.Quote(s)
 	if q[1:len(q)-1] == s {
 		return s

@@ -3,12 +3,12 @@ package transfer
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -71,8 +71,19 @@ func stampIn(st *unix.Statx_t) stamp {
 // version is what the receiver knows the version by. The device is not in it: NFS, btrfs and
 // device mapper get another number when they are mounted again.
 func (s stamp) version() uint64 {
+	b := make([]byte, 0, 128)
+	b = strconv.AppendUint(b, s.ino, 10)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, s.size, 10)
+	for _, t := range []unix.Timespec{s.mtime, s.ctime} {
+		b = append(b, " {"...)
+		b = strconv.AppendInt(b, int64(t.Sec), 10)
+		b = append(b, ' ')
+		b = strconv.AppendInt(b, int64(t.Nsec), 10)
+		b = append(b, '}')
+	}
 	h := fnv.New64a()
-	fmt.Fprint(h, s.ino, s.size, s.mtime, s.ctime)
+	h.Write(b)
 	return h.Sum64()
 }
 

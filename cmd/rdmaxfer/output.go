@@ -84,6 +84,10 @@ func (o *output) Planned(p transfer.Plan) {
 
 // File prints a receipt, or what went wrong.
 func (o *output) File(f transfer.FileResult) {
+	if !o.json && f.Err == nil && f.Left == nil && f.Foreseen == nil && f.Skipped == "" {
+		o.receipt(f)
+		return
+	}
 	fields := map[string]any{"path": f.Path, "bytes": f.Size, "ok": f.Err == nil}
 	if f.Foreseen != nil && f.Skipped == "" {
 		o.foreseen(f, fields)
@@ -103,13 +107,21 @@ func (o *output) File(f transfer.FileResult) {
 		fields["code"] = transfer.CodeOf(f.Err)
 		o.say("%v", f.Err)
 	case f.Digest != nil:
-		sum := f.Kind.Hex(*f.Digest)
-		fields[f.Kind.String()] = sum
-		if !o.json {
-			o.results.later(fmt.Appendf(nil, "%s  %s\n", sum, transfer.Printable(f.Path)))
-		}
+		fields[f.Kind.String()] = f.Kind.Hex(*f.Digest)
 	}
 	o.event("file", fields)
+}
+
+// receipt prints a receipt for a person, of thousands in a second, and makes no more of it than the line.
+func (o *output) receipt(f transfer.FileResult) {
+	if f.Digest == nil {
+		return
+	}
+	line := make([]byte, 0, 256)
+	line = f.Kind.AppendHex(line, *f.Digest)
+	line = append(line, "  "...)
+	line = append(line, transfer.Printable(f.Path)...)
+	o.results.later(append(line, '\n'))
 }
 
 // foreseen prints what a dry run says of a file.

@@ -189,7 +189,8 @@ func (l *List) Reset() {
 	l.chunks, l.used = l.chunks[:min(1, len(l.chunks))], 0
 }
 
-const chunkWords = 2048
+// chunkWords is room for what a list of 64 files says of each twice, so that one chunk, which is kept, is enough.
+const chunkWords = 8192
 
 // take gives so many bytes of zeroes, which begin where anything may.
 func (l *List) take(bytes uintptr) unsafe.Pointer {

@@ -80,6 +80,9 @@ type Sum [32]byte
 // Hex is s as tools print it: only what counts for k, "" for None.
 func (k Kind) Hex(s Sum) string { return hex.EncodeToString(s[:k.Size()]) }
 
+// AppendHex appends Hex to b.
+func (k Kind) AppendHex(b []byte, s Sum) []byte { return hex.AppendEncode(b, s[:k.Size()]) }
+
 // Node is the digest of a subtree: of an extent, of a block of extents, of a file.
 type Node struct {
 	// Sum is what two ends compare and a ledger keeps. For BLAKE3 it is the

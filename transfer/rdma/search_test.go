@@ -184,7 +184,7 @@ func TestWhatIsSaidOfProbes(t *testing.T) {
 	// Reasons that could not be sent would take the whole report with them.
 	s := &search{all: pairs(hosts(t, "a=10.0.0.1/24"), offers(hosts(t, "b=10.0.0.2/24")), nil, nil)}
 	s.all[0].reason = errors.Join(errors.New("one"), errors.New(strings.Repeat("x", 2000))).Error()
-	if _, err := wire.Encode(&wire.Paths{Rows: rows(s.all, nil)}); err != nil {
+	if _, err := wire.Append(nil, &wire.Paths{Rows: rows(s.all, nil)}); err != nil {
 		t.Error(err)
 	}
 	// Ports whose MTUs differ: which, and the mend.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"math"
@@ -236,10 +237,10 @@ func TestEveryBoundHolds(t *testing.T) {
 		{"abort", &Abort{Reason: text(MaxText)}, &Abort{Reason: text(MaxText + 1)}},
 		{"frame", digests(29000, 29000*32), digests(32768, 32768*32)},
 	} {
-		if _, err := Encode(c.ok); err != nil {
+		if _, err := Append(nil, c.ok); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if _, err := Encode(c.over); err == nil {
+		if _, err := Append(nil, c.over); err == nil {
 			t.Errorf("%s: encoded beyond its bound", c.name)
 		}
 		body, err := encoder.Marshal(c.over)
@@ -248,7 +249,7 @@ func TestEveryBoundHolds(t *testing.T) {
 		}
 		frame := append([]byte{0, 0, 0, 0, byte(c.over.kind())}, body...)
 		frame[0], frame[1], frame[2], frame[3] = byte((len(body)+1)>>24), byte((len(body)+1)>>16), byte((len(body)+1)>>8), byte(len(body)+1)
-		if m, err := Read(bytes.NewReader(frame)); !errors.Is(err, ErrMalformed) {
+		if m, err := Read(bufio.NewReader(bytes.NewReader(frame))); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %#v, %v; want it refused", c.name, m, err)
 		}
 	}

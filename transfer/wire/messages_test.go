@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/hex"
 	"errors"
@@ -98,24 +99,32 @@ func TestEveryMessageComesBackAsItWas(t *testing.T) {
 	all := append(examples(), &OpenLane{ID: 2, Depth: 1, TCP: &TCPLane{Ticket: [32]byte{31: 1}, Kernel: "f00d"}},
 		&Digests{}, &Digests{Extents: []uint32{}, Sums: []byte{}}, &Hello{Lanes: 1}, &LaneAnswer{})
 	for _, m := range all {
-		frame, err := Encode(m)
+		frame, err := Append(nil, m)
 		if err != nil {
 			t.Fatalf("%T: %v", m, err)
 		}
 		stream.Write(frame)
 		seen[m.kind()] = true
 	}
-	for _, m := range all {
-		got, err := Read(&stream)
-		if err != nil {
-			t.Fatalf("%T: %v", m, err)
+	for _, room := range []int{16, 200, 64 << 10} { // those that fit are decoded where they are
+		r := bufio.NewReaderSize(bytes.NewReader(stream.Bytes()), room)
+		var got []Message
+		for _, m := range all {
+			one, err := Read(r)
+			if err != nil {
+				t.Fatalf("%T: %v", m, err)
+			}
+			got = append(got, one)
 		}
-		if !reflect.DeepEqual(got, m) {
-			t.Errorf("%#v came back as %#v", m, got)
+		if _, err := Read(r); err != io.EOF {
+			t.Errorf("at the end: %v, want EOF", err)
 		}
-	}
-	if _, err := Read(&stream); err != io.EOF {
-		t.Errorf("at the end: %v, want EOF", err)
+		// By now there is something else where they were.
+		for i, m := range all {
+			if !reflect.DeepEqual(got[i], m) {
+				t.Errorf("%#v came back as %#v", m, got[i])
+			}
+		}
 	}
 	for k := range Kind(255) {
 		if m := newMessage(k); (m != nil) != seen[k] || m != nil && m.kind() != k {
@@ -189,7 +198,7 @@ func TestReadBoundsFrames(t *testing.T) {
 		{"nothing", "", io.EOF},
 	} {
 		frame, _ := hex.DecodeString(c.frame)
-		if _, err := Read(bytes.NewReader(frame)); !errors.Is(err, c.want) {
+		if _, err := Read(bufio.NewReader(bytes.NewReader(frame))); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -226,7 +235,7 @@ func TestClipMakesAnyTextSendable(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%.20q: %d bytes %.20q, want %.20q", c.in, len(got), got, c.want)
 		}
-		if _, err := Encode(&Abort{Reason: got}); err != nil {
+		if _, err := Append(nil, &Abort{Reason: got}); err != nil {
 			t.Errorf("%.20q: %v", c.in, err)
 		}
 	}
@@ -236,7 +245,7 @@ func TestClipMakesAnyTextSendable(t *testing.T) {
 // of a message.
 func FuzzDecode(f *testing.F) {
 	for _, m := range examples() {
-		frame, err := Encode(m)
+		frame, err := Append(nil, m)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -249,7 +258,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := Encode(m)
+		again, err := Append(nil, m)
 		if err != nil {
 			t.Fatalf("%#v was decoded and can't be encoded: %v", m, err)
 		}

@@ -10,11 +10,13 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -34,6 +36,8 @@ const (
 	MaxSize    = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
+var errForm = errors.New("another form")
+
 // ErrMalformed says that a peer sent what the protocol does not allow.
 var ErrMalformed = errors.New("malformed message from the peer")
 
@@ -51,7 +55,7 @@ type Message interface {
 }
 
 var (
-	encoder, _ = cbor.CoreDetEncOptions().EncMode()
+	encoder, _ = cbor.CoreDetEncOptions().UserBufferEncMode()
 	decoder, _ = cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
@@ -64,43 +68,69 @@ var (
 	}.DecMode()
 )
 
-// Encode gives the whole frame of a message. A message that breaks the bounds is
-// refused here as it would be by the peer.
-func Encode(m Message) ([]byte, error) {
+// bodies are for what is encoded and not kept: there is a message for each small file.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// encoded calls with what m is, encoded, which is void afterwards.
+func encoded(m Message, call func(body []byte) error) error {
+	body := bodies.Get().(*bytes.Buffer)
+	defer bodies.Put(body)
+	body.Reset()
+	if err := encoder.MarshalToBuffer(m, body); err != nil {
+		return fmt.Errorf("encoding %T: %w", m, err)
+	}
+	return call(body.Bytes())
+}
+
+// Append appends the whole frame of a message to b. A message that breaks the bounds is
+// refused here as it would be by the peer, and b is as it was.
+func Append(b []byte, m Message) ([]byte, error) {
 	if err := m.check(); err != nil {
-		return nil, err
+		return b, err
 	}
-	body, err := encoder.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encoding %T: %w", m, err)
-	}
-	if len(body)+1 > MaxFrame {
-		return nil, fmt.Errorf("%T has %d bytes: more than a frame holds", m, len(body))
-	}
-	frame := make([]byte, 5, 5+len(body))
-	binary.BigEndian.PutUint32(frame, uint32(len(body)+1))
-	frame[4] = byte(m.kind())
-	return append(frame, body...), nil
+	err := encoded(m, func(body []byte) error {
+		if len(body)+1 > MaxFrame {
+			return fmt.Errorf("%T has %d bytes: more than a frame holds", m, len(body))
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(body)+1))
+		b = append(append(b, byte(m.kind())), body...)
+		return nil
+	})
+	return b, err
 }
 
 // Read takes one frame off r and decodes it.
-func Read(r io.Reader) (Message, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
+func Read(r *bufio.Reader) (Message, error) {
+	head, err := r.Peek(4)
+	if err != nil {
+		return nil, within(err, len(head))
 	}
-	n := binary.BigEndian.Uint32(head[:])
+	n := int(binary.BigEndian.Uint32(head))
 	if n < 1 || n > MaxFrame {
-		return nil, malformed("a frame of %d bytes", n)
+		return nil, malformed("a frame of %d bytes", uint32(n))
 	}
-	frame := make([]byte, n)
-	if _, err := io.ReadFull(r, frame); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
+	r.Discard(4)
+	if n > r.Size() {
+		frame := make([]byte, n)
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return nil, within(err, 4)
 		}
-		return nil, err
+		return Decode(frame)
 	}
+	frame, err := r.Peek(n) // where it is: what is decoded keeps nothing of it
+	if err != nil {
+		return nil, within(err, 4)
+	}
+	defer r.Discard(n)
 	return Decode(frame)
+}
+
+// within is err where so many bytes of a frame had come.
+func within(err error, had int) error {
+	if err == io.EOF && had > 0 {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // Decode decodes a frame without its length: the kind, then the body.
@@ -118,7 +148,13 @@ func Decode(frame []byte) (Message, error) {
 	// A message has one form, the encoder's. What the decoder would let pass, a field
 	// left out, a null, an array in the place of bytes or bytes of another length than
 	// the field's, is not it.
-	if again, err := encoder.Marshal(m); err != nil || !bytes.Equal(again, frame[1:]) {
+	err := encoded(m, func(again []byte) error {
+		if !bytes.Equal(again, frame[1:]) {
+			return errForm
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, malformed("%T in another form than this protocol's", m)
 	}
 	if err := m.check(); err != nil {
