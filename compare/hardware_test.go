@@ -79,7 +79,7 @@ func TestHardwareCanBeTold(t *testing.T) {
 		sys[fmt.Sprintf("class/infiniband/dev000/ports/0/counters/c%d", c)] = &fstest.MapFile{Data: []byte("1\n")}
 		sys[fmt.Sprintf("class/infiniband/dev000/ports/0/hw_counters/h%d", c)] = &fstest.MapFile{Data: []byte("1\n")}
 	}
-	if _, err := wire.Encode(ReadHardware(sys, fstest.MapFS{"cpuinfo": {Data: []byte("model name : " + strings.Repeat("é", 500))}})); err != nil {
+	if _, err := wire.Append(nil, ReadHardware(sys, fstest.MapFS{"cpuinfo": {Data: []byte("model name : " + strings.Repeat("é", 500))}})); err != nil {
 		t.Error(err)
 	}
 }

@@ -49,8 +49,8 @@ type FileFeed interface {
 	// lane that is too slow with them is ended. Placed, Land (when nothing was written yet)
 	// or Displaced says what became of it. A lane that breaks says nothing.
 	Place(e Extent) *os.File
-	// Placed says that all of e is in the file, and how long writing it took, of a file of which
-	// lanes take turns at that. b is room for an extent.
+	// Placed says that all of e is in the file, and how long writing it took; 0 where that is a way of
+	// writing for which lanes don't take turns at a file. b is room for an extent.
 	Placed(e Extent, b []byte, writing time.Duration) error
 	// Displaced says why e could not be written. Its file fails.
 	Displaced(e Extent, err error)

@@ -39,7 +39,9 @@ func (f *laneFeed) Place(e Extent) *os.File {
 
 // Placed is [FileFeed].Placed.
 func (f *laneFeed) Placed(e Extent, b []byte, writing time.Duration) error {
-	f.l.writing.Add(int64(writing))
+	if file := f.l.p.file(e.File); file != nil && file.size > streamsTurns {
+		f.l.writing.Add(int64(writing))
+	}
 	if !f.untake(e) {
 		return nil
 	}

@@ -14,8 +14,8 @@ import (
 // take no more, and go. One is what a path has without loss or delay whose hosts have no CPU to
 // spare; where each lane is held up by those, or by its CPU, more move more. So there is nothing to
 // try while half a processor is not idle at this end, for more lanes would only be in each other's way; nor
-// while those that there are write what came for three quarters of the time, for lanes take turns at a
-// file, and a short look may be deceived. It is looked again, for as long as that is so. Over RDMA it is the
+// while those that there are write what came into large files for three quarters of the time, by calls for which lanes
+// take turns at a file, and a short look may be deceived. Of files of up to streamsTurns lanes have several at a time. It is looked again, for as long as that is so. Over RDMA it is the
 // CPU alone, which takes digests and writes to files: there are no more lanes than CPUs.
 const (
 	streamsAfter  = 20 * time.Millisecond
@@ -23,7 +23,8 @@ const (
 	streamsLeast  = 16
 	streamsMore   = 4
 	streamsLead   = 1.15
-	streamsIdle   = 8 // times what an extent takes, without one, are a pause and no measurement
+	streamsTurns  = 64 << 20 // bytes: what four lanes have asked for together
+	streamsIdle   = 8        // times what an extent takes, without one, are a pause and no measurement
 )
 
 // streamsRounds are the times that this is tried: at once, shortly, since a transfer may be over
@@ -49,7 +50,7 @@ type streams struct {
 // seen is what a look sees, since a transfer began.
 type seen struct {
 	extents, bytes int64         // that have landed
-	writing        time.Duration // that lanes wrote those, or waited for their turn at a file, together
+	writing        time.Duration // that lanes wrote those by calls that take turns at a file, or waited for theirs, together
 	idle           time.Duration // that this host's processors had nothing to do, together
 }
 

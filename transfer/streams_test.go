@@ -73,31 +73,49 @@ func TestStreamsThatPay(t *testing.T) {
 	}
 }
 
-// TestStreamsThatTakeTurns: where a lane writes most of the time, others would wait for the file.
+// TestStreamsThatTakeTurns: where a lane writes most of the time, others would wait for the file, but
+// not where each has another one.
 func TestStreamsThatTakeTurns(t *testing.T) {
-	for writing, lanes := range map[time.Duration]int{35 * time.Millisecond: streamsMore, 40 * time.Millisecond: 1} {
-		t.Run(writing.String(), func(t *testing.T) {
+	for name, c := range map[string]struct {
+		writing      time.Duration // of each 50 ms
+		files, lanes int
+	}{
+		"something else for a third":         {35 * time.Millisecond, 1, streamsMore},
+		"something else for a fifth":         {40 * time.Millisecond, 1, 1},
+		"one that lanes are not in together": {40 * time.Millisecond, 5, streamsMore},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := streaming(t, slowly, func(string) error { return nil })
-				f, err := os.OpenFile(e.Source.walk.roots[0], os.O_WRONLY, 0)
-				if err == nil {
-					err = errors.Join(Allocate(int(f.Fd()), 0, 320*mib), f.Close()) // what has holes lands by Land
+				const size = 320 * mib
+				names := [][2]string{{"a", ""}, {"b", ""}, {"c", ""}, {"d", ""}, {"e", ""}}
+				e := newEngine(t, slowly, names[:c.files]...)
+				roots := e.Source.walk.roots
+				for _, path := range roots {
+					f, err := os.OpenFile(path, os.O_WRONLY, 0)
+					if err == nil {
+						err = errors.Join(Allocate(int(f.Fd()), 0, size/int64(c.files)), f.Close()) // what has holes lands by Land
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
 				}
-				if err != nil {
+				e.Source.Close()
+				var err error
+				if e.Source, err = OpenSource(roots, SourceOptions{}); err != nil {
 					t.Fatal(err)
 				}
-				e.Sink, e.dir = into(t, OverwriteNever)
-				tcp := e.Receiver.TCP.(*memory)
-				tcp.writing = writing
+				e.Sender.Transport, e.Verify = TransportTCP, VerifyNone
 				var placed atomic.Int64
+				tcp := e.Receiver.TCP.(*memory)
+				tcp.writing = c.writing
 				tcp.place = func(_ context.Context, _ string, file *os.File, x Extent, p []byte) error {
 					placed.Add(int64(x.Len))
 					_, err := file.WriteAt(p, x.Off)
 					return err
 				}
 				s, r := e.run(t, t.Context(), t.Context())
-				if err := errors.Join(s.err, r.err); err != nil || placed.Load() != 320*mib || r.Plan.Lanes != lanes {
-					t.Errorf("%d bytes by %d lanes, want %d; %v", placed.Load(), r.Plan.Lanes, lanes, err)
+				if err := errors.Join(s.err, r.err); err != nil || placed.Load() != size || r.Plan.Lanes != c.lanes {
+					t.Errorf("%d bytes by %d lanes, want %d; %v", placed.Load(), r.Plan.Lanes, c.lanes, err)
 				}
 			})
 		})

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"sync/atomic"
 )
 
 // collectAfter is how many bytes more may become garbage before it is collected than what
@@ -12,13 +13,13 @@ import (
 const collectAfter = 4 << 20
 
 // inUse is collectAfter bytes, as the collector sees it. Nobody touches them, so they take no memory.
-var inUse []byte
+var inUse atomic.Pointer[[collectAfter]byte]
 
-// collectLate makes it so once there was a collection: to ask for them would be one by itself, and
+// collectLate makes it so once there was a collection: to ask for them may bring one about, and
 // most transfers are over before.
 func collectLate() {
-	type first struct{ self *first } // has a pointer, so it is an object of its own
-	runtime.AddCleanup(&first{}, func(int) { inUse = make([]byte, collectAfter) }, 0)
+	first := new(*byte) // what has pointers is an object of its own
+	runtime.AddCleanup(first, func(int) { inUse.Store(new([collectAfter]byte)) }, 0)
 }
 
 // leastAtOnce is how much Go code may run at a time, where the machine has fewer processors and

@@ -189,7 +189,7 @@ func (l *List) Reset() {
 	l.chunks, l.used = l.chunks[:min(1, len(l.chunks))], 0
 }
 
-// chunkWords is room for what a list of 64 files says of each twice, so that one chunk, which is kept, is enough.
+// chunkWords is room for a statx(2) and the path of each of 64 files, so that one chunk, which is kept, is mostly enough.
 const chunkWords = 8192
 
 // take gives so many bytes of zeroes, which begin where anything may.

@@ -1,5 +1,5 @@
-# Memory that a hypervisor leaves alone, for the benchmarks that source this.
 # shellcheck shell=bash
+# Memory that a hypervisor leaves alone, for the benchmarks that source this.
 
 # hold FILE MIB touches so much memory by a file on tmpfs, and gives it back but for a page of each MiB, which
 # that keeps. Free memory is taken back by a hypervisor (free page reporting), 2 MiB at a time, and to find it
