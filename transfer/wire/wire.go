@@ -36,8 +36,6 @@ const (
 	MaxSize    = 1 << 52  // bytes of one file: 32 bits number its extents of 1 MiB
 )
 
-var errForm = errors.New("another form")
-
 // ErrMalformed says that a peer sent what the protocol does not allow.
 var ErrMalformed = errors.New("malformed message from the peer")
 
@@ -148,13 +146,12 @@ func Decode(frame []byte) (Message, error) {
 	// A message has one form, the encoder's. What the decoder would let pass, a field
 	// left out, a null, an array in the place of bytes or bytes of another length than
 	// the field's, is not it.
+	same := false
 	err := encoded(m, func(again []byte) error {
-		if !bytes.Equal(again, frame[1:]) {
-			return errForm
-		}
+		same = bytes.Equal(again, frame[1:])
 		return nil
 	})
-	if err != nil {
+	if err != nil || !same {
 		return nil, malformed("%T in another form than this protocol's", m)
 	}
 	if err := m.check(); err != nil {
