@@ -21,7 +21,7 @@ VM := testbed/vm --pair
 
 build:
 	@.ci/deps $(TO_BUILD)
-	CGO_ENABLED=1 $(GO) build -trimpath -tags urfave_cli_no_docs -o bin/rdmaxfer ./cmd/rdmaxfer
+	CGO_ENABLED=1 $(GO) build -trimpath -tags urfave_cli_no_docs,minimal -o bin/rdmaxfer ./cmd/rdmaxfer
 
 # One real file from host b to host a, over RDMA and over TCP. FILE=... chooses it.
 demo: deps build

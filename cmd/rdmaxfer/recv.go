@@ -147,6 +147,7 @@ func (r *receiver) run(ctx context.Context, cancel context.CancelCauseFunc, c *c
 	}()
 	r.listener = l
 	r.output().listening(l.Addr(), r.sink)
+	go hugeHeap() // there is nothing else to do, and of what comes nothing is known
 	if r.once {
 		return r.one(ctx)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -77,6 +78,9 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	}
 	out := newOutput(c.Context, "send", c.Bool("json"))
 	out.verbose = c.Bool("verbose")
+	if slices.ContainsFunc(paths, isDirectory) {
+		go hugeHeap()
+	}
 	if sender.Source, err = transfer.OpenSource(paths, opt); err != nil {
 		return out.failed(err)
 	}
@@ -93,6 +97,12 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	result, err := sender.Send(c.Context)
 	stop()
 	return out.summary(result, err)
+}
+
+// isDirectory reports whether there is one at path, or behind a link there.
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // newSender checks the flags.
