@@ -300,6 +300,13 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 	return nil
 }
 
+// listing reports whether the sender may name more files.
+func (p *pull) listing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.manifest.ended && !p.manifest.paused
+}
+
 // checkDone closes done when every entry is settled, or has the end of a batch told
 // behind the last receipt. p.mu is held.
 func (p *pull) checkDone() {

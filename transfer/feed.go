@@ -16,6 +16,9 @@ import (
 // something that another takes too long for.
 const lookAgain = 50 * time.Millisecond
 
+// worthTwice is what must be left to wait for an extent, at the least, for it to be served twice.
+const worthTwice = 200 * time.Millisecond
+
 // unknownTime is what a lane that has landed nothing yet is taken to need for an
 // extent.
 const unknownTime = time.Second
@@ -41,6 +44,8 @@ type laneFeed struct {
 	arrived uint64        // bytes then, of a Trickling
 	landing bool          // what came is being written
 	typical time.Duration // from taking an extent to its bytes; 0 when none came yet
+	came    time.Time     // when the last one came, or the first of those was taken that were waited for then
+	between time.Duration // one's coming and the next one's, typically; 0 when none came yet
 	detail  string        // what the lane ran on, once it has ended
 }
 
@@ -106,7 +111,7 @@ func (f *laneFeed) take(e Extent, tw *twin) {
 	now := time.Now()
 	f.mu.Lock()
 	if len(f.taken) == 0 {
-		f.since = now
+		f.since, f.came = now, now
 	}
 	f.taken = append(f.taken, taken{Extent: e, at: now, twin: tw})
 	f.mu.Unlock()
@@ -126,12 +131,18 @@ func (f *laneFeed) untake(e Extent) bool {
 	}
 	t := f.taken[i]
 	f.taken = slices.Delete(f.taken, i, i+1)
-	if took := now.Sub(t.at); f.typical == 0 {
-		f.typical = took
-	} else {
-		f.typical += (took - f.typical) / 8
-	}
+	f.typical = smooth(f.typical, now.Sub(t.at))
+	f.between = smooth(f.between, now.Sub(f.came))
+	f.came = now
 	return t.twin.claim()
+}
+
+// smooth is a mean of times of which the last counts most; 0 is of none.
+func smooth(mean, last time.Duration) time.Duration {
+	if mean == 0 {
+		return last
+	}
+	return mean + (last-mean)/8
 }
 
 // rest is what a lane that has ended leaves to the others.
@@ -180,8 +191,10 @@ func (f *laneFeed) patience() time.Duration {
 	return max(2*typical, lookAgain)
 }
 
-// spare gives an extent that this lane has had for longer than limit, once each:
-// of several the one that was taken last, which would come last. One that is placed no
+// spare gives an extent that this lane has had for longer than limit, and will still wait for
+// longer, and for worthTwice, if they come as before, once each: of several the one that was taken
+// last, which would come last. Of small files a lane has many packs under way, the last of which is
+// old though all come in their turn: to serve those twice was an eighth more work. One that is placed no
 // other lane can have: when it lands for too long, the lane is ended, and gives it back. Too
 // long is what is known of another lane: the link may be as slow.
 func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent, *twin, bool) {
@@ -196,7 +209,7 @@ func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent
 			if known && now.Sub(t.placed) > max(limit, unknownTime) {
 				f.kill(errorf(CodeConnect, "an extent lands for longer than another lane would need for it"))
 			}
-		case t.twin == nil && now.Sub(t.at) > limit:
+		case t.twin == nil && now.Sub(t.at) > limit && now.Sub(f.came)+time.Duration(i+1)*f.between > max(limit, worthTwice):
 			t.twin = new(twin)
 			return t.Extent, t.twin, true
 		}
@@ -205,9 +218,13 @@ func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent
 }
 
 // takeOver asks once more for what another lane is too slow with. It is called
-// when nobody has anything else to do.
+// when nobody has anything else to do: at the end, or for as long as the sender looks for files,
+// when there is no hurry.
 func (f *laneFeed) takeOver() (Extent, bool) {
 	limit, known, now := f.patience(), f.usual() > 0, time.Now()
+	if f.l.p.listing() {
+		limit = max(limit, unknownTime)
+	}
 	f.l.mu.Lock()
 	defer f.l.mu.Unlock()
 	for _, other := range f.l.up {

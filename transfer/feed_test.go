@@ -61,3 +61,47 @@ func TestHandsOfOthers(t *testing.T) {
 		t.Errorf("%v", r.err)
 	}
 }
+
+// TestWhatComesInItsTurnIsServedOnce, though the last of many was asked for long ago; and in no
+// haste while the sender names more. When nothing comes any more, another lane asks for it.
+func TestWhatComesInItsTurnIsServedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(lanes)
+		l.init(&pull{sched: newScheduler(mib)})
+		l.p.manifest.ended = true
+		f := &laneFeed{l: l, id: 1}
+		idle := &laneFeed{l: l, id: 2, typical: 10 * time.Millisecond}
+		l.up[1], l.up[2] = f, idle
+		ask := func() (last Extent) {
+			for n := range uint32(16) {
+				last = Extent{File: n, Len: mib}
+				f.take(last, nil)
+			}
+			return last
+		}
+		last := ask()
+		for n := range uint32(12) {
+			time.Sleep(12 * time.Millisecond)
+			f.untake(Extent{File: n, Len: mib})
+		}
+		if e, ok := idle.TryNext(); ok {
+			t.Fatalf("%v, which is to come in 48 ms, was asked for twice", e)
+		}
+		time.Sleep(worthTwice)
+		if e, ok := idle.TryNext(); !ok || e != last {
+			t.Fatalf("%v, %v, though nothing comes", e, ok)
+		}
+
+		l.p.manifest.ended = false
+		f.taken, idle.taken = nil, nil
+		last = ask()
+		time.Sleep(unknownTime)
+		if e, ok := idle.TryNext(); ok {
+			t.Fatalf("%v was asked for twice, though there is more to come", e)
+		}
+		time.Sleep(time.Millisecond)
+		if e, ok := idle.TryNext(); !ok || e != last {
+			t.Fatalf("%v, %v, though nothing comes", e, ok)
+		}
+	})
+}
