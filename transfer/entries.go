@@ -300,11 +300,12 @@ func (p *pull) manifestEnd(m *wire.ManifestEnd) error {
 	return nil
 }
 
-// listing reports whether the sender may name more files.
+// listing reports whether the sender may name more files, without waiting for some to settle.
 func (p *pull) listing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.manifest.ended && !p.manifest.paused
+	m := &p.manifest
+	return !m.ended && !m.paused && m.entries < m.granted
 }
 
 // checkDone closes done when every entry is settled, or has the end of a batch told

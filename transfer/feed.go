@@ -16,7 +16,8 @@ import (
 // something that another takes too long for.
 const lookAgain = 50 * time.Millisecond
 
-// worthTwice is what must be left to wait for an extent, at the least, for it to be served twice.
+// worthTwice is how long nothing must have come, and what is left take by the pace of what came,
+// together, for an extent to be served twice.
 const worthTwice = 200 * time.Millisecond
 
 // unknownTime is what a lane that has landed nothing yet is taken to need for an
@@ -191,8 +192,8 @@ func (f *laneFeed) patience() time.Duration {
 	return max(2*typical, lookAgain)
 }
 
-// spare gives an extent that this lane has had for longer than limit, and will still wait for
-// longer, and for worthTwice, if they come as before, once each: of several the one that was taken
+// spare gives an extent that this lane has had for longer than limit, and that is not about to come
+// (worthTwice; lanes answer in turn), once each: of several the one that was taken
 // last, which would come last. Of small files a lane has many packs under way, the last of which is
 // old though all come in their turn: to serve those twice was an eighth more work. One that is placed no
 // other lane can have: when it lands for too long, the lane is ended, and gives it back. Too
@@ -209,7 +210,7 @@ func (f *laneFeed) spare(now time.Time, limit time.Duration, known bool) (Extent
 			if known && now.Sub(t.placed) > max(limit, unknownTime) {
 				f.kill(errorf(CodeConnect, "an extent lands for longer than another lane would need for it"))
 			}
-		case t.twin == nil && now.Sub(t.at) > limit && now.Sub(f.came)+time.Duration(i+1)*f.between > max(limit, worthTwice):
+		case t.twin == nil && now.Sub(t.at) > limit && now.Sub(f.came)+time.Duration(i+1)*f.between > worthTwice:
 			t.twin = new(twin)
 			return t.Extent, t.twin, true
 		}

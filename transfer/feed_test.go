@@ -81,18 +81,18 @@ func TestWhatComesInItsTurnIsServedOnce(t *testing.T) {
 		}
 		last := ask()
 		for n := range uint32(12) {
-			time.Sleep(12 * time.Millisecond)
+			time.Sleep(40 * time.Millisecond)
 			f.untake(Extent{File: n, Len: mib})
 		}
 		if e, ok := idle.TryNext(); ok {
-			t.Fatalf("%v, which is to come in 48 ms, was asked for twice", e)
+			t.Fatalf("%v, which is to come in 160 ms, was asked for twice", e)
 		}
 		time.Sleep(worthTwice)
 		if e, ok := idle.TryNext(); !ok || e != last {
 			t.Fatalf("%v, %v, though nothing comes", e, ok)
 		}
 
-		l.p.manifest.ended = false
+		l.p.manifest = manifest{entries: 16, granted: 17}
 		f.taken, idle.taken = nil, nil
 		last = ask()
 		time.Sleep(unknownTime)
