@@ -142,6 +142,17 @@ func TestSlowLaneTakesFewer(t *testing.T) {
 	})
 }
 
+// TestLaneOfHalfTheSpeed has its last extents taken over, too, though it is not silent.
+func TestLaneOfHalfTheSpeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		each := map[string]time.Duration{"one": 100 * time.Millisecond, "two": 200 * time.Millisecond}
+		_, r, _ := rails(t, 2, 64, each, nil).runWhole(t)
+		if r.Elapsed > 5*time.Second { // both together take 4.3 at the least
+			t.Errorf("it took %v", r.Elapsed)
+		}
+	})
+}
+
 // TestHungLaneHoldsNothingUp, long before it counts as stalled.
 func TestHungLaneHoldsNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -20,10 +19,12 @@ const collectAfter = 4 << 20
 // inUse is collectAfter bytes, as the collector sees it. Nobody touches them, so they take no memory.
 var inUse atomic.Pointer[[collectAfter]byte]
 
-// ask asks for them.
-var ask sync.Once
-
-func askForThem() { ask.Do(func() { inUse.Store(new([collectAfter]byte)) }) }
+// askForThem asks for them, once.
+func askForThem() {
+	if inUse.Load() == nil {
+		inUse.CompareAndSwap(nil, new([collectAfter]byte))
+	}
+}
 
 // collectLate makes it so once there was a collection: to ask for them may bring one about, and
 // most transfers are over before.
@@ -48,8 +49,10 @@ const (
 func hugeHeap() {
 	askForThem() // before, so that they are not of what is freed, which Go would have to clear
 	room := uintptr(unsafe.Pointer(new([hugeRoom]byte)))
-	below := room % hugePage                                                                 // which is of inUse, or others': their pages are what they are
-	_, _, _ = unix.Syscall(unix.SYS_MADVISE, room-below, hugeRoom+below, unix.MADV_HUGEPAGE) // there may be none
+	// What lies below in the same page is of inUse, or others': their pages are what they are.
+	below := room % hugePage
+	// Where the kernel has no such pages, there are none.
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, room-below, hugeRoom+below, unix.MADV_HUGEPAGE)
 	runtime.GC()
 }
 

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -17,7 +16,6 @@ import (
 // collected.
 func TestCollectLate(t *testing.T) {
 	inUse.Store(nil)
-	ask = sync.Once{}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	collectLate()
