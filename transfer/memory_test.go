@@ -38,7 +38,8 @@ type memory struct {
 
 	mu            sync.Mutex
 	lanes         map[uint32]*memLane
-	serving, most int // sending ends, now and at the most
+	buffers       [][]byte // of an extent each, used again: new ones cost more than all else here
+	serving, most int      // sending ends, now and at the most
 }
 
 // memAnswer is an answer on its way: the nth of its lane, from 0.
@@ -65,6 +66,29 @@ func newMemory(name string, meddle func(*memAnswer) error) *memory {
 		refuse: func(string) error { return nil },
 		lanes:  make(map[uint32]*memLane),
 	}
+}
+
+// buffer is room for an answer, until spent.
+func (m *memory) buffer() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := len(m.buffers)
+	if n == 0 {
+		return make([]byte, DefaultExtentSize)
+	}
+	b := m.buffers[n-1]
+	m.buffers = m.buffers[:n-1]
+	return b
+}
+
+// spent takes a buffer back; what a test answered with is none.
+func (m *memory) spent(p []byte) {
+	if cap(p) != DefaultExtentSize {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.buffers = append(m.buffers, p[:cap(p)])
 }
 
 func (m *memory) Name() string      { return m.name }
@@ -139,11 +163,14 @@ func (l *memLane) Pull(ctx context.Context, f Feed) error {
 		case a := <-l.answers:
 			e := l.inFlight[0]
 			l.inFlight = l.inFlight[1:]
-			if !a.ok {
+			var err error
+			if a.ok {
+				err = l.land(ctx, f, e, a.p)
+			} else {
 				f.Refuse(e)
-				continue
 			}
-			if err := l.land(ctx, f, e, a.p); err != nil {
+			l.m.spent(a.p)
+			if err != nil {
 				return err
 			}
 		case <-l.broken:
@@ -168,7 +195,9 @@ func (l *memLane) land(ctx context.Context, f Feed, e Extent, p []byte) error {
 	}
 	switch err := l.m.place(ctx, l.p.Path, file, e, p); err {
 	case nil:
-		return files.Placed(e, make([]byte, e.Len), l.m.writing)
+		b := l.m.buffer()
+		defer l.m.spent(b)
+		return files.Placed(e, b, l.m.writing)
 	case errBroken:
 		return err
 	default:
@@ -216,7 +245,7 @@ func (s memServer) Serve(ctx context.Context, src *Source) error {
 		select {
 		case r := <-s.requests:
 			s.m.divert(&r)
-			p := make([]byte, DefaultExtentSize)[:r.Length]
+			p := s.m.buffer()[:r.Length]
 			ok, err := src.Read(r, p)
 			if err != nil {
 				return err
