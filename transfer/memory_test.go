@@ -359,12 +359,25 @@ func transfer(t *testing.T, meddle func(*memAnswer) error, want map[string]strin
 	return s, r
 }
 
-// random makes content of n bytes that differ from extent to extent.
+// random is content of n bytes that differ from extent to extent, the same each time: the race
+// detector makes new memory dear.
 func random(n int) string {
-	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b)
-	return string(b)
+	randoms.Lock()
+	defer randoms.Unlock()
+	s, ok := randoms.made[n]
+	if !ok {
+		b := make([]byte, n)
+		rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b)
+		s = string(b)
+		randoms.made[n] = s
+	}
+	return s
 }
+
+var randoms = struct {
+	sync.Mutex
+	made map[int]string
+}{made: make(map[int]string)}
 
 // openDescriptors lists a directory's open files of this process.
 func openDescriptors(t *testing.T, dir string) (list []string) {

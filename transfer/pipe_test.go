@@ -47,6 +47,7 @@ func TestPipeIsInOrder(t *testing.T) {
 						e.fromStdin(t, content)
 					}
 					var out bytes.Buffer
+					out.Grow(size)
 					e.intoPipe(t.Context(), &out)
 					s, r := e.run(t, t.Context(), t.Context())
 					if s.err != nil || r.err != nil || out.String() != content {
@@ -109,6 +110,7 @@ func TestPipeWritesNothingDamaged(t *testing.T) {
 				e := newEngine(t, flipper(c.times, int64(c.at)), [2]string{"f", content})
 				e.Verify = verify
 				var out bytes.Buffer
+				out.Grow(c.size)
 				e.intoPipe(t.Context(), &out)
 				s, r := e.run(t, t.Context(), t.Context())
 				if CodeOf(s.err) != c.code || CodeOf(r.err) != c.code {
