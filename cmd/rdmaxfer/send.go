@@ -78,7 +78,7 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	}
 	out := newOutput(c.Context, "send", c.Bool("json"))
 	out.verbose = c.Bool("verbose")
-	if len(paths) >= manyFiles || slices.ContainsFunc(paths, isDirectory) {
+	if slices.ContainsFunc(paths, isDirectory) {
 		go hugeHeap()
 	}
 	if sender.Source, err = transfer.OpenSource(paths, opt); err != nil {
@@ -98,9 +98,6 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	stop()
 	return out.summary(result, err)
 }
-
-// manyFiles are worth the collections of hugeHeap. How many are in a directory nobody knows yet.
-const manyFiles = 1000
 
 // isDirectory reports whether there is one at path, or behind a link there.
 func isDirectory(path string) bool {
