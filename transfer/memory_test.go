@@ -81,14 +81,17 @@ func (m *memory) buffer() []byte {
 	return b
 }
 
-// spent takes a buffer back; what a test answered with is none.
+// spent takes a buffer back, and leaves nothing in it that could be taken for what comes
+// next; what a test answered with is none.
 func (m *memory) spent(p []byte) {
 	if cap(p) != DefaultExtentSize {
 		return
 	}
+	p = p[:cap(p)]
+	clear(p)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.buffers = append(m.buffers, p[:cap(p)])
+	m.buffers = append(m.buffers, p)
 }
 
 func (m *memory) Name() string      { return m.name }
