@@ -5,8 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/rdmaxfer/rdmaxfer/internal/thread"
 	"github.com/rdmaxfer/rdmaxfer/transfer/digest"
 )
 
@@ -56,17 +55,10 @@ func (h *hashing) run(kind digest.Kind, bytes int, take func()) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	began := threadTime()
+	began := thread.Time()
 	take()
-	h.took.Add(threadTime() - began)
+	h.took.Add(int64(thread.Time() - began))
 	h.timed.Add(int64(bytes))
-}
-
-// threadTime is the CPU time of this thread (clock_gettime(2)), nanoseconds.
-func threadTime() int64 {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // which Linux has since 2.6
-	return t.Nano()
 }
 
 // time is about what all of them took.

@@ -36,7 +36,7 @@ func TestOpsAreIdentical(t *testing.T) {
 			paths = append(paths, tt.file(fmt.Sprint("src-", n), n))
 		}
 		r := tt.recv()
-		s := tt.sendOp(op, append([]string{"--verify", "none"}, paths...)...)
+		s := tt.sendOp(op, append([]string{"--verify", "none", "--source", "window"}, paths...)...)
 		for _, p := range []*proc{s, r} {
 			sum := p.want(transfer.CodeOK)
 			if d, ok := sum["detail"].(string); !ok || sum["transport"] != "rdma" || !strings.Contains(d, "op="+op) {
@@ -57,7 +57,7 @@ func TestOpsVerify(t *testing.T) {
 		tt := newTransfer(t)
 		src := tt.file("src", 24*mib+7)
 		r := tt.recv()
-		s := tt.sendOp(op, src)
+		s := tt.sendOp(op, "--source", "window", src)
 		if got, want := s.await("file")["blake3"], b3sum(t, src); got != want {
 			t.Errorf("receipt %v, want %s", got, want)
 		}
@@ -143,7 +143,7 @@ func TestOpsSourceChanges(t *testing.T) {
 				tt := newTransfer(t)
 				src := tt.file("src", 96*mib)
 				r := tt.recv()
-				s := tt.sendOp(op, "--verify", "none", src)
+				s := tt.sendOp(op, "--verify", "none", "--source", "window", src)
 				tt.awaitBytes(24 * mib)
 				if err := change(src); err != nil {
 					t.Fatal(err)

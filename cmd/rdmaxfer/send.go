@@ -111,6 +111,9 @@ func newSender(c *cli.Context) (*transfer.Sender, error) {
 	if err != nil {
 		return nil, err
 	}
+	if devices.Source, err = oneOf(c, "source", rdma.Sources...); err != nil {
+		return nil, err
+	}
 	s := &transfer.Sender{RDMA: devices}
 	if s.Transport, err = oneOf(c, "transport", transfer.TransportAuto, transfer.TransportRDMA, transfer.TransportTCP); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ func storageSendFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "direct", Value: string(transfer.DirectNever), Usage: "read files past the page cache (O_DIRECT): never, always (where the file system can), or auto (what of them is not in it, on local disks)"},
 		&cli.BoolFlag{Name: "keep-cache", Usage: "leave the page cache as it was found: drop again what was read into it"},
+		&cli.StringFlag{Name: "source", Value: rdma.SourceAuto, Usage: "where RDMA has the bytes of files from: " + strings.Join(rdma.Sources, ", ") + " (window is their pages, registered as they are; pool memory of its own, which they are read into; auto what takes less of the CPU, and pool where digests are taken)"},
 	}
 }
 

@@ -63,6 +63,8 @@ type Transport struct {
 	Fabric    Fabric
 	// Sink is where the receiving end lands extents: one of Sinks; empty for auto.
 	Sink string
+	// Source is where the sending end has them from: one of Sources; empty for auto.
+	Source string
 
 	// The receiving end's. Paths are looked for by one goroutine at a time, which the
 	// first two belong to.
@@ -129,7 +131,7 @@ func (t *Transport) Answer(ctx context.Context, p transfer.LaneParams, open *wir
 	defer cancel()
 	var lane *wire.RDMALane
 	s, err := unlessHung(ctx, c.Device, func() (*server, error) {
-		s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
+		s, err := newServer(end{c, open.RDMA.PKey, t.Fabric.follow(&open.RDMA.Fabric)}, op, t.Source, p, leastOf(p.Depth, t.measures), t.Memory, t.lanes())
 		if err != nil {
 			return nil, err
 		}

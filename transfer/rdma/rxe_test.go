@@ -119,7 +119,7 @@ func connected(t *testing.T, op, sink string, depth int, mine, theirs *Budget) (
 		t.Fatal(err)
 	}
 	params.Depth = pl.depth // as the session says
-	s, err := newServer(end{Candidate: list[0].Candidate}, op, params, leastDepth, theirs, 1)
+	s, err := newServer(end{Candidate: list[0].Candidate}, op, SourceWindow, params, leastDepth, theirs, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

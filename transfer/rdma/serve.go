@@ -60,16 +60,16 @@ type told struct {
 // buffers than least. What is lent with read comes back when the receiver asks for more, so
 // there it takes a buffer for each request; with the others a shallower pool is slower and
 // no more.
-func newServer(c end, op string, p transfer.LaneParams, least int, memory *Budget, lanes int) (*server, error) {
+func newServer(c end, op, source string, p transfer.LaneParams, least int, memory *Budget, lanes int) (*server, error) {
 	if op == OpRead {
 		least = p.Depth
 	}
 	return shallower(p.Depth, least, func(pool int) (*server, error) {
-		return makeServer(c, op, p, pool, least, memory, lanes)
+		return makeServer(c, op, source, p, pool, least, memory, lanes)
 	})
 }
 
-func makeServer(c end, op string, p transfer.LaneParams, most, least int, memory *Budget, lanes int) (*server, error) {
+func makeServer(c end, op, source string, p transfer.LaneParams, most, least int, memory *Budget, lanes int) (*server, error) {
 	pool := memory.take(most, least, p.ExtentSize)
 	if pool == 0 {
 		return nil, memory.spent(least * p.ExtentSize)
@@ -109,7 +109,7 @@ func makeServer(c end, op string, p transfer.LaneParams, most, least int, memory
 		return nil, err
 	}
 	s.recv = s.recv[:0]
-	s.windows = newWindows(res, accesses[op][1], lanes)
+	s.windows = newWindows(res, source, accesses[op][1], lanes)
 	return s, nil
 }
 
@@ -260,7 +260,12 @@ func (s *server) find(src *transfer.Source, r wire.Request) (ibverbs.SGE, loan, 
 	buffer := s.free[len(s.free)-1]
 	at := (buffer - 1) * s.extent
 	p := s.res.data.Bytes()[at:][:min(int(r.Length), s.extent)]
-	ok, err := s.fill(src, r, p)
+	var ok bool
+	var err error
+	s.windows.trial.read(func() int64 {
+		ok, err = s.fill(src, r, p)
+		return int64(len(p))
+	})
 	if !ok || err != nil {
 		return ibverbs.SGE{}, loan{}, err
 	}

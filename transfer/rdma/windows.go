@@ -39,6 +39,7 @@ type windows struct {
 	failed bool    // none are made any more
 	had    bool    // some were
 	named  atomic.Pointer[string]
+	trial  *trial // whether they pay
 
 	closing atomic.Bool // what is asked for is not made: a lane's end would wait for it
 }
@@ -51,6 +52,7 @@ type window struct {
 	source  *os.File
 	mapping *transfer.Window
 	mr      *ibverbs.MR
+	price   price // of making it
 	err     error // why there is none
 	back    bool  // from the maker: err and mr may be looked at
 	ready   bool
@@ -59,10 +61,10 @@ type window struct {
 }
 
 // newWindows finds out whether pages of a file can be registered at all, and how much
-// of them the budget allows, when there are to be so many lanes.
-func newWindows(res *resources, access ibverbs.Access, lanes int) *windows {
+// of them the budget allows, when there are to be so many lanes. source is one of Sources.
+func newWindows(res *resources, source string, access ibverbs.Access, lanes int) *windows {
 	ws := &windows{pd: res.pd, memory: res.memory, access: access, least: windowLeast}
-	if ws.failed = res.ctx.CanRegisterReadOnly() != nil; ws.failed {
+	if ws.failed = source == SourcePool || res.ctx.CanRegisterReadOnly() != nil; ws.failed {
 		ws.named.Store(&fromPool)
 		return ws
 	}
@@ -72,6 +74,10 @@ func newWindows(res *resources, access ibverbs.Access, lanes int) *windows {
 		return ws
 	}
 	ws.named.Store(&fromWindow)
+	if source != SourceWindow {
+		ws.trial = &trial{lanes: lanes}
+		ws.named.Store(&fromPool)
+	}
 	// Room for all that can be under way: nobody waits but the maker.
 	ws.jobs = make(chan *window, 2*maxWindows)
 	ws.made = make(chan *window, 2*maxWindows)
@@ -90,7 +96,10 @@ func (ws *windows) work() {
 		case ws.closing.Load():
 			w.err = transfer.ErrNoWindow
 		default:
-			w.err = ws.open(w)
+			w.price.add(func() int64 {
+				w.err = ws.open(w)
+				return w.bytes()
+			})
 		}
 		ws.made <- w
 		ws.wake()
@@ -99,12 +108,12 @@ func (ws *windows) work() {
 
 // Where the bytes come from, as the summary line names it.
 var (
-	fromWindow = "window"
-	fromPool   = "pool"
+	fromWindow = SourceWindow
+	fromPool   = SourcePool
 )
 
-// source is fromWindow as far as is known: files that can't be windowed, or are too
-// short, make it fromPool unless others are.
+// source is fromWindow where they pay, as far as is known: files that can't be windowed, or
+// are too short, make it fromPool unless others are.
 func (ws *windows) source() string { return *ws.named.Load() }
 
 func (ws *windows) open(w *window) (err error) {
@@ -116,6 +125,14 @@ func (ws *windows) open(w *window) (err error) {
 		w.mapping = nil
 	}
 	return err
+}
+
+// bytes is how many there are in it.
+func (w *window) bytes() int64 {
+	if w.mr == nil {
+		return 0
+	}
+	return int64(len(w.mr.Bytes()))
 }
 
 // close deregisters, if there is something, and unmaps.
@@ -140,15 +157,13 @@ func (ws *windows) collect() {
 		select {
 		case w := <-ws.made:
 			w.back, w.ready = true, w.err == nil
+			ws.trial.made(w)
 			if w.err != nil && !errors.Is(w.err, transfer.ErrNoWindow) && !errors.Is(w.err, os.ErrClosed) {
 				// Registered memory has come to its limit: the pool does it alone.
 				ws.failed = true
 			}
-			if ws.had = ws.had || w.ready; ws.had {
-				ws.named.Store(&fromWindow)
-			} else {
-				ws.named.Store(&fromPool)
-			}
+			ws.had = ws.had || w.ready
+			ws.name()
 		default:
 			return
 		}
@@ -161,7 +176,7 @@ func (ws *windows) find(r wire.Request) *window {
 	if r.Count > 0 {
 		return nil
 	}
-	if w := ws.at(r.File, r.Offset); w != nil && w.ready && r.Offset+int64(r.Length) <= w.off+int64(len(w.mr.Bytes())) {
+	if w := ws.at(r.File, r.Offset); w != nil && w.ready && r.Offset+int64(r.Length) <= w.off+w.bytes() {
 		return w
 	}
 	return nil
@@ -182,18 +197,26 @@ func (ws *windows) wanted(src *transfer.Source, r wire.Request) bool {
 		return false
 	}
 	if !src.Plain(r) {
-		if !ws.had {
-			ws.named.Store(&fromPool)
-		}
+		ws.name()
 		return false
 	}
 	ws.evict(src, &r)
-	return len(ws.list) < maxWindows
+	return len(ws.list) < maxWindows && ws.trial.allows(src.Verifying())
+}
+
+// name says where bytes come from by now.
+func (ws *windows) name() {
+	if ws.had && ws.trial.pays() {
+		ws.named.Store(&fromWindow)
+	} else {
+		ws.named.Store(&fromPool)
+	}
 }
 
 // start has the window made that r lies in.
 func (ws *windows) start(r wire.Request, file *os.File) {
-	w := &window{file: r.File, off: r.Offset - r.Offset%int64(ws.size), most: ws.size, source: file}
+	size := ws.trial.begin(ws.size, ws.least)
+	w := &window{file: r.File, off: r.Offset - r.Offset%int64(size), most: size, source: file}
 	ws.list = append(ws.list, w)
 	ws.jobs <- w
 }

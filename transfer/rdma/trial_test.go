@@ -1,0 +1,107 @@
+package rdma
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// trialOf is one whose window has come back, which costs so much an extent to make, and to read.
+func trialOf(lanes int, making, reading time.Duration) *trial {
+	t := &trial{lanes: lanes}
+	t.begin(windowSize, windowLeast)
+	t.reading = price{reading, pricedLeast}
+	t.made(&window{price: price{8 * making, 8 * pricedLeast}})
+	return t
+}
+
+func TestWindowsThatPay(t *testing.T) {
+	for name, c := range map[string]struct {
+		lanes           int
+		making, reading time.Duration
+		want            bool
+	}{
+		"cheaper":                  {1, 2, 3, true},
+		"dearer":                   {1, 3, 2, false},
+		"cheaper, mapped by both":  {2, 2, 3, false},
+		"half price, and by both":  {2, 1, 3, true},
+		"the same":                 {1, 2, 2, true},
+		"a third, mapped by three": {3, 1, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := trialOf(c.lanes, c.making*time.Millisecond, c.reading*time.Millisecond)
+			for range 2 { // it stays so
+				if got := tr.allows(false); got != c.want || tr.pays() != c.want {
+					t.Errorf("allows %v, pays %v, want %v", got, tr.pays(), c.want)
+				}
+			}
+			if tr.allows(true) {
+				t.Error("a window for what is read for its digest anyway")
+			}
+			if n := tr.begin(windowSize, windowLeast); n != windowSize {
+				t.Errorf("a window of %d bytes after the trial", n)
+			}
+		})
+	}
+}
+
+// TestTrialsEnd: one short window at a time, and a few of them, where none tells.
+func TestTrialsEnd(t *testing.T) {
+	tr := &trial{lanes: 1}
+	for i := range trials {
+		if tr.allows(true) {
+			t.Error("a window for what is read for its digest anyway")
+		}
+		if !tr.allows(false) || tr.pays() {
+			t.Errorf("trial %d: not allowed, or known to pay", i)
+		}
+		if n := tr.begin(windowSize, windowLeast); n != windowLeast {
+			t.Errorf("a window of %d bytes as a trial", n)
+		}
+		if tr.allows(false) {
+			t.Error("two at a time")
+		}
+		tr.read(func() int64 { return pricedLeast })
+		tr.made(new(window)) // it waited for a disk
+	}
+	if tr.allows(false) {
+		t.Errorf("trial %d", trials+1)
+	}
+}
+
+// TestWhoAsksForWindows has them without a trial.
+func TestWhoAsksForWindows(t *testing.T) {
+	var tr *trial
+	if !tr.allows(true) || !tr.pays() || tr.begin(windowSize, windowLeast) != windowSize {
+		t.Error("it is not given them as they are")
+	}
+	tr.made(new(window))
+	done := false
+	tr.read(func() int64 { done = true; return 1 })
+	if !done {
+		t.Error("nothing was read")
+	}
+}
+
+// TestPriceOfWaiting: time on a processor counts, what waits says nothing.
+func TestPriceOfWaiting(t *testing.T) {
+	var p price
+	p.add(func() int64 {
+		_, _ = unix.Poll(nil, 1) // nothing is there to come within 1 ms
+		return pricedLeast
+	})
+	if p.known() || p.time > 0 {
+		t.Errorf("what waited is %v of %d bytes", p.time, p.bytes)
+	}
+	for !p.known() { // a thread can be made to wait by others
+		p.add(func() int64 {
+			for until := time.Now().Add(time.Millisecond); time.Now().Before(until); {
+			}
+			return pricedLeast
+		})
+	}
+	if p.of(2*pricedLeast) != 2*p.time || p.time <= 0 {
+		t.Errorf("%v of %d bytes; twice as many are %v", p.time, p.bytes, p.of(2*pricedLeast))
+	}
+}
