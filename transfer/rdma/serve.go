@@ -262,7 +262,7 @@ func (s *server) find(src *transfer.Source, r wire.Request) (ibverbs.SGE, loan, 
 	p := s.res.data.Bytes()[at:][:min(int(r.Length), s.extent)]
 	var ok bool
 	var err error
-	s.windows.trial.read(func() int64 {
+	s.windows.trial.read(r.Count == 0, func() int64 {
 		ok, err = s.fill(src, r, p)
 		return int64(len(p))
 	})

@@ -80,9 +80,9 @@ func (t *trial) made(w *window) {
 	}
 }
 
-// read does a read into the pool, of as many bytes as it says.
-func (t *trial) read(f func() int64) {
-	if t == nil || t.over {
+// read does a read into the pool, of as many bytes as it says, which a window might spare.
+func (t *trial) read(might bool, f func() int64) {
+	if t == nil || !might || t.over || t.reading.known() {
 		f()
 		return
 	}

@@ -62,11 +62,20 @@ func TestTrialsEnd(t *testing.T) {
 		if tr.allows(false) {
 			t.Error("two at a time")
 		}
-		tr.read(func() int64 { return pricedLeast })
+		tr.read(true, func() int64 { return pricedLeast })
 		tr.made(new(window)) // it waited for a disk
 	}
 	if tr.allows(false) {
 		t.Errorf("trial %d", trials+1)
+	}
+}
+
+// TestPacksTellNothing: there are no windows of small files, whose reads are not timed.
+func TestPacksTellNothing(t *testing.T) {
+	var tr trial
+	tr.read(false, func() int64 { return pricedLeast })
+	if tr.reading.bytes > 0 {
+		t.Errorf("%d bytes in %v", tr.reading.bytes, tr.reading.time)
 	}
 }
 
@@ -78,7 +87,7 @@ func TestWhoAsksForWindows(t *testing.T) {
 	}
 	tr.made(new(window))
 	done := false
-	tr.read(func() int64 { done = true; return 1 })
+	tr.read(true, func() int64 { done = true; return 1 })
 	if !done {
 		t.Error("nothing was read")
 	}
