@@ -62,6 +62,7 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	asBatch()
 	runMore()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)

@@ -78,6 +78,7 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	}
 	out := newOutput(c.Context, "send", c.Bool("json"))
 	out.verbose = c.Bool("verbose")
+	asBatch()
 	if slices.ContainsFunc(paths, isDirectory) {
 		go hugeHeap()
 	}
