@@ -222,6 +222,34 @@ func TestOps(t *testing.T) {
 	})
 }
 
+// TestWindowsAfterATrial: where a short window was cheap, longer ones follow while it is in use.
+func TestWindowsAfterATrial(t *testing.T) {
+	eachOp(t, func(t *testing.T, op string) {
+		const size = 22*mib + 1
+		e := newEndsWithin(t, op, size, nil, nil)
+		ws := e.server.windows
+		ws.size, ws.least = 8*mib, 4*mib
+		ws.trial = &trial{lanes: 1, reading: price{time.Hour, pricedLeast}}
+		e.serve(t)
+		want, err := os.ReadFile(e.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &feed{t: t, want: want, size: size, most: 3 * 23}
+		f.onLand = func(landed int) {
+			if landed == 1 {
+				awaitWindow(t)
+			}
+		}
+		if err := e.pull(t, f); err != nil || f.landed != f.most || f.refused > 0 {
+			t.Fatalf("%d of %d extents landed, %d were refused: %v", f.landed, f.most, f.refused, err)
+		}
+		if d := e.server.Describe(); !strings.Contains(d, "source=window") || !ws.trial.over {
+			t.Errorf("it describes itself as %q; the trial is over: %v", d, ws.trial.over)
+		}
+	})
+}
+
 // TestShortMemory makes the rings shallow, and leaves windows out.
 func TestShortMemory(t *testing.T) {
 	eachOp(t, func(t *testing.T, op string) {

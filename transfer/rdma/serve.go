@@ -252,8 +252,8 @@ func (s *server) find(src *transfer.Source, r wire.Request) (ibverbs.SGE, loan, 
 		if file == nil || err != nil {
 			return ibverbs.SGE{}, loan{}, err
 		}
-		s.windows.ahead(src, r, file)
-		w.lent++
+		w.lent++ // first: what is lent is not given up for the one ahead
+		s.windows.ahead(src, w, r, file)
 		s.told = append(s.told, told{r: r})
 		return w.sge(r), loan{window: w}, nil
 	}

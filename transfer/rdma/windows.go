@@ -221,9 +221,9 @@ func (ws *windows) start(r wire.Request, file *os.File) {
 	ws.jobs <- w
 }
 
-// ahead has the window after r's made.
-func (ws *windows) ahead(src *transfer.Source, r wire.Request, file *os.File) {
-	r.Offset += int64(ws.size)
+// ahead has the window made that comes after w, which r lies in.
+func (ws *windows) ahead(src *transfer.Source, w *window, r wire.Request, file *os.File) {
+	r.Offset = w.off + int64(w.most)
 	if ws.wanted(src, r) {
 		ws.start(r, file)
 	}
