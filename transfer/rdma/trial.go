@@ -71,13 +71,17 @@ func (t *trial) begin(most, least int) int {
 	return min(most, least)
 }
 
-// made is for each that has come back.
+// made is for each that has come back. Where a file's end was too near there was none to tell.
 func (t *trial) made(w *window) {
-	if t != nil {
-		t.under = false
-		t.making.time += w.price.time
-		t.making.bytes += w.price.bytes
+	if t == nil {
+		return
 	}
+	t.under = false
+	if w.err != nil {
+		t.begun--
+	}
+	t.making.time += w.price.time
+	t.making.bytes += w.price.bytes
 }
 
 // read does a read into the pool, of as many bytes as it says, which a window might spare.

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
 // trialOf is one whose window has come back, which costs so much an extent to make, and to read.
@@ -62,6 +64,8 @@ func TestTrialsEnd(t *testing.T) {
 		if tr.allows(false) {
 			t.Error("two at a time")
 		}
+		tr.made(&window{err: transfer.ErrNoWindow}) // the file ends there
+		tr.begin(windowSize, windowLeast)
 		tr.read(true, func() int64 { return pricedLeast })
 		tr.made(new(window)) // it waited for a disk
 	}
