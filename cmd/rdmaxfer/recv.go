@@ -62,7 +62,6 @@ func recv(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	asBatch()
 	runMore()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
@@ -220,6 +219,8 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (*output, *tr
 	out.session, out.peer = int(r.sessions.Add(1)), s.Peer()
 	out.moved = out.progress.Moved.Load
 	devices := &rdma.Transport{Memory: r.devices.Memory, Selection: r.devices.Selection, Fabric: r.devices.Fabric, Sink: r.devices.Sink}
+	observer := &batched{output: out}
+	defer observer.ended()
 	engine := &transfer.Receiver{
 		Listener:  r.listener,
 		Sink:      r.sink,
@@ -230,7 +231,7 @@ func (r *receiver) serve(ctx context.Context, s *transfer.Session) (*output, *tr
 		TCP:       tcpfallback.Transport{Landing: r.landing},
 		UDP:       tcpfallback.Datagrams{},
 		Hardware:  hardware,
-		Observer:  out,
+		Observer:  observer,
 		Progress:  &out.progress,
 	}
 	if r.peers {

@@ -78,7 +78,6 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	}
 	out := newOutput(c.Context, "send", c.Bool("json"))
 	out.verbose = c.Bool("verbose")
-	asBatch()
 	if slices.ContainsFunc(paths, isDirectory) {
 		go hugeHeap()
 	}
@@ -89,7 +88,7 @@ func send(c *cli.Context, rules *filter.Rules) error {
 	if sender.Key, err = readKey(c); err != nil {
 		return out.failed(err)
 	}
-	sender.Observer = out
+	sender.Observer = &batched{output: out} // until it ends
 	sender.Progress = &out.progress
 	out.moved = func() int64 { // what two lanes were asked for is served twice
 		return min(sender.Source.Served(), out.progress.Total.Load())

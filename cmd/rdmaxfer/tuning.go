@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"unsafe"
 
@@ -68,33 +67,4 @@ func runMore() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastAtOnce {
 		runtime.GOMAXPROCS(leastAtOnce)
 	}
-}
-
-// asBatch has the kernel's scheduler take this process for what it is, one that has much to do
-// and is not waited for (sched(7), SCHED_BATCH): a thread that wakes up has its share as
-// before, but does not take the processor from another in the middle of its work, often the
-// one that woke it. Go's monitor alone does so hundreds of times a second. Whoever started this
-// process by another policy keeps that.
-func asBatch() {
-	// Threads take after those that make them, so one that was made meanwhile may be missed.
-	for changed := true; changed; {
-		changed = false
-		threads, _ := os.ReadDir("/proc/self/task")
-		for _, t := range threads {
-			if id, err := strconv.Atoi(t.Name()); err == nil && toBatch(id) {
-				changed = true
-			}
-		}
-	}
-}
-
-// toBatch reports whether it has changed a thread's policy. One that has ended, or what a sandbox
-// forbids, is left as it is.
-func toBatch(thread int) bool {
-	attr, err := unix.SchedGetAttr(thread, 0)
-	if err != nil || attr.Policy != unix.SCHED_NORMAL {
-		return false
-	}
-	attr.Policy = unix.SCHED_BATCH
-	return unix.SchedSetAttr(thread, attr, 0) == nil
 }

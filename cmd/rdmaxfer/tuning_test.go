@@ -6,15 +6,10 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
 // What is in use is what is collected late by; and it is not asked for before something is
@@ -74,57 +69,5 @@ func TestHugeHeap(t *testing.T) {
 	}
 	if inHuge < hugeRoom/4/(64<<10) {
 		t.Fatalf("%d of %d objects of 64 KiB are where huge pages were asked for", inHuge, len(used))
-	}
-}
-
-// policy is the scheduling policy of all the threads of a process.
-func (p *proc) policy() uint32 {
-	p.t.Helper()
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.cmd.Process.Pid))
-	if err != nil || len(threads) < 2 {
-		p.t.Fatalf("%d threads: %v", len(threads), err)
-	}
-	policies := make(map[uint32]int)
-	for _, thread := range threads {
-		id, err := strconv.Atoi(thread.Name())
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		if attr, err := unix.SchedGetAttr(id, 0); err == nil { // else it has ended
-			policies[attr.Policy]++
-		}
-	}
-	for policy := range policies {
-		if len(policies) == 1 {
-			return policy
-		}
-	}
-	p.t.Fatalf("threads by policy: %v", policies)
-	return 0
-}
-
-// TestBatch: both ends are batch work, with all their threads, old and new; who asked for
-// less has that.
-func TestBatch(t *testing.T) {
-	for name, c := range map[string]struct {
-		wrap []string
-		want uint32
-	}{
-		"as it comes":    {nil, unix.SCHED_BATCH},
-		"what is idling": {[]string{"chrt", "-i", "0"}, unix.SCHED_IDLE},
-	} {
-		t.Run(name, func(t *testing.T) {
-			tt := newTransfer(t)
-			r := tt.recvWith(c.wrap)
-			s := tt.sendWith(c.wrap, "--transport", "tcp", "--limit", "8MB/s", tt.file("src", 8*mib))
-			s.await("plan")
-			for _, p := range []*proc{s, r} {
-				if got := p.policy(); got != c.want {
-					t.Errorf("%s: threads have policy %d, want %d", p.name, got, c.want)
-				}
-			}
-			s.want(transfer.CodeOK)
-			r.want(transfer.CodeOK)
-		})
 	}
 }
