@@ -61,13 +61,13 @@ func (b *batch) add(n int) {
 // reschedule gives those threads of this process another policy that have the one: who started
 // it by a third keeps that.
 func reschedule(from, to uint32) {
-	// Threads take after those that make them, so one that was made meanwhile may be missed.
-	for changed := true; changed; {
-		changed = false
+	// Threads take after those that make them. One that was being made meanwhile is seen when
+	// its maker has been changed: so it is looked twice more.
+	for quiet := 0; quiet < 2; quiet++ {
 		threads, _ := os.ReadDir("/proc/self/task")
 		for _, t := range threads {
 			if id, err := strconv.Atoi(t.Name()); err == nil && setPolicy(id, from, to) {
-				changed = true
+				quiet = -1
 			}
 		}
 	}
