@@ -17,23 +17,22 @@ import (
 // What is measured over a session is not meant: how soon it comes is what counts there.
 type batched struct {
 	*output
-	begin sync.Once
 	begun bool
 }
 
-// Planned is called when the first lane carries.
+// Planned is called when the first lane carries, and when that changes.
 func (b *batched) Planned(p transfer.Plan) {
-	b.begin.Do(func() {
+	if !b.begun {
 		b.begun = true
-		transfers.add(1)
-	})
+		transfers.begin()
+	}
 	b.output.Planned(p)
 }
 
 // ended is for when Planned is not called any more.
 func (b *batched) ended() {
 	if b.begun {
-		transfers.add(-1)
+		transfers.end()
 	}
 }
 
@@ -42,35 +41,41 @@ var transfers batch
 
 // batch is how many there are for whose sake this process is batch work.
 type batch struct {
-	mu sync.Mutex
-	n  int
+	mu      sync.Mutex
+	n       int
+	changed bool // by the first; else it was started by another policy, which it keeps
 }
 
-func (b *batch) add(n int) {
+func (b *batch) begin() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.n += n
-	switch {
-	case n > 0 && b.n == n:
-		reschedule(unix.SCHED_NORMAL, unix.SCHED_BATCH)
-	case n < 0 && b.n == 0:
+	if b.n++; b.n == 1 {
+		b.changed = reschedule(unix.SCHED_NORMAL, unix.SCHED_BATCH)
+	}
+}
+
+func (b *batch) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.n--; b.n == 0 && b.changed {
 		reschedule(unix.SCHED_BATCH, unix.SCHED_NORMAL)
 	}
 }
 
-// reschedule gives those threads of this process another policy that have the one: who started
-// it by a third keeps that.
-func reschedule(from, to uint32) {
+// reschedule gives those threads of this process another policy that have the one, and reports
+// whether there were any.
+func reschedule(from, to uint32) (changed bool) {
 	// Threads take after those that make them. One that was being made meanwhile is seen when
 	// its maker has been changed: so it is looked twice more.
 	for quiet := 0; quiet < 2; quiet++ {
 		threads, _ := os.ReadDir("/proc/self/task")
 		for _, t := range threads {
 			if id, err := strconv.Atoi(t.Name()); err == nil && setPolicy(id, from, to) {
-				quiet = -1
+				changed, quiet = true, -1
 			}
 		}
 	}
+	return changed
 }
 
 // setPolicy reports whether it has changed a thread's. One that has ended, or what a sandbox

@@ -37,18 +37,24 @@ func policyOf(t *testing.T, pid int) uint32 {
 	return 0
 }
 
-// TestBatchWhileTransfersRun: and no longer than the last.
+// TestBatchWhileTransfersRun: and no longer than the last, unless it was batch work before.
 func TestBatchWhileTransfersRun(t *testing.T) {
-	var b batch
-	for _, step := range []struct {
-		add  int
-		want uint32
-	}{{1, unix.SCHED_BATCH}, {1, unix.SCHED_BATCH}, {-1, unix.SCHED_BATCH}, {-1, unix.SCHED_NORMAL}} {
-		b.add(step.add)
-		if got := policyOf(t, os.Getpid()); got != step.want {
-			t.Errorf("%d transfers: policy %d, want %d", b.n, got, step.want)
+	for _, before := range []uint32{unix.SCHED_NORMAL, unix.SCHED_BATCH} {
+		if before == unix.SCHED_BATCH {
+			reschedule(unix.SCHED_NORMAL, before)
+		}
+		var b batch
+		for _, step := range []struct {
+			do   func()
+			want uint32
+		}{{b.begin, unix.SCHED_BATCH}, {b.begin, unix.SCHED_BATCH}, {b.end, unix.SCHED_BATCH}, {b.end, before}} {
+			step.do()
+			if got := policyOf(t, os.Getpid()); got != step.want {
+				t.Errorf("policy %d before, %d with %d transfers, want %d", before, got, b.n, step.want)
+			}
 		}
 	}
+	reschedule(unix.SCHED_BATCH, unix.SCHED_NORMAL)
 }
 
 // TestBatch: both ends are batch work, with all their threads, old and new; who asked for

@@ -66,11 +66,27 @@ func TestOpsVerify(t *testing.T) {
 	})
 }
 
+// TestPoolIsTheSource of what is verified, whose bytes are read anyway, and of who asks for it.
+func TestPoolIsTheSource(t *testing.T) {
+	for _, args := range [][]string{{"--verify", "xxh3"}, {"--verify", "none", "--source", "pool"}} {
+		tt := newTransfer(t)
+		src := tt.file("src", 24*mib+7)
+		r := tt.recv()
+		s := tt.sendOp("write", append(args, src)...)
+		if d := s.want(transfer.CodeOK)["detail"].(string); !strings.HasSuffix(d, "source=pool") {
+			t.Errorf("%v: the sender says %q", args, d)
+		}
+		r.want(transfer.CodeOK)
+		run(t, "cmp", src, filepath.Join(tt.into, "src"))
+	}
+}
+
 // TestOpIsWhatTheSenderAsksFor: what it does not know is a matter of usage.
 func TestOpIsWhatTheSenderAsksFor(t *testing.T) {
 	tt := newTransfer(t)
 	tt.addr = twoHosts[0].addr
 	tt.send("--op", "push", tt.file("src", 1)).want(transfer.CodeUsage, "read, write, send")
+	tt.send("--source", "disk", tt.file("src", 1)).want(transfer.CodeUsage, "window, pool")
 }
 
 // TestOpsPeerKilled kills either side in the middle of every op.

@@ -49,7 +49,7 @@ func (t *trial) allows(verifying bool) bool {
 	case !t.over && t.making.known() && t.reading.known():
 		// What a lane maps it uses its part of.
 		t.over = true
-		t.paid = t.making.of(pricedLeast)*time.Duration(t.lanes) <= t.reading.of(pricedLeast)
+		t.paid = t.making.aByte()*float64(t.lanes) <= t.reading.aByte()
 	}
 	if t.over {
 		return t.paid
@@ -99,7 +99,7 @@ type price struct {
 	bytes int64
 }
 
-// pricedLeast is of how many bytes a price is one.
+// pricedLeast is how many bytes tell what one costs.
 const pricedLeast = 1 << 20
 
 // add has f done, which says how many bytes it was. Where its thread waited meanwhile, as
@@ -118,7 +118,5 @@ func (p *price) add(f func() int64) {
 // known reports whether there is one.
 func (p *price) known() bool { return p.bytes >= pricedLeast }
 
-// of is what so many bytes cost.
-func (p *price) of(bytes int64) time.Duration {
-	return time.Duration(float64(p.time) * float64(bytes) / float64(p.bytes))
-}
+// aByte is what one costs, in nanoseconds.
+func (p *price) aByte() float64 { return float64(p.time) / float64(p.bytes) }

@@ -114,7 +114,7 @@ func TestPriceOfWaiting(t *testing.T) {
 			return pricedLeast
 		})
 	}
-	if p.of(2*pricedLeast) != 2*p.time || p.time <= 0 {
-		t.Errorf("%v of %d bytes; twice as many are %v", p.time, p.bytes, p.of(2*pricedLeast))
+	if p.aByte()*pricedLeast != float64(p.time) || p.time <= 0 {
+		t.Errorf("%v of %d bytes; one costs %v ns", p.time, p.bytes, p.aByte())
 	}
 }
