@@ -15,9 +15,10 @@ func Time() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Waits is how often it gave its processor up to wait for something (getrusage(2), ru_nvcsw).
-func Waits() int64 {
+// Reads is how much it had read from a disk, or what else holds a file system: blocks, and pages (getrusage(2), ru_inblock
+// and ru_majflt). 0 of what was in memory.
+func Reads() int64 {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // which Linux has since 2.6.26
-	return int64(u.Nvcsw)
+	return int64(u.Inblock + u.Majflt)
 }

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -131,5 +133,48 @@ func TestPinnedMemoryIsLimited(t *testing.T) {
 				t.Errorf("%d of %d extents landed: %v", f.landed, f.most, err)
 			}
 		})
+	}
+}
+
+// TestPriceOfADisk: what comes from one tells nothing of windows, by whichever way, and what
+// is in the page cache does.
+func TestPriceOfADisk(t *testing.T) {
+	path := filepath.Join(fileSystem(t, "64M", "ext4"), "file")
+	if err := os.WriteFile(path, make([]byte, 16*mib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for name, get := range map[string]func() (int64, error){
+		"read": func() (int64, error) { return io.Copy(io.Discard, io.NewSectionReader(f, 0, 16*mib)) },
+		"window": func() (int64, error) {
+			w, err := transfer.OpenWindow(f, 0, mib, 16*mib)
+			if err != nil {
+				return 0, err
+			}
+			return int64(len(w.Mapping())), w.Close()
+		},
+	} {
+		for _, cached := range []bool{false, true} {
+			if !cached {
+				if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var p price
+			p.add(func() int64 {
+				n, err := get()
+				if n != 16*mib || err != nil {
+					t.Errorf("%s: %d bytes: %v", name, n, err)
+				}
+				return n
+			})
+			if p.known() != cached {
+				t.Errorf("%s, in the page cache %v: %v of %d bytes", name, cached, p.time, p.bytes)
+			}
+		}
 	}
 }

@@ -102,14 +102,15 @@ type price struct {
 // pricedLeast is how many bytes tell what one costs.
 const pricedLeast = 1 << 20
 
-// add has f done, which says how many bytes it was. Where its thread waited meanwhile, as
-// it does for a disk, that says nothing: pages that are not there yet cost whoever comes first.
+// add has f done, which says how many bytes it was. What was read from a disk, or another host,
+// says nothing: pages that are not there yet cost whoever comes first. What waits, for a
+// processor most of all, costs nothing meanwhile.
 func (p *price) add(f func() int64) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	waits, began := thread.Waits(), thread.Time()
+	reads, began := thread.Reads(), thread.Time()
 	n := f()
-	if took := thread.Time() - began; thread.Waits() == waits {
+	if took := thread.Time() - began; thread.Reads() == reads {
 		p.time += took
 		p.bytes += n
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rdmaxfer/rdmaxfer/internal/thread"
 	"github.com/rdmaxfer/rdmaxfer/transfer"
 )
 
@@ -67,7 +68,7 @@ func TestTrialsEnd(t *testing.T) {
 		tr.made(&window{err: transfer.ErrNoWindow}) // the file ends there
 		tr.begin(windowSize, windowLeast)
 		tr.read(true, func() int64 { return pricedLeast })
-		tr.made(new(window)) // it waited for a disk
+		tr.made(new(window)) // it was read from a disk
 	}
 	if tr.allows(false) {
 		t.Errorf("trial %d", trials+1)
@@ -97,24 +98,25 @@ func TestWhoAsksForWindows(t *testing.T) {
 	}
 }
 
-// TestPriceOfWaiting: time on a processor counts, what waits says nothing.
-func TestPriceOfWaiting(t *testing.T) {
+// TestPrice is time on a processor, and none of what was waited.
+func TestPrice(t *testing.T) {
+	const long = 200 * time.Millisecond
 	var p price
+	began := time.Now()
 	p.add(func() int64 {
-		_, _ = unix.Poll(nil, 1) // nothing is there to come within 1 ms
+		_, _ = unix.Poll(nil, int(long.Milliseconds())) // nothing is there to come
 		return pricedLeast
 	})
-	if p.known() || p.time > 0 {
-		t.Errorf("what waited is %v of %d bytes", p.time, p.bytes)
+	if waited := time.Since(began); !p.known() || p.time >= long || waited < long {
+		t.Errorf("what waited for %v costs %v", waited, p.time)
 	}
-	for !p.known() { // a thread can be made to wait by others
-		p.add(func() int64 {
-			for until := time.Now().Add(time.Millisecond); time.Now().Before(until); {
-			}
-			return pricedLeast
-		})
-	}
-	if p.aByte()*pricedLeast != float64(p.time) || p.time <= 0 {
-		t.Errorf("%v of %d bytes; one costs %v ns", p.time, p.bytes, p.aByte())
+	p = price{}
+	p.add(func() int64 {
+		for began := thread.Time(); thread.Time()-began < time.Millisecond; {
+		}
+		return pricedLeast
+	})
+	if p.time < time.Millisecond || p.aByte()*pricedLeast != float64(p.time) {
+		t.Errorf("1 ms costs %v; a byte of %d %v ns", p.time, p.bytes, p.aByte())
 	}
 }
