@@ -15,8 +15,8 @@ func Time() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Reads is how much it had read from a disk, or what else holds a file system: blocks, and pages (getrusage(2), ru_inblock
-// and ru_majflt). 0 of what was in memory.
+// Reads is how much it had read from disks, in blocks and in pages that it touched (getrusage(2),
+// ru_inblock and ru_majflt). What was in memory is none.
 func Reads() int64 {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // which Linux has since 2.6.26

@@ -102,9 +102,8 @@ type price struct {
 // pricedLeast is how many bytes tell what one costs.
 const pricedLeast = 1 << 20
 
-// add has f done, which says how many bytes it was. What was read from a disk, or another host,
-// says nothing: pages that are not there yet cost whoever comes first. What waits, for a
-// processor most of all, costs nothing meanwhile.
+// add has f done, which says how many bytes it was. What was read from a disk says nothing: pages
+// that are not there yet cost whoever comes first. What waits costs nothing meanwhile.
 func (p *price) add(f func() int64) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
